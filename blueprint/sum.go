@@ -1,0 +1,126 @@
+package blueprint
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Sum is blueprint.sum: the digest of every original by name. Its text is what
+// sha256sum prints, so `sha256sum -c` checks it without Trysail.
+type Sum map[string]string // name -> "sha256:…"
+
+// Marshal writes the sum sorted by name.
+func (s Sum) Marshal() []byte {
+	var buf bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		fmt.Fprintf(&buf, "%s  %s\n", strings.TrimPrefix(s[name], "sha256:"), name)
+	}
+	return buf.Bytes()
+}
+
+// ParseSum reads blueprint.sum strictly.
+func ParseSum(file string, data []byte) (Sum, error) {
+	s := Sum{}
+	sc := bufio.NewScanner(bytes.NewReader(data))
+	sc.Buffer(make([]byte, 16<<10), 64<<10)
+	line := 0
+	for sc.Scan() {
+		line++
+		hash, name, ok := strings.Cut(sc.Text(), "  ")
+		digest := "sha256:" + hash
+		if !ok || !digestRE.MatchString(digest) {
+			return nil, &ParseError{File: file, Line: line, What: "not a line of sha256sum: " + clip(sc.Text()), Remedy: remedyRestore}
+		}
+		if !localPath(name) || path.Clean(name) != name {
+			return nil, &ParseError{File: file, Line: line, What: fmt.Sprintf("name %q is not relative and clean", clip(name)), Remedy: remedyRestore}
+		}
+		if old, dup := s[name]; dup && old != digest {
+			return nil, &ParseError{File: file, Line: line, What: name + " stands twice with different digests", Remedy: "remove the wrong line, or capture again"}
+		}
+		s[name] = digest
+	}
+	if err := sc.Err(); err != nil {
+		return nil, &ParseError{File: file, Line: line + 1, What: err.Error(), Remedy: remedyRestore}
+	}
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		return nil, &ParseError{File: file, Line: line, What: "the last line is torn", Remedy: remedyRestore}
+	}
+	return s, nil
+}
+
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}
+
+// Names lists the originals that the blueprint needs, by the names they have in
+// blueprint.sum, sorted.
+func (b *Blueprint) Names() []string {
+	var names []string
+	for _, p := range b.Packages {
+		names = append(names, p.DebName())
+	}
+	for _, s := range b.Software {
+		names = append(names, s.OriginalName())
+	}
+	for _, f := range b.Config {
+		if f.Link == "" {
+			names = append(names, f.ConfigName())
+		}
+	}
+	for _, f := range b.Generated {
+		if f.Link == "" {
+			names = append(names, f.GeneratedName())
+		}
+	}
+	for _, x := range b.Builds {
+		if x.Source.Original != "" {
+			names = append(names, x.SourceName())
+		}
+		if x.Downloads != "" {
+			names = append(names, x.DownloadsName())
+		}
+		if x.Observation != "" {
+			names = append(names, x.ObservationName())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Check compares the sum with what the blueprint needs: every original has a
+// digest, and where both name one they agree.
+func (s Sum) Check(b *Blueprint) error {
+	for _, name := range b.Names() {
+		if s[name] == "" {
+			return &ParseError{File: "blueprint.sum", What: "no digest for " + name, Remedy: remedyRestore}
+		}
+	}
+	want := map[string]string{}
+	for _, f := range b.Generated {
+		if f.Link == "" {
+			want[f.GeneratedName()] = f.SHA256
+		}
+	}
+	for _, f := range b.Config {
+		if f.Link == "" && !f.Encrypted {
+			want[f.ConfigName()] = f.SHA256
+		}
+	}
+	for _, x := range b.Builds {
+		want[x.SourceName()], want[x.DownloadsName()], want[x.ObservationName()] = x.Source.Original, x.Downloads, x.Observation
+	}
+	for name, d := range want {
+		if d != "" && s[name] != d {
+			return &ParseError{File: "blueprint.sum", What: fmt.Sprintf("%s is %s here and %s in blueprint.yaml", name, s[name], d), Remedy: remedyRestore}
+		}
+	}
+	return nil
+}
