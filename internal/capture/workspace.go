@@ -1,0 +1,373 @@
+package capture
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"trysail/blueprint"
+)
+
+// Workspace is a working copy and the committed revision in it.
+type Workspace struct {
+	Root      string // absolute, without symbolic links
+	Directory string // where the command runs, below Root; "" is Root
+	Source    blueprint.Source
+	Committed time.Time
+	// Changed lists files that differ from the revision, and will not be in the build.
+	Changed []string
+}
+
+// NoWorkingCopyError says that a directory is under no version control.
+type NoWorkingCopyError struct{ Dir string }
+
+func (e *NoWorkingCopyError) Error() string {
+	return e.Dir + " is not in a git or Subversion working copy"
+}
+
+// Hint says what to do.
+func (e *NoWorkingCopyError) Hint() string {
+	return "a release is built from a committed revision: commit the source (git init && git add -A && git commit) and run again"
+}
+
+// FindWorkspace finds the working copy that holds dir.
+func FindWorkspace(ctx context.Context, dir string) (*Workspace, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		for _, vcs := range []struct {
+			mark string
+			open func(context.Context, *Workspace) error
+		}{{".git", openGit}, {".svn", openSvn}} {
+			if _, err := os.Lstat(filepath.Join(d, vcs.mark)); err != nil {
+				continue
+			}
+			w := &Workspace{Root: d}
+			if d != dir {
+				w.Directory, _ = filepath.Rel(d, dir)
+			}
+			return w, vcs.open(ctx, w)
+		}
+		if d == filepath.Dir(d) {
+			return nil, &NoWorkingCopyError{Dir: dir}
+		}
+	}
+}
+
+// vcs runs git or svn. The working copy may belong to the user who called sudo:
+// git is told that this one directory is wanted.
+func vcs(ctx context.Context, name string, args ...string) (string, error) {
+	if _, err := exec.LookPath(name); err != nil {
+		pkg := map[string]string{"svn": "subversion"}[name]
+		if pkg == "" {
+			pkg = name
+		}
+		return "", fmt.Errorf("%s is not installed: apt-get install %s", name, pkg)
+	}
+	if name == "git" {
+		args = append([]string{"-c", "safe.directory=*"}, args...)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return "", fmt.Errorf("%s %s: %w: %s", name, args[len(args)-1], err, strings.TrimSpace(errOut.String()))
+	}
+	return strings.TrimRight(out.String(), "\n"), nil
+}
+
+func openGit(ctx context.Context, w *Workspace) error {
+	git := func(args ...string) (string, error) {
+		return vcs(ctx, "git", append([]string{"-C", w.Root}, args...)...)
+	}
+	rev, err := git("rev-parse", "--verify", "HEAD^{commit}")
+	if err != nil {
+		return fmt.Errorf("%s has no commit to build: %w", w.Root, err)
+	}
+	stamp, err := git("log", "-1", "--format=%cI", rev)
+	if err != nil {
+		return err
+	}
+	if w.Committed, err = time.Parse(time.RFC3339, stamp); err != nil {
+		return fmt.Errorf("commit time of %s: %w", rev, err)
+	}
+	status, err := git("status", "--porcelain", "--untracked-files=no")
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(status, "\n") {
+		if len(line) > 3 {
+			w.Changed = append(w.Changed, line[3:])
+		}
+	}
+	w.Source = blueprint.Source{VCS: "git", Revision: rev}
+	if remote, err := git("remote", "get-url", "origin"); err == nil {
+		w.Source.URL = withoutPassword(remote)
+	}
+	return nil
+}
+
+func openSvn(ctx context.Context, w *Workspace) error {
+	text, err := vcs(ctx, "svn", "info", "--non-interactive", "--xml", w.Root)
+	if err != nil {
+		return err
+	}
+	var info struct {
+		Entry struct {
+			Revision string `xml:"revision,attr"`
+			URL      string `xml:"url"`
+			Commit   struct {
+				Revision string    `xml:"revision,attr"`
+				Date     time.Time `xml:"date"`
+			} `xml:"commit"`
+		} `xml:"entry"`
+	}
+	if err := xml.Unmarshal([]byte(text), &info); err != nil {
+		return fmt.Errorf("svn info of %s: %w", w.Root, err)
+	}
+	// The working copy's root may be older than a file committed from it, so
+	// the revision that is built is the youngest one that the copy holds.
+	versions, err := vcs(ctx, "svn", "status", "--non-interactive", "--quiet", w.Root)
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(versions, "\n") {
+		if len(line) > 8 && line[0] != ' ' {
+			rel, err := filepath.Rel(w.Root, line[8:])
+			if err != nil {
+				return err
+			}
+			w.Changed = append(w.Changed, rel)
+		}
+	}
+	span, err := vcs(ctx, "svnversion", "--committed", "--no-newline", w.Root)
+	if err != nil {
+		return err
+	}
+	w.Committed = info.Entry.Commit.Date
+	w.Source = blueprint.Source{VCS: "svn", URL: withoutPassword(info.Entry.URL), Revision: youngest(span, info.Entry.Revision)}
+	return nil
+}
+
+// youngest reads the last revision of svnversion's answer, such as "4123:4168MS".
+func youngest(span, otherwise string) string {
+	if i := strings.LastIndexByte(span, ':'); i >= 0 {
+		span = span[i+1:]
+	}
+	if span = strings.TrimRight(span, "MSP"); span == "" || strings.Trim(span, "0123456789") != "" {
+		return otherwise
+	}
+	return span
+}
+
+func withoutPassword(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return address
+	}
+	u.User = url.User(u.User.Username())
+	return u.String()
+}
+
+// Checkout makes a clean checkout of the revision in dir, which must not exist,
+// and gives every file the commit's time: the time of a checkout is no fact of
+// the source, and builds that keep it would never be the same twice.
+func (w *Workspace) Checkout(ctx context.Context, dir string) error {
+	var err error
+	switch w.Source.VCS {
+	case "git":
+		err = w.checkoutGit(ctx, dir)
+	case "svn":
+		// An export would lack .svn, which builds ask for their revision; the
+		// working copy itself is copied and reverted, so no server is needed.
+		err = w.checkoutSvn(ctx, dir)
+	default:
+		err = fmt.Errorf("version control %q is not known", w.Source.VCS)
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.normalise(dir); err != nil {
+		return err
+	}
+	if w.Source.VCS != "git" {
+		return nil
+	}
+	// git must see an unchanged tree although times, owners and inodes differ
+	// from those of its own checkout, here and wherever the source is laid out.
+	for _, args := range [][]string{{"config", "core.checkStat", "minimal"}, {"config", "core.trustctime", "false"}, {"update-index", "-q", "--refresh"}} {
+		if _, err := vcs(ctx, "git", append([]string{"-C", dir}, args...)...); err != nil {
+			return err
+		}
+	}
+	return w.normalise(filepath.Join(dir, ".git"))
+}
+
+func (w *Workspace) checkoutGit(ctx context.Context, dir string) error {
+	if _, err := vcs(ctx, "git", "clone", "--quiet", "--no-hardlinks", "--no-checkout", "file://"+w.Root, dir); err != nil {
+		if !strings.Contains(err.Error(), "dubious ownership") {
+			return err
+		}
+		return fmt.Errorf("%w (git refuses another user's repository: git config --global --add safe.directory %s)", err, w.Root)
+	}
+	git := func(args ...string) error {
+		_, err := vcs(ctx, "git", append([]string{"-C", dir, "-c", "protocol.file.allow=always", "-c", "advice.detachedHead=false"}, args...)...)
+		return err
+	}
+	if branch, err := vcs(ctx, "git", "-C", w.Root, "symbolic-ref", "--short", "-q", "HEAD"); err == nil {
+		if err := git("checkout", "--quiet", "-B", branch, w.Source.Revision); err != nil {
+			return err
+		}
+	} else if err := git("checkout", "--quiet", "--detach", w.Source.Revision); err != nil {
+		return err
+	}
+	// Submodules come from the working copy's own clones, so no network is needed.
+	paths, err := vcs(ctx, "git", "-C", w.Root, "submodule", "--quiet", "foreach", "--recursive", "echo $displaypath")
+	if err != nil {
+		return err
+	}
+	for _, p := range strings.Fields(paths) {
+		sub := filepath.Join(dir, p)
+		if err := os.RemoveAll(sub); err != nil {
+			return err
+		}
+		rev, err := vcs(ctx, "git", "-C", filepath.Join(w.Root, p), "rev-parse", "HEAD")
+		if err != nil {
+			return err
+		}
+		if _, err := vcs(ctx, "git", "clone", "--quiet", "--no-hardlinks", "--no-checkout", filepath.Join(w.Root, p), sub); err != nil {
+			return err
+		}
+		if _, err := vcs(ctx, "git", "-C", sub, "checkout", "--quiet", "--detach", rev); err != nil {
+			return err
+		}
+	}
+	if w.Source.URL != "" {
+		return git("remote", "set-url", "origin", w.Source.URL)
+	}
+	return git("remote", "remove", "origin")
+}
+
+func (w *Workspace) checkoutSvn(ctx context.Context, dir string) error {
+	if err := os.CopyFS(dir, os.DirFS(w.Root)); err != nil {
+		return fmt.Errorf("copy working copy: %w", err)
+	}
+	for _, args := range [][]string{
+		{"revert", "--quiet", "--recursive", "--remove-added", dir},
+		{"cleanup", "--quiet", "--remove-unversioned", "--remove-ignored", dir},
+	} {
+		if _, err := vcs(ctx, "svn", append([]string{args[0], "--non-interactive"}, args[1:]...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Workspace) normalise(dir string) error {
+	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Type()&fs.ModeSymlink != 0 {
+			return nil
+		}
+		return os.Chtimes(p, w.Committed, w.Committed)
+	})
+}
+
+// WriteTree writes the files below dir as a tar stream with sorted names
+// relative to dir, numeric owners as given, so the same tree gives the same bytes.
+func WriteTree(dir string, out io.Writer, uid, gid int) error {
+	tw := tar.NewWriter(out)
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil || rel == "." {
+			return err
+		}
+		return addToTar(tw, p, rel, func(h *tar.Header) { h.Uid, h.Gid, h.Uname, h.Gname = uid, gid, "", "" })
+	})
+	return errors.Join(err, tw.Close())
+}
+
+// addToTar adds one file, link or directory; other kinds are passed over, as
+// sockets and pipes are not originals of anything.
+func addToTar(tw *tar.Writer, path, name string, mend func(*tar.Header)) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	link := ""
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		if link, err = os.Readlink(path); err != nil {
+			return err
+		}
+	case !info.IsDir() && !info.Mode().IsRegular():
+		return nil
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	h.Name, h.Format = name, tar.FormatPAX
+	if info.IsDir() {
+		h.Name += "/"
+	}
+	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
+	h.ModTime = h.ModTime.Truncate(time.Second)
+	h.Uname, h.Gname = "", ""
+	if mend != nil {
+		mend(h)
+	}
+	if err := tw.WriteHeader(h); err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(tw, io.LimitReader(f, h.Size)); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// TrackedFiles lists what the checkout holds, relative to its root, sorted.
+func TrackedFiles(dir string) ([]string, error) {
+	var list []string
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		list = append(list, rel)
+		return err
+	})
+	slices.Sort(list)
+	return list, err
+}

@@ -1,0 +1,372 @@
+// Package machine runs commands on a machine that is really another root file
+// system on this one, and leaves nothing behind.
+//
+// There is one way to run anything that belongs to a build: a root file system
+// (an overlay over the live host for capture, over a rebuilt root for rebuild
+// and proof), started by runc in its own mount, process, host name, IPC and
+// network namespaces. Captured and rebuilt builds therefore differ only in
+// where their files come from, which is what a proof is about.
+//
+// Process 1 in every container is this program itself ([InitPath]), bind-mounted.
+// It waits until the caller is ready (a tracer must be attached before the first
+// instruction of the build), starts the command, reaps orphans, and reports how
+// the command ended and which processes it left running. It holds the read end
+// of a pipe from the caller: if the caller dies, however hard, process 1 sees
+// the end of file and exits, and the kernel ends everything in the namespace.
+//
+// Everything that outlives a process (mounts, cgroups, containers, scratch
+// directories) is written to a journal, fsynced, before it is made. A [Session]
+// undoes its journal when closed; [State.Sweep] undoes those of runs that were
+// killed. The order is always: write, make; undo, erase.
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// State is where Trysail keeps what lasts (Dir) and what must not (Run).
+type State struct {
+	Dir string // /var/lib/trysail
+	Run string // /run/trysail
+	log *slog.Logger
+}
+
+// RootError is returned where an operation needs root.
+type RootError struct{ What string }
+
+func (e *RootError) Error() string { return e.What + " needs root" }
+
+// Hint says what to type.
+func (e *RootError) Hint() string {
+	return "run it with sudo; the build itself still runs as the user who calls sudo"
+}
+
+// OpenState makes the directories and removes what killed runs left behind.
+func OpenState(ctx context.Context, dir, run string, log *slog.Logger) (*State, error) {
+	if os.Geteuid() != 0 {
+		return nil, &RootError{What: "making namespaces and mounts"}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{Dir: dir, Run: run, log: log}
+	for _, d := range []string{s.scratch(), s.journals(), filepath.Join(dir, "roots")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
+	}
+	// The build's user must be able to pass through to its root.
+	for _, d := range []string{dir, s.scratch(), filepath.Join(dir, "roots")} {
+		if err := os.Chmod(d, 0o711); err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
+	}
+	if err := s.Sweep(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *State) scratch() string  { return filepath.Join(s.Dir, "scratch") }
+func (s *State) journals() string { return filepath.Join(s.Run, "journal") }
+
+// Roots is where rebuilt roots are cached.
+func (s *State) Roots() string { return filepath.Join(s.Dir, "roots") }
+
+// entry is one thing to undo.
+type entry struct {
+	Kind string `json:"kind"` // mount, cgroup, container, dir
+	Name string `json:"name"`
+}
+
+// journal is the undo list of one session, on disk before each thing is made.
+type journal struct {
+	ID      string  `json:"id"`
+	PID     int     `json:"pid"`
+	Started string  `json:"started"` // start time of PID in clock ticks: tells a reused PID
+	Entries []entry `json:"entries"`
+}
+
+// Session owns what one run makes. It is not safe for concurrent use except Close.
+type Session struct {
+	ID    string // trysail-1a2b3c4d
+	Dir   string // scratch directory, on the state's file system
+	state *State
+	j     journal
+}
+
+// Begin starts a session with an empty scratch directory.
+func (s *State) Begin() (*Session, error) {
+	var b [4]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return nil, err
+	}
+	id := "trysail-" + hex.EncodeToString(b[:])
+	started, err := startTime(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	n := &Session{ID: id, Dir: filepath.Join(s.scratch(), id), state: s, j: journal{ID: id, PID: os.Getpid(), Started: started}}
+	if err := n.record("dir", n.Dir); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(n.Dir, 0o711); err != nil {
+		return nil, fmt.Errorf("scratch directory: %w", err)
+	}
+	return n, nil
+}
+
+func (n *Session) record(kind, name string) error {
+	n.j.Entries = append(n.j.Entries, entry{kind, name})
+	return n.save()
+}
+
+func (n *Session) save() error {
+	data, err := json.Marshal(n.j)
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(n.path(), data, 0o600); err != nil {
+		return fmt.Errorf("undo journal: %w", err)
+	}
+	return nil
+}
+
+func (n *Session) path() string { return filepath.Join(n.state.journals(), n.ID+".json") }
+
+// Path gives a name below the scratch directory.
+func (n *Session) Path(elem ...string) string {
+	return filepath.Join(append([]string{n.Dir}, elem...)...)
+}
+
+// MkdirAll makes a directory below the scratch directory.
+func (n *Session) MkdirAll(mode fs.FileMode, elem ...string) (string, error) {
+	p := n.Path(elem...)
+	if err := os.MkdirAll(p, mode); err != nil {
+		return "", err
+	}
+	return p, os.Chmod(p, mode)
+}
+
+// Overlay mounts upper over the lower directories at a scratch directory of the
+// given name and returns it. With volatile, nothing is synced: for a root whose
+// making can begin again.
+func (n *Session) Overlay(name string, lower []string, upper string, volatile bool) (string, error) {
+	target, err := n.MkdirAll(0o755, name)
+	if err != nil {
+		return "", err
+	}
+	return target, n.OverlayAt(target, lower, upper, volatile)
+}
+
+// OverlayAt is Overlay at a directory that exists, such as a mount point inside another overlay.
+func (n *Session) OverlayAt(target string, lower []string, upper string, volatile bool) error {
+	for _, d := range append([]string{upper}, lower...) {
+		if strings.ContainsAny(d, ":,\\") {
+			return fmt.Errorf("overlay: directory %q holds a character that mount options cannot", d)
+		}
+	}
+	work := upper + ".work"
+	for _, d := range []string{upper, work} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	opts := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work
+	if volatile {
+		opts += ",volatile"
+	}
+	if err := n.record("mount", target); err != nil {
+		return err
+	}
+	if err := unix.Mount("overlay", target, "overlay", 0, opts); err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			err = fmt.Errorf("%w (is %s on an overlay itself? choose a real file system with --state DIR)", err, n.state.Dir)
+		}
+		return fmt.Errorf("mount overlay at %s: %w", target, err)
+	}
+	return nil
+}
+
+// Unmount undoes one Overlay before the session ends.
+func (n *Session) Unmount(target string) error {
+	if err := unix.Unmount(target, 0); err != nil {
+		return fmt.Errorf("unmount %s: %w", target, err)
+	}
+	for i, e := range n.j.Entries {
+		if e.Kind == "mount" && e.Name == target {
+			n.j.Entries = append(n.j.Entries[:i], n.j.Entries[i+1:]...)
+			break
+		}
+	}
+	return n.save()
+}
+
+// Cgroup makes a cgroup of the second version for the session's processes.
+func (n *Session) Cgroup(root string) (string, error) {
+	dir := filepath.Join(root, n.ID)
+	if err := n.record("cgroup", dir); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", fmt.Errorf("cgroup: %w", err)
+	}
+	return dir, nil
+}
+
+// Close undoes everything the session made. What cannot be undone stays in the
+// journal, for the next run's sweep, and is returned as an error.
+func (n *Session) Close() error {
+	var errs []error
+	for i := len(n.j.Entries) - 1; i >= 0; i-- {
+		if err := undo(n.state.runcRoot(), n.j.Entries[i]); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("clean up: %w", errors.Join(errs...))
+	}
+	if err := os.Remove(n.path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Sweep undoes the journals of runs whose process is gone.
+func (s *State) Sweep(ctx context.Context) error {
+	names, err := filepath.Glob(filepath.Join(s.journals(), "trysail-*.json"))
+	if err != nil {
+		return err
+	}
+	live := map[string]bool{}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its owner has just finished
+		}
+		if err != nil {
+			return err
+		}
+		var j journal
+		if err := json.Unmarshal(data, &j); err != nil {
+			s.log.Warn("torn journal, removed", "file", name, "err", err)
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
+		if started, err := startTime(j.PID); err == nil && started == j.Started {
+			live[j.ID] = true
+			continue
+		}
+		s.log.Info("cleaning up after a run that was killed", "id", j.ID)
+		n := &Session{ID: j.ID, Dir: filepath.Join(s.scratch(), j.ID), state: s, j: j}
+		if err := n.Close(); err != nil {
+			return fmt.Errorf("clean up after killed run %s: %w", j.ID, err)
+		}
+	}
+	// After a reboot the journals are gone with /run, the scratch is not.
+	dirs, err := os.ReadDir(s.scratch())
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if strings.HasPrefix(d.Name(), "trysail-") && !live[d.Name()] {
+			if _, err := os.Stat(filepath.Join(s.journals(), d.Name()+".json")); err == nil {
+				continue // begun while we looked
+			}
+			if err := removeAll(filepath.Join(s.scratch(), d.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func undo(runcRoot string, e entry) error {
+	switch e.Kind {
+	case "mount":
+		err := unix.Unmount(e.Name, unix.MNT_DETACH)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", e.Name, err)
+		}
+		return nil
+	case "cgroup":
+		return removeCgroup(e.Name)
+	case "container":
+		return deleteContainer(runcRoot, e.Name)
+	case "dir":
+		return removeAll(e.Name)
+	default:
+		return fmt.Errorf("journal names unknown thing %q", e.Kind)
+	}
+}
+
+// removeAll refuses to cross a mount: a directory below which something is
+// still mounted is somebody's live data.
+func removeAll(dir string) error {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		f := strings.Fields(line)
+		if len(f) > 4 && (f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
+			return fmt.Errorf("%s is still mounted: not removing %s", f[4], dir)
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+func removeCgroup(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("kill processes of %s: %w", dir, err)
+	}
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if wait > 2*time.Second {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+		time.Sleep(wait)
+	}
+}
+
+// startTime reads a process's start time, field 22 of stat, in clock ticks.
+func startTime(pid int) (string, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return "", err
+	}
+	// The command name may hold spaces and parentheses.
+	i := strings.LastIndexByte(string(data), ')')
+	if i < 0 {
+		return "", fmt.Errorf("process %d: unreadable stat", pid)
+	}
+	f := strings.Fields(string(data[i+1:]))
+	if len(f) < 20 {
+		return "", fmt.Errorf("process %d: unreadable stat", pid)
+	}
+	return f[19], nil
+}
