@@ -1,0 +1,147 @@
+package debian
+
+import (
+	"slices"
+	"strings"
+
+	"pault.ag/go/debian/dependency"
+	"pault.ag/go/debian/version"
+)
+
+// Closure closes a set of installed packages over what they depend on, and adds
+// what every Debian system has (essential, protected and required packages).
+// Of alternatives "a | b" all that are installed are taken: which one the
+// package really uses cannot be told. missing lists dependencies that nothing
+// installed satisfies, as "package: dependency".
+func (db *Database) Closure(keys []string) (closed []*Package, missing []string) {
+	providers := db.providers()
+	native := db.native()
+	in := map[*Package]bool{}
+	var queue []*Package
+	add := func(p *Package) {
+		if p != nil && !in[p] {
+			in[p] = true
+			queue = append(queue, p)
+		}
+	}
+	for _, p := range db.packages {
+		if p.Essential || p.Protected || p.Priority == "required" {
+			add(p)
+		}
+	}
+	for _, k := range keys {
+		add(db.byKey[k])
+	}
+	for len(queue) > 0 {
+		p := queue[0]
+		queue = queue[1:]
+		for _, field := range []string{p.PreDepends, p.Depends} {
+			if field == "" {
+				continue
+			}
+			dep, err := dependency.Parse(field)
+			if err != nil {
+				missing = append(missing, p.Name+": unreadable dependency "+field)
+				continue
+			}
+			for _, rel := range dep.Relations {
+				found := false
+				for _, poss := range rel.Possibilities {
+					for _, q := range providers[poss.Name] {
+						if q.satisfies(p, poss, native) {
+							add(q.pkg)
+							found = true
+						}
+					}
+				}
+				if !found {
+					missing = append(missing, p.Name+": "+rel.String())
+				}
+			}
+		}
+	}
+	for p := range in {
+		closed = append(closed, p)
+	}
+	slices.SortFunc(closed, func(a, b *Package) int { return strings.Compare(a.Key(), b.Key()) })
+	slices.Sort(missing)
+	return closed, missing
+}
+
+// provider is a package under one of the names it answers to.
+type provider struct {
+	pkg     *Package
+	version string // "" for an unversioned virtual name
+}
+
+func (db *Database) providers() map[string][]provider {
+	m := map[string][]provider{}
+	for _, p := range db.packages {
+		m[p.Name] = append(m[p.Name], provider{p, p.Version})
+		if p.Provides == "" {
+			continue
+		}
+		dep, err := dependency.Parse(p.Provides)
+		if err != nil {
+			continue // a name that cannot be read cannot be depended upon
+		}
+		for _, rel := range dep.Relations {
+			for _, poss := range rel.Possibilities {
+				v := ""
+				if poss.Version != nil {
+					v = poss.Version.Number
+				}
+				m[poss.Name] = append(m[poss.Name], provider{p, v})
+			}
+		}
+	}
+	return m
+}
+
+// native is the architecture of dpkg itself.
+func (db *Database) native() string {
+	for _, p := range db.packages {
+		if p.Name == "dpkg" {
+			return p.Architecture
+		}
+	}
+	return ""
+}
+
+func (q provider) satisfies(by *Package, poss dependency.Possibility, native string) bool {
+	if arch := by.Architecture; q.pkg.MultiArch != "foreign" && (poss.Arch == nil || poss.Arch.CPU != "any") {
+		if arch == "all" {
+			arch = native
+		}
+		if have := q.pkg.Architecture; have != arch && have != "all" {
+			return false
+		}
+	}
+	if poss.Version == nil {
+		return true
+	}
+	if q.version == "" {
+		return false
+	}
+	have, err := version.Parse(q.version)
+	if err != nil {
+		return false
+	}
+	want, err := version.Parse(poss.Version.Number)
+	if err != nil {
+		return false
+	}
+	c := version.Compare(have, want)
+	switch poss.Version.Operator {
+	case ">=":
+		return c >= 0
+	case "<=":
+		return c <= 0
+	case ">>":
+		return c > 0
+	case "<<":
+		return c < 0
+	default: // "="
+		return c == 0
+	}
+}

@@ -1,0 +1,397 @@
+package debian
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Original is the archive that an installed package came from.
+type Original struct {
+	Package *Package
+	SHA256  string // hex
+	Size    int64
+	From    string // "depot", "cache", "mirror" or "repacked"
+	Why     string // why it had to be repacked
+}
+
+// FetchOptions say how originals are found.
+type FetchOptions struct {
+	Scratch string // an empty directory
+	// Have tells that an archive of that digest is kept already and needs no fetching.
+	Have     func(sha256 string) bool
+	Progress func(done, total int, name string)
+	Log      *slog.Logger
+}
+
+// Sink keeps one original. It is called once for each package, in turn.
+type Sink func(ctx context.Context, o *Original, r io.Reader) error
+
+// MissingOriginalError says that a package is neither to be had nor to be made again.
+type MissingOriginalError struct {
+	Package *Package
+	What    string
+}
+
+func (e *MissingOriginalError) Error() string {
+	return fmt.Sprintf("no original of %s %s: %s", e.Package.Key(), e.Package.Version, e.What)
+}
+
+// Hint says what to do.
+func (e *MissingOriginalError) Hint() string {
+	return "put its .deb into /var/cache/apt/archives, or add a source that still has this version and run apt-get update"
+}
+
+// indexed is what apt's signed indexes say of an exact version.
+type indexed struct {
+	sha256 string
+	size   int64
+}
+
+// FetchOriginals finds the original of every package by the ladder that the
+// package comment describes, and gives each to sink.
+func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchOptions, sink Sink) ([]*Original, error) {
+	index, err := aptIndex(ctx, pkgs)
+	if err != nil {
+		return nil, err
+	}
+	done := 0
+	report := func(p *Package) {
+		done++
+		if o.Progress != nil {
+			o.Progress(done, len(pkgs), p.Name)
+		}
+	}
+	var list []*Original
+	var download []*Package
+	for _, p := range pkgs {
+		ix, known := index[key(p)]
+		if known && o.Have != nil && o.Have(ix.sha256) {
+			list = append(list, &Original{Package: p, SHA256: ix.sha256, Size: ix.size, From: "depot"})
+			report(p)
+			continue
+		}
+		file := filepath.Join("/var/cache/apt/archives", p.FileName())
+		if _, err := os.Stat(file); err == nil {
+			got, err := take(ctx, p, file, ix.sha256, "cache", "", sink)
+			if err == nil {
+				list = append(list, got)
+				report(p)
+				continue
+			}
+			o.Log.Warn("package in apt's cache is not the installed one", "file", file, "err", err)
+		}
+		download = append(download, p)
+	}
+	var rest []*Package
+	var wanted []*Package
+	for _, p := range download {
+		if _, known := index[key(p)]; known {
+			wanted = append(wanted, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	reasons := map[*Package]string{}
+	for _, p := range rest {
+		reasons[p] = "no configured source has this version any more"
+	}
+	// In batches, so that one package that a mirror has lost costs few others a
+	// second try, and progress can be seen.
+	const batch = 64
+	for begin := 0; begin < len(wanted); begin += batch {
+		part := wanted[begin:min(begin+batch, len(wanted))]
+		if derr := aptDownload(ctx, o.Scratch, part); derr != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			o.Log.Warn("apt could not download all packages at once, trying one by one", "err", derr)
+			for _, p := range part {
+				if err := aptDownload(ctx, o.Scratch, []*Package{p}); err != nil {
+					if ctx.Err() != nil {
+						return nil, ctx.Err()
+					}
+					reasons[p] = "download failed: " + err.Error()
+					rest = append(rest, p)
+				}
+			}
+		}
+		for _, p := range part {
+			if reasons[p] != "" {
+				continue
+			}
+			file := filepath.Join(o.Scratch, p.FileName())
+			got, err := take(ctx, p, file, index[key(p)].sha256, "mirror", "", sink)
+			if err != nil {
+				return nil, fmt.Errorf("original of %s: %w", p.Name, err)
+			}
+			if err := os.Remove(file); err != nil {
+				return nil, err
+			}
+			list = append(list, got)
+			report(p)
+		}
+	}
+	for _, p := range rest {
+		file, err := Repack(ctx, db, p, o.Scratch)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, &MissingOriginalError{p, reasons[p] + "; repacking failed: " + err.Error()}
+		}
+		got, err := take(ctx, p, file, "", "repacked", reasons[p], sink)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Remove(file); err != nil {
+			return nil, err
+		}
+		list = append(list, got)
+		report(p)
+	}
+	return list, nil
+}
+
+func key(p *Package) string { return p.Name + " " + p.Architecture + " " + p.Version }
+
+// take checks an archive and hands it to the sink. Without a digest from apt's
+// index, the archive must at least say that it is this package and version.
+func take(ctx context.Context, p *Package, file, want, from, why string, sink Sink) (*Original, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err := io.Copy(h, f)
+	if err != nil {
+		return nil, err
+	}
+	o := &Original{Package: p, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, From: from, Why: why}
+	if want != "" && o.SHA256 != want {
+		return nil, fmt.Errorf("%s has sha256 %s, apt's index says %s", file, o.SHA256, want)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	if want == "" {
+		d, err := ReadDeb(ctx, p.Name, f)
+		if err != nil {
+			return nil, err
+		}
+		if key(d.Package) != key(p) {
+			return nil, fmt.Errorf("%s holds %s, not %s", file, key(d.Package), key(p))
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return nil, err
+		}
+	}
+	return o, sink(ctx, o, f)
+}
+
+// aptIndex asks apt once which of the exact versions its sources have.
+func aptIndex(ctx context.Context, pkgs []*Package) (map[string]indexed, error) {
+	found := map[string]indexed{}
+	if len(pkgs) == 0 {
+		return found, nil
+	}
+	args := []string{"show"}
+	for _, p := range pkgs {
+		args = append(args, p.Name+":"+p.Architecture+"="+p.Version)
+	}
+	cmd := exec.CommandContext(ctx, "apt-cache", args...)
+	cmd.Env = aptEnv()
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) { // a missing version is an exit status
+		return nil, fmt.Errorf("ask apt for versions: %w", err)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	list, err := ParseStatus("apt-cache show", out)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		ix := indexed{}
+		file := ""
+		for line := range strings.Lines(string(p.Raw)) {
+			if v, ok := strings.CutPrefix(line, "SHA256: "); ok {
+				ix.sha256 = strings.TrimSpace(v)
+			}
+			if v, ok := strings.CutPrefix(line, "Size: "); ok {
+				ix.size, _ = strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+			}
+			if v, ok := strings.CutPrefix(line, "Filename: "); ok {
+				file = strings.TrimSpace(v)
+			}
+		}
+		if file != "" && len(ix.sha256) == 64 {
+			found[key(p)] = ix
+		}
+	}
+	return found, nil
+}
+
+func aptEnv() []string {
+	return append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
+}
+
+func aptDownload(ctx context.Context, dir string, pkgs []*Package) error {
+	args := []string{"download", "--quiet=2", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"}
+	for _, p := range pkgs {
+		args = append(args, p.Name+":"+p.Architecture+"="+p.Version)
+	}
+	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	cmd.Dir, cmd.Env = dir, aptEnv()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("apt-get download: %w: %s", err, lastLine(stderr.String()))
+	}
+	return nil
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// Repack makes a package again from its installed files. The result is not the
+// maker's archive (changed configuration files are in it as they are), but the
+// same installed files give the same bytes.
+func Repack(ctx context.Context, db *Database, p *Package, scratch string) (string, error) {
+	stage, err := os.MkdirTemp(scratch, "repack-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(stage)
+	if err := os.Chmod(stage, 0o755); err != nil {
+		return "", err
+	}
+	for _, at := range db.Files(p) {
+		if err := restage(db, stage, at); err != nil {
+			return "", err
+		}
+	}
+	info := filepath.Join(stage, "DEBIAN")
+	if err := os.Mkdir(info, 0o755); err != nil {
+		return "", err
+	}
+	members, err := filepath.Glob(filepath.Join(db.root, "var/lib/dpkg/info", p.InfoName()+".*"))
+	if err != nil {
+		return "", err
+	}
+	for _, m := range members {
+		name := strings.TrimPrefix(filepath.Base(m), p.InfoName()+".")
+		if name == "list" || strings.Contains(name, ".") {
+			continue // "list" is dpkg's own; a dot is another package's name
+		}
+		if err := copyFile(m, filepath.Join(info, name)); err != nil {
+			return "", err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(info, "control"), controlOf(p), 0o644); err != nil {
+		return "", err
+	}
+	out := filepath.Join(scratch, p.FileName())
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "-Zgzip", "-z1", "--build", stage, out)
+	// One time for all members, so the same files give the same archive.
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=0", "LC_ALL=C.UTF-8")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("dpkg-deb: %w: %s", err, lastLine(string(msg)))
+	}
+	return out, nil
+}
+
+// controlOf turns a status paragraph back into a control file.
+func controlOf(p *Package) []byte {
+	var b bytes.Buffer
+	skip := false
+	for line := range strings.Lines(string(p.Raw)) {
+		if line[0] != ' ' && line[0] != '\t' {
+			name, _, _ := strings.Cut(line, ":")
+			switch strings.ToLower(name) {
+			case "status", "conffiles", "config-version", "triggers-pending", "triggers-awaited":
+				skip = true
+			default:
+				skip = false
+			}
+		}
+		if !skip {
+			b.WriteString(line)
+		}
+	}
+	return b.Bytes()
+}
+
+func restage(db *Database, stage, at string) error {
+	from := filepath.Join(db.root, at)
+	to := filepath.Join(stage, at)
+	info, err := os.Lstat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed since it was installed (documentation, often)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	switch {
+	case info.IsDir():
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+	case info.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	case info.Mode().IsRegular():
+		if err := copyFile(from, to); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	return copyOwner(info, to)
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return os.Chtimes(to, info.ModTime(), info.ModTime())
+}
