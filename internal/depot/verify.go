@@ -1,0 +1,158 @@
+package depot
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Problem is one original that is not as it should be.
+type Problem struct {
+	Digest string   `json:"digest"`
+	Names  []string `json:"names"` // "blueprint/age: deb/gcc_12_amd64.deb"
+	What   string   `json:"what"`
+}
+
+// Report is the result of reading a whole depot.
+type Report struct {
+	Originals    int       `json:"originals"`
+	Bytes        int64     `json:"bytes"`
+	Problems     []Problem `json:"problems"`
+	Unreferenced int       `json:"unreferenced"` // blobs no reference names; trysail depot prune removes them
+}
+
+// Verify reads every original again and checks that every reference is whole.
+func (d *Depot) Verify(ctx context.Context, progress func(done, total int64)) (*Report, error) {
+	names, sizes, bad, err := d.referenced(ctx)
+	if err != nil {
+		return nil, err
+	}
+	files, err := os.ReadDir(d.blobs())
+	if err != nil {
+		return nil, err
+	}
+	rep := &Report{Problems: bad}
+	var total, done int64
+	var blobs []string
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), ".") {
+			continue
+		}
+		dg := "sha256:" + f.Name()
+		blobs = append(blobs, dg)
+		if info, err := f.Info(); err == nil {
+			total += info.Size()
+		}
+		if names[dg] == nil {
+			rep.Unreferenced++
+		}
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for _, dg := range blobs {
+		g.Go(func() error {
+			n, err := d.check(ctx, dg)
+			mu.Lock()
+			defer mu.Unlock()
+			rep.Originals++
+			rep.Bytes += n
+			done += n
+			if progress != nil {
+				progress(done, total)
+			}
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil:
+				rep.Problems = append(rep.Problems, Problem{dg, names[dg], err.Error()})
+			case names[dg] != nil && sizes[dg] != n:
+				rep.Problems = append(rep.Problems, Problem{dg, names[dg], "its size is not the one its manifest gives"})
+			}
+			return nil
+		})
+	}
+	return rep, g.Wait()
+}
+
+func (d *Depot) check(ctx context.Context, dg string) (int64, error) {
+	r, err := d.Get(ctx, dg)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	return io.Copy(io.Discard, contextReader{ctx, r})
+}
+
+// referenced maps every digest that a reference needs to the names it has.
+// References that cannot be read are problems, not errors: the rest is checked.
+func (d *Depot) referenced(ctx context.Context) (names map[string][]string, sizes map[string]int64, bad []Problem, err error) {
+	ix, err := d.index()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	names, sizes = map[string][]string{}, map[string]int64{}
+	for _, m := range ix.Manifests {
+		ref := m.Annotations["org.opencontainers.image.ref.name"]
+		r, err := d.readReference(ctx, ref, string(m.Digest))
+		if err != nil {
+			bad = append(bad, Problem{string(m.Digest), []string{ref}, err.Error()})
+			continue
+		}
+		manifests, err := d.manifests(ctx, string(m.Digest))
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		for _, md := range manifests {
+			info, err := os.Stat(d.path(md))
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			names[md], sizes[md] = append(names[md], ref+": manifest"), info.Size()
+		}
+		for _, it := range r.Items {
+			names[it.Digest], sizes[it.Digest] = append(names[it.Digest], ref+": "+it.Name), it.Size
+			if !d.Has(it.Digest) {
+				bad = append(bad, Problem{it.Digest, []string{ref + ": " + it.Name}, "missing"})
+			}
+		}
+	}
+	return names, sizes, bad, nil
+}
+
+// Prune removes temporary files of killed runs and blobs that no reference
+// names. Blobs younger than an hour stay: a running capture names its own last.
+func (d *Depot) Prune(ctx context.Context, now time.Time) (removed int, bytes int64, err error) {
+	names, _, bad, err := d.referenced(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, p := range bad {
+		if p.What != "missing" {
+			return 0, 0, errors.New("depot: a reference cannot be read, so nothing is pruned: run trysail depot verify")
+		}
+	}
+	files, err := os.ReadDir(d.blobs())
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil || now.Sub(info.ModTime()) < time.Hour || names["sha256:"+f.Name()] != nil {
+			continue
+		}
+		if err := os.Remove(filepath.Join(d.blobs(), f.Name())); err != nil {
+			return removed, bytes, err
+		}
+		removed++
+		bytes += info.Size()
+	}
+	return removed, bytes, nil
+}
