@@ -191,10 +191,12 @@ func TestCompleteAgainstStrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := filepath.Join(t.TempDir(), "strace")
-	if out, err := exec.Command("strace", "-f", "-y", "-e", "trace=%file", "-o", log, "make", "-j2", "-C", dir, "-B").CombinedOutput(); err != nil {
+	strace := exec.Command("strace", "-f", "-y", "-e", "trace=%file", "-o", log, "make", "-j2", "-B")
+	strace.Dir = dir
+	if out, err := strace.CombinedOutput(); err != nil {
 		t.Fatalf("strace: %v\n%s", err, out)
 	}
-	got := resolved(watch(t, dir, "make", "-j2", "-C", dir, "-B"))
+	got := resolved(watch(t, dir, "make", "-j2", "-B"))
 	data, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
