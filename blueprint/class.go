@@ -92,3 +92,18 @@ func ParseObservation(data []byte) ([]Observed, error) {
 	}
 	return list, nil
 }
+
+// Explain finds a path in an observation, and where it is not there, what
+// contains it.
+func Explain(list []Observed, p string) []Observed {
+	var found []Observed
+	for _, o := range list {
+		if o.Path == p {
+			return []Observed{o}
+		}
+		if (o.Class == ClassSoftware || o.Class == ClassDownload) && o.Item != "" && strings.HasPrefix(p, o.Item+"/") && len(found) == 0 {
+			found = append(found, Observed{Path: p, Class: o.Class, Item: o.Item, Why: "part of " + o.Item + ", which is kept whole"})
+		}
+	}
+	return found
+}

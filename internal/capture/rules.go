@@ -82,16 +82,6 @@ func matchAny(globs []string, p string) bool {
 	return false
 }
 
-// cacheDirectories are the user's caches that are empty when a captured build
-// begins, so that every download is seen; relative to the home directory.
-func cacheDirectories() []string {
-	return []string{
-		".cache", ".npm", ".yarn/cache", ".yarn/berry", ".pnpm-store", ".local/share/pnpm/store", "go/pkg/mod", ".cargo/registry", ".cargo/git",
-		".m2/repository", ".gradle/caches", ".ivy2/cache", ".sbt/boot", ".nuget/packages", ".cpan", ".cpanm", ".gem/specs", ".bundle/cache", ".conan/data", ".conan2/p", ".stack/snapshots", ".cabal/packages",
-		".node-gyp", ".electron", ".terraform.d/plugin-cache", ".ccache", ".sccache",
-	}
-}
-
 // below reports whether p is dir or stands below it.
 func below(p, dir string) bool {
 	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
@@ -108,7 +98,7 @@ func treeRoot(p string, owned func(dir string) bool, keepOut []string) string {
 		if i == len(parts)-1 {
 			return dir
 		}
-		if owned(dir) || (i == 0) {
+		if i == 0 || owned(dir) {
 			continue // /data itself is never a tree, /data/toolchain is
 		}
 		holds := false

@@ -306,8 +306,13 @@ func (d *Deb) Interests() []Trigger {
 	if f == nil {
 		return nil
 	}
+	return ParseTriggers(f.Data)
+}
+
+// ParseTriggers reads the interests in a package's triggers file.
+func ParseTriggers(data []byte) []Trigger {
 	var list []Trigger
-	for _, line := range strings.Split(string(f.Data), "\n") {
+	for _, line := range strings.Split(string(data), "\n") {
 		w := strings.Fields(line)
 		if len(w) != 2 || strings.HasPrefix(w[0], "#") {
 			continue

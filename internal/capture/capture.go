@@ -1,0 +1,376 @@
+// Package capture writes down what a build server is while it watches a real
+// release build.
+//
+// The build runs on the machine itself, seen through an overlay: it reads the
+// machine's own files and writes into a scratch directory, so that the machine
+// stays as it is and everything the build made is in one place. Its source is
+// a clean checkout of the committed revision at the working copy's own path;
+// its caches and temporary directories are empty, so that every download is
+// seen. A kernel tracer names every path that any of its processes used or
+// looked for in vain.
+//
+// Then each path is put into exactly one class ([attributor]), and each class
+// into the blueprint in its own way: packages as originals by exact version,
+// configuration as plain files for version control, software that no package
+// owns as whole trees. What cannot be put anywhere is unexplained, and a
+// capture with unexplained paths is not good.
+//
+// Nothing is written to the working copy here: [Run] returns a [Draft], which
+// [Draft.Write] writes once a person has seen its plan, because version control
+// cannot forget.
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+
+	"trysail/blueprint"
+	"trysail/internal/build"
+	"trysail/internal/debian"
+	"trysail/internal/depot"
+	"trysail/internal/machine"
+	"trysail/internal/trace"
+)
+
+// Options say what to capture.
+type Options struct {
+	State   *machine.State
+	Depot   *depot.Depot
+	Dir     string // a directory in the working copy
+	Name    string // of the blueprint; default: the working copy's name
+	Build   string // of the build; default: the blueprint's name
+	Command []string
+	Outputs []string // globs relative to the root of the working copy
+	User    string   // default: who called sudo, else the caller
+	Env     []string // NAME or NAME=value to pass beyond the known ones
+	KeepAll bool     // all installed packages, not only those used
+	Twice   bool     // run the build again, to tell where it differs from itself
+	// Into is the blueprint that this capture is added to, if there is one.
+	Into       *blueprint.Blueprint
+	IntoSum    blueprint.Sum
+	Recipients []string // to encrypt secrets to; else those of Into
+	Blueprint  string   // directory the blueprint will be written to, relative to the working copy's root
+	Output     io.Writer
+	Log        *slog.Logger
+	// Step is told what begins; Progress how far it is.
+	Step     func(text string)
+	Progress func(text string)
+	Now      func() time.Time
+}
+
+// Attention is one thing that a person should look at.
+type Attention struct {
+	Item   string `json:"item"`
+	Why    string `json:"why"`
+	Remedy string `json:"remedy"`
+}
+
+// Stats are the numbers of one capture.
+type Stats struct {
+	Seconds     float64 `json:"seconds"` // the traced build alone
+	Events      uint64  `json:"events"`
+	LostEvents  uint64  `json:"lost_events"`
+	Paths       int     `json:"paths"`
+	Packages    int     `json:"packages"`
+	Software    int     `json:"software"`
+	Config      int     `json:"config"`
+	Downloads   int     `json:"downloads"`
+	Unexplained int     `json:"unexplained"`
+}
+
+// Draft is a finished capture that is not written yet.
+type Draft struct {
+	Blueprint   *blueprint.Blueprint
+	Sum         blueprint.Sum
+	Config      map[string][]byte // by the name below the blueprint's directory
+	Observation []blueprint.Observed
+	Attention   []Attention
+	Stats       Stats
+	Build       string // name of the build captured
+	Root        string // of the working copy
+	items       []depot.Item
+	depot       *depot.Depot
+}
+
+// capture is one run.
+type capture struct {
+	Options
+	db       *debian.Database
+	ws       *Workspace
+	session  *machine.Session
+	user     blueprint.User
+	uppers   map[string]string // mount point -> upper directory
+	mounts   []machine.Mount   // file mounts of the machine, handed through
+	checkout string
+	draft    *Draft
+	b        *blueprint.Blueprint
+	x        *blueprint.Build
+	result   *build.Result
+	tracked  []string
+	hashes   map[string][2]string
+}
+
+func (c *capture) attention(item, why, remedy string) {
+	a := Attention{item, why, remedy}
+	if !slices.Contains(c.draft.Attention, a) {
+		c.draft.Attention = append(c.draft.Attention, a)
+	}
+}
+
+// Run captures one build. The machine is not changed.
+func Run(ctx context.Context, o Options) (d *Draft, err error) {
+	c := &capture{Options: o, uppers: map[string]string{}, hashes: map[string][2]string{}}
+	c.Step("reading the machine")
+	if c.ws, err = FindWorkspace(ctx, o.Dir); err != nil {
+		return nil, err
+	}
+	if c.db, err = debian.ReadDatabase("/"); err != nil {
+		return nil, err
+	}
+	if err := c.describe(); err != nil {
+		return nil, err
+	}
+	if c.session, err = o.State.Begin(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.session.Close()) }()
+	if err := c.source(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.build(ctx); err != nil {
+		return nil, err
+	}
+	c.Step("finding out where each path comes from")
+	if err := c.attributeAll(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.packages(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.finish(ctx); err != nil {
+		return nil, err
+	}
+	return c.draft, nil
+}
+
+// describe fills in what is known before the build.
+func (c *capture) describe() error {
+	c.draft = &Draft{Sum: blueprint.Sum{}, Config: map[string][]byte{}, Root: c.ws.Root, depot: c.Depot}
+	b := &blueprint.Blueprint{Trysail: blueprint.Version, Name: c.Name, Captured: c.Now().UTC().Truncate(time.Second)}
+	if c.Into != nil {
+		b.Recipients, b.Ignore, b.LiveDependencies = c.Into.Recipients, c.Into.Ignore, c.Into.LiveDependencies
+		if b.Name == "" {
+			b.Name = c.Into.Name
+		}
+	}
+	if len(c.Recipients) > 0 {
+		b.Recipients = c.Recipients
+	}
+	if b.Name == "" {
+		b.Name = safeName(filepath.Base(c.ws.Root))
+	}
+	var err error
+	if b.Machine, err = ReadMachine(c.db); err != nil {
+		return err
+	}
+	if b.Users, b.Groups, err = ReadUsers("/"); err != nil {
+		return err
+	}
+	b.Apt = &blueprint.Apt{Sources: readSources("/")}
+	name, err := Invoker(c.User)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(b.Users, func(u blueprint.User) bool { return u.Name == name })
+	if i < 0 {
+		return fmt.Errorf("user %s is not in /etc/passwd: Trysail seeds a rebuilt machine's users from that file; use --user with one that is", name)
+	}
+	c.user = b.Users[i]
+	x := blueprint.Build{Name: c.Build, Command: c.Command, Workspace: c.ws.Root, Directory: c.ws.Directory, Source: c.ws.Source, User: c.user.Name, Home: c.user.Home, Outputs: c.Outputs}
+	if x.Name == "" {
+		x.Name = b.Name
+	}
+	if x.Environment, x.EnvironmentWithheld, err = chooseEnvironment(os.Environ(), c.Env, c.user); err != nil {
+		return err
+	}
+	if x.Umask, err = readUmask(); err != nil {
+		return err
+	}
+	if x.Limits, err = readLimits(); err != nil {
+		return err
+	}
+	b.Builds = []blueprint.Build{x}
+	c.b, c.x, c.draft.Blueprint, c.draft.Build = b, &b.Builds[0], b, x.Name
+	if n := len(c.ws.Changed); n > 0 {
+		c.attention(c.ws.Changed[0], fmt.Sprintf("%d file(s) differ from the committed revision and are not in the build", n), "commit them and capture again, if they belong to the release")
+	}
+	return nil
+}
+
+func safeName(s string) string {
+	s = strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return '-'
+	}, s), "-.")
+	if s == "" {
+		return "build"
+	}
+	return s
+}
+
+// source makes the clean checkout and keeps it as an original.
+func (c *capture) source(ctx context.Context) error {
+	c.Step("checking out " + short(c.ws.Source.Revision) + " from " + c.ws.Source.VCS)
+	c.checkout = c.session.Path("checkout")
+	if err := c.ws.Checkout(ctx, c.checkout); err != nil {
+		return err
+	}
+	if err := own(c.checkout, c.user.UID, c.user.GID); err != nil {
+		return err
+	}
+	digest, err := PutTree(ctx, c.Depot, func(w io.Writer) error { return WriteTree(c.checkout, w, c.user.UID, c.user.GID) })
+	if err != nil {
+		return fmt.Errorf("keep the source: %w", err)
+	}
+	c.x.Source.Original = digest
+	c.draft.Sum[c.x.SourceName()] = digest
+	return nil
+}
+
+func short(rev string) string {
+	if len(rev) == 40 {
+		return rev[:12]
+	}
+	return "revision " + rev
+}
+
+func own(dir string, uid, gid int) error {
+	return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(p, uid, gid)
+	})
+}
+
+// root mounts the machine's own files under an overlay, one for each real
+// file system, so that nothing of the build reaches them.
+func (c *capture) root(name string) (string, error) {
+	upper := c.session.Path(name + "-upper")
+	root, err := c.session.Overlay(name, []string{"/"}, upper, false)
+	if err != nil {
+		return "", err
+	}
+	c.uppers = map[string]string{"/": upper}
+	c.mounts = nil
+	list, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return "", err
+	}
+	slices.SortStableFunc(list, func(a, b *mountinfo.Info) int { return strings.Count(a.Mountpoint, "/") - strings.Count(b.Mountpoint, "/") })
+	done := map[string]bool{"/": true}
+	for i, m := range list {
+		p := m.Mountpoint
+		if done[p] || pseudo(m.FSType) || slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", c.State.Dir, c.State.Run, c.ws.Root}, func(d string) bool { return below(p, d) }) {
+			continue
+		}
+		st, err := os.Stat(p)
+		if err != nil {
+			continue // hidden below a later mount, or not ours to see
+		}
+		done[p] = true
+		if !st.IsDir() {
+			// A file mounted over a file, as containers do with resolv.conf.
+			c.mounts = append(c.mounts, machine.Mount{Source: p, Target: p, ReadOnly: true})
+			continue
+		}
+		up := c.session.Path(fmt.Sprintf("%s-upper-%d", name, i))
+		if err := c.session.OverlayAt(filepath.Join(root, p), []string{p}, up, false); err != nil {
+			return "", fmt.Errorf("%w (file system %s)", err, m.FSType)
+		}
+		c.uppers[p] = up
+	}
+	return root, nil
+}
+
+func pseudo(fstype string) bool {
+	return slices.Contains([]string{"proc", "sysfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "securityfs", "pstore", "configfs", "fusectl", "hugetlbfs", "autofs", "binfmt_misc", "nsfs", "rpc_pipefs", "efivarfs", "selinuxfs"}, fstype)
+}
+
+func (c *capture) options(name, root string, tracing bool, net build.Network) (build.Options, error) {
+	u, groups, err := build.Identity(c.b, c.x)
+	return build.Options{
+		Session: c.session, Name: name, Root: root, Hostname: c.b.Machine.Hostname, Build: *c.x, User: u, Groups: groups,
+		Checkout: c.checkout, Host: true, Mask: []string{c.State.Dir}, Mounts: c.mounts, Trace: tracing, Network: net, Output: c.Output, Live: c.b.LiveDependencies,
+	}, err
+}
+
+func (c *capture) build(ctx context.Context) error {
+	root, err := c.root("root")
+	if err != nil {
+		return err
+	}
+	tracked, err := TrackedFiles(c.checkout)
+	if err != nil {
+		return err
+	}
+	c.Step("building: " + strings.Join(c.Command, " "))
+	o, err := c.options("build", root, true, nil)
+	if err != nil {
+		return err
+	}
+	bctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o.Progress = func(t *trace.Tracer) { go c.watch(bctx, t) }
+	if c.result, err = build.Run(ctx, o); err != nil {
+		return err
+	}
+	cancel()
+	if code := c.result.Exit.Code; code != 0 {
+		return &build.FailedError{Command: c.Command, Exit: *c.result.Exit, Where: "on the captured machine"}
+	}
+	if len(c.result.Outputs) == 0 {
+		return &NoOutputError{Globs: c.Outputs, Root: c.ws.Root}
+	}
+	for _, g := range c.result.Unmatched {
+		c.attention(g, "this output glob matched nothing", "correct --output, relative to the root of the working copy")
+	}
+	if len(c.result.Exit.Leftover) > 0 {
+		c.attention(c.result.Exit.Leftover[0], fmt.Sprintf("%d process(es) still ran when the build's command ended, and were stopped", len(c.result.Exit.Leftover)), "let the build stop the daemons that it starts")
+	}
+	c.x.Made, c.x.Seconds = c.result.Outputs, round(c.result.Exit.Duration.Seconds())
+	c.tracked = tracked
+	return nil
+}
+
+// watch reports how far the traced build is, until ctx ends.
+func (c *capture) watch(ctx context.Context, t *trace.Tracer) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.Progress(fmt.Sprintf("%d paths seen", t.Progress()))
+		}
+	}
+}
+
+func round(s float64) float64 { return float64(int(s*1000+0.5)) / 1000 }

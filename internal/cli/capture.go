@@ -1,0 +1,315 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/spf13/cobra"
+
+	"trysail/blueprint"
+	"trysail/internal/build"
+	"trysail/internal/capture"
+	"trysail/internal/depot"
+	"trysail/internal/machine"
+)
+
+// captureOptions are the flags that capture and rehearse share.
+type captureOptions struct {
+	outputs    []string
+	keep       string
+	name       string
+	build      string
+	user       string
+	env        []string
+	recipients []string
+	twice      bool
+	blueprint  string
+	yes        bool
+	explain    string
+}
+
+func (o *captureOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringArrayVar(&o.outputs, "output", nil, "`GLOB` of what the build makes, relative to the root of the working copy (repeatable)")
+	f.StringVar(&o.keep, "keep", "used", "packages to keep: used (and what they need) or all")
+	f.StringVar(&o.name, "name", "", "name of the blueprint (default: the working copy's)")
+	f.StringVar(&o.build, "build", "", "name of this build, where several share one machine")
+	f.StringVar(&o.user, "user", "", "user to build as (default: who called sudo, else you)")
+	f.StringArrayVar(&o.env, "env", nil, "pass a variable to the build: `NAME` or NAME=VALUE (repeatable)")
+	f.StringArrayVar(&o.recipients, "recipient", nil, "encrypt secrets to this age recipient or SSH public key (repeatable)")
+	f.BoolVar(&o.twice, "twice", false, "build a second time, to tell where the build differs from itself")
+	f.StringVar(&o.blueprint, "blueprint", "", "directory of the blueprint (default: trysail/ in the working copy)")
+}
+
+func (a *app) captureCommand() *cobra.Command {
+	var o captureOptions
+	cmd := &cobra.Command{
+		Use:   "capture --output GLOB -- COMMAND …",
+		Short: "Watch a release build and write down what the machine is",
+		Long: "Capture builds a clean checkout of the committed revision, at the working copy's own path and with\nempty caches, while the kernel reports every file its processes use. It writes the blueprint\n(trysail/ in the working copy) and fills the depot. The machine itself is not changed." + exitHelp,
+		Example: "  sudo trysail capture --output 'dist/*.tar.gz' -- make dist\n" +
+			"  trysail capture --explain /usr/bin/gcc",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.explain != "" {
+				return a.explain(cmd.Context(), o)
+			}
+			return a.capture(cmd.Context(), o, args)
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVar(&o.yes, "yes", false, "write the blueprint without asking")
+	cmd.Flags().StringVar(&o.explain, "explain", "", "say which class a `PATH` was put in, and why, without building")
+	return cmd
+}
+
+func (o *captureOptions) check(args []string) error {
+	if len(args) == 0 {
+		return usage("which command builds the release? Put it after --, for instance: -- make dist")
+	}
+	if len(o.outputs) == 0 {
+		return usage("which files does the release consist of? Give --output, for instance: --output 'dist/*.tar.gz'")
+	}
+	for _, g := range o.outputs {
+		if filepath.IsAbs(g) || !filepath.IsLocal(g) || !doublestar.ValidatePattern(g) {
+			return usage("--output %q is not a glob relative to the working copy's root", g)
+		}
+	}
+	if o.keep != "used" && o.keep != "all" {
+		return usage("--keep is used or all, not %q", o.keep)
+	}
+	return nil
+}
+
+func (a *app) capture(ctx context.Context, o captureOptions, args []string) error {
+	if err := o.check(args); err != nil {
+		return err
+	}
+	in, terminal := a.stdin.(*os.File)
+	terminal = terminal && isTerminal(in) && isTerminal(a.stderr)
+	if !terminal && !o.yes {
+		return usage("nobody is here to look at the plan before it is written: add --yes")
+	}
+	st, err := a.openState(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := a.openDepot()
+	if err != nil {
+		return err
+	}
+	dir, err := o.directory(ctx)
+	if err != nil {
+		return err
+	}
+	draft, err := a.captureDraft(ctx, st, d, o, args, dir)
+	if err != nil {
+		return err
+	}
+	a.ui.end()
+	a.plan(draft, dir)
+	if !o.yes && !a.ask("Write this blueprint to "+dir+"?") {
+		return errors.New("not written; the working copy is as it was")
+	}
+	if err := draft.Write(ctx, dir); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(struct {
+			Blueprint string              `json:"blueprint"`
+			Reference string              `json:"reference"`
+			Capture   capture.Stats       `json:"capture"`
+			Attention []capture.Attention `json:"attention"`
+		}{dir, draft.Blueprint.Reference(), draft.Stats, nonNil(draft.Attention)})
+	}
+	a.printf("Captured. Commit %s, keep the depot (%s) where this machine's loss cannot reach it, and prove it: trysail rebuild --prove\n", dir, d.Dir())
+	return nil
+}
+
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// directory is where the blueprint stands or will stand.
+func (o *captureOptions) directory(ctx context.Context) (string, error) {
+	if o.blueprint != "" {
+		return filepath.Abs(o.blueprint)
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	ws, err := capture.FindWorkspace(ctx, wd)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(ws.Root, "trysail"), nil
+}
+
+// captureDraft runs a capture with this command's flags.
+func (a *app) captureDraft(ctx context.Context, st *machine.State, d *depot.Depot, o captureOptions, args []string, dir string) (*capture.Draft, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	co := capture.Options{
+		State: st, Depot: d, Dir: wd, Name: o.name, Build: o.build, Command: args, Outputs: o.outputs, User: o.user, Env: o.env,
+		KeepAll: o.keep == "all", Twice: o.twice, Recipients: o.recipients, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now,
+	}
+	if dir != "" {
+		b, sum, err := readBlueprint(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		co.Into, co.IntoSum = b, sum
+	}
+	out := a.buildOutput()
+	co.Output = out
+	draft, err := capture.Run(ctx, co)
+	var failed *build.FailedError
+	if errors.As(err, &failed) && !a.verbose {
+		a.ui.end()
+		fmt.Fprintln(a.stderr, out.last(40))
+	}
+	return draft, err
+}
+
+func (a *app) buildOutput() *tail {
+	t := &tail{}
+	if a.verbose {
+		t.also = a.ui
+	}
+	return t
+}
+
+// readBlueprint reads and checks a blueprint directory.
+func readBlueprint(dir string) (*blueprint.Blueprint, blueprint.Sum, error) {
+	file := filepath.Join(dir, "blueprint.yaml")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := blueprint.Parse(file, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	file = filepath.Join(dir, "blueprint.sum")
+	if data, err = os.ReadFile(file); err != nil {
+		return nil, nil, err
+	}
+	sum, err := blueprint.ParseSum(file, data)
+	return b, sum, err
+}
+
+// plan shows what would be written, before it is.
+func (a *app) plan(d *capture.Draft, dir string) {
+	b := d.Blueprint
+	p := func(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
+	p("\n%s: %s %s, %s", b.Name, b.Machine.Distribution, b.Machine.Release, b.Machine.Architecture)
+	used := 0
+	for _, x := range b.Packages {
+		if x.Why == "used" {
+			used++
+		}
+	}
+	p("  %d packages (%d used by the build, the others needed by those)", len(b.Packages), used)
+	for _, s := range b.Software {
+		p("  software  %s  (%d files, %s)", s.Path, s.Files, size(s.Size))
+	}
+	for _, f := range b.Config {
+		mark := ""
+		if f.Encrypted {
+			mark = ", encrypted"
+		}
+		p("  config    %s  (%s%s)", f.Path, f.Why, mark)
+	}
+	for _, w := range b.Withheld {
+		p("  withheld  %s  (%s)", w.Path, w.Why)
+	}
+	for _, x := range b.Builds {
+		if len(x.EnvironmentWithheld) > 0 {
+			p("  variables not passed to build %s: %s", x.Name, strings.Join(x.EnvironmentWithheld, " "))
+		}
+	}
+	a.attention(d.Attention)
+	p("")
+}
+
+func (a *app) attention(list []capture.Attention) {
+	for i, at := range list {
+		if i == 12 {
+			fmt.Fprintf(a.stderr, "  ! and %d more (--json lists all)\n", len(list)-i)
+			return
+		}
+		fmt.Fprintf(a.stderr, "  ! %s: %s\n      → %s\n", at.Item, at.Why, at.Remedy)
+	}
+}
+
+func (a *app) ask(question string) bool {
+	fmt.Fprint(a.stderr, question+" [y/N] ")
+	line, err := bufio.NewReader(a.stdin).ReadString('\n')
+	return err == nil && strings.HasPrefix(strings.ToLower(strings.TrimSpace(line)), "y")
+}
+
+// explain answers from the last capture's observation.
+func (a *app) explain(ctx context.Context, o captureOptions) error {
+	dir, err := o.directory(ctx)
+	if err != nil {
+		return err
+	}
+	b, _, err := readBlueprint(dir)
+	if err != nil {
+		return err
+	}
+	d, err := a.openDepot()
+	if err != nil {
+		return err
+	}
+	target, err := filepath.Abs(o.explain)
+	if err != nil {
+		return err
+	}
+	var answers []blueprint.Observed
+	for _, x := range b.Builds {
+		if x.Observation == "" || (o.build != "" && o.build != x.Name) {
+			continue
+		}
+		data, err := d.ReadAll(ctx, x.Observation, 1<<30)
+		if err != nil {
+			return err
+		}
+		list, err := blueprint.ParseObservation(data)
+		if err != nil {
+			return err
+		}
+		for _, ob := range blueprint.Explain(list, target) {
+			answers = append(answers, ob)
+			a.printf("%s: %s\n  class %s%s; the build's operations: %s\n", ob.Path, ob.Why, ob.Class, item(ob), ob.Ops)
+		}
+	}
+	if a.json {
+		return a.printJSON(nonNil(answers))
+	}
+	if len(answers) == 0 {
+		a.printf("%s: no captured build used it or looked for it\n", target)
+		return answerNo{}
+	}
+	return nil
+}
+
+func item(o blueprint.Observed) string {
+	if o.Item == "" {
+		return ""
+	}
+	return " (" + o.Item + ")"
+}

@@ -1,0 +1,206 @@
+// Package cli is the command line: one file for each command, and the ways in
+// which all of them speak.
+//
+// Standard output is the answer, standard error everything else: what is being
+// done (redrawn on a terminal, one line a change elsewhere), warnings, errors.
+// With --json the answer is one object, errors included. An error says what
+// failed, why, and what to type next; the hints are the errors' own, attached
+// here and nowhere else.
+//
+// Exit codes: 0 done and the answer is yes, 1 failed, 2 wrong usage, 3 done and
+// the answer is no, 11 held by another, 130 interrupted.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"trysail/internal/depot"
+	"trysail/internal/machine"
+	"trysail/internal/rebuild"
+)
+
+// The exit codes of every command.
+const (
+	exitYes         = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNo          = 3
+	exitHeld        = 11
+	exitInterrupted = 130
+)
+
+const exitHelp = "\n\nExit status: 0 yes, 1 failed, 2 wrong usage, 3 the answer is no, 11 held by another run, 130 interrupted."
+
+// usageError is a wrong command line.
+type usageError struct{ error }
+
+func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// answerNo ends a command whose answer was given, and is no.
+type answerNo struct{}
+
+func (answerNo) Error() string { return "the answer is no" }
+
+// hinted is any error that says what to type next.
+type hinted interface{ Hint() string }
+
+// app is what every command shares.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	json           bool
+	verbose        bool
+	state          string
+	depotDir       string
+	ui             *ui
+	log            *slog.Logger
+}
+
+// Run is the whole program. It returns the exit status.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:           "trysail",
+		Short:         "Would we still ship on time if the build server died right now?",
+		Long:          "Trysail captures what a build server is while it watches a real release build,\nrebuilds it from nothing and offline, and proves it by identical bytes." + exitHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       Version(),
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			a.begin()
+			return nil
+		},
+	}
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetVersionTemplate("trysail {{.Version}}\n")
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	f := root.PersistentFlags()
+	f.BoolVar(&a.json, "json", false, "print the answer as one JSON object")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the build's own output and what is done")
+	f.StringVar(&a.state, "state", "", "directory for what must last (default /var/lib/trysail, or $XDG_DATA_HOME/trysail without root)")
+	f.StringVar(&a.depotDir, "depot", "", "directory of the originals (default depot/ in the state directory)")
+	root.AddCommand(a.captureCommand(), a.rebuildCommand(), a.rehearseCommand())
+	cmd, err := root.ExecuteContextC(ctx)
+	if a.ui != nil {
+		a.ui.end()
+	}
+	return a.report(ctx, cmd, err)
+}
+
+func (a *app) begin() {
+	level := slog.LevelWarn
+	if a.verbose {
+		level = slog.LevelInfo
+	}
+	a.ui = newUI(a.stderr, isTerminal(a.stderr))
+	a.log = slog.New(slog.NewTextHandler(a.ui, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, at slog.Attr) slog.Attr {
+		if at.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return at
+	}}))
+	if a.state == "" {
+		a.state = "/var/lib/trysail"
+		if os.Geteuid() != 0 {
+			base := os.Getenv("XDG_DATA_HOME")
+			if base == "" {
+				base = filepath.Join(os.Getenv("HOME"), ".local/share")
+			}
+			a.state = filepath.Join(base, "trysail")
+		}
+	}
+	if a.depotDir == "" {
+		a.depotDir = filepath.Join(a.state, "depot")
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// report turns the outcome into an exit status and tells the user of errors.
+func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
+	var no answerNo
+	switch {
+	case err == nil:
+		return exitYes
+	case errors.As(err, &no):
+		return exitNo
+	}
+	code := exitFailed
+	var held *rebuild.HeldError
+	var use usageError
+	switch {
+	case errors.As(err, &held):
+		code = exitHeld
+	case ctx.Err() != nil:
+		code, err = exitInterrupted, errors.New("interrupted; nothing was left behind")
+	case errors.As(err, &use), cmd != nil && !cmd.HasParent() && a.ui == nil:
+		code = exitUsage
+	}
+	hint := ""
+	var h hinted
+	if errors.As(err, &h) {
+		hint = h.Hint()
+	}
+	if a.json {
+		type problem struct {
+			Message string `json:"message"`
+			Hint    string `json:"hint,omitempty"`
+			Exit    int    `json:"exit"`
+		}
+		if jerr := a.printJSON(struct {
+			Error problem `json:"error"`
+		}{problem{err.Error(), hint, code}}); jerr != nil {
+			return exitFailed
+		}
+		return code
+	}
+	fmt.Fprintln(a.stderr, "trysail:", err)
+	if hint != "" {
+		fmt.Fprintln(a.stderr, "  →", hint)
+	}
+	return code
+}
+
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func (a *app) printf(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.stdout, format, args...)
+	}
+}
+
+// openState opens the state directory; it needs root.
+func (a *app) openState(ctx context.Context) (*machine.State, error) {
+	return machine.OpenState(ctx, a.state, runDir, a.log)
+}
+
+const runDir = "/run/trysail"
+
+func (a *app) openDepot() (*depot.Depot, error) { return depot.Open(a.depotDir) }
+
+func now() time.Time { return time.Now() }

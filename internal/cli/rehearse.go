@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"trysail/blueprint"
+	"trysail/internal/capture"
+	"trysail/internal/depot"
+	"trysail/internal/machine"
+	"trysail/internal/rebuild"
+)
+
+func (a *app) rehearseCommand() *cobra.Command {
+	var o captureOptions
+	var accept string
+	cmd := &cobra.Command{
+		Use:   "rehearse --output GLOB -- COMMAND …",
+		Short: "Capture, rebuild from nothing and prove, in one go",
+		Long: "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. The blueprint is thrown away unless --blueprint says where to keep it." + exitHelp,
+		Example: "  sudo trysail rehearse --output 'dist/*.tar.gz' -- make dist",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if accept != "" && accept != "equivalent" {
+				return usage("--accept knows only equivalent, not %q", accept)
+			}
+			return a.rehearse(cmd.Context(), o, args, accept)
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().StringVar(&accept, "accept", "", "exit 0 for this verdict too: equivalent")
+	return cmd
+}
+
+func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, accept string) error {
+	if err := o.check(args); err != nil {
+		return err
+	}
+	st, err := a.openState(ctx)
+	if err != nil {
+		return err
+	}
+	// Without a place to keep it, the rehearsal's depot is scratch: what it
+	// holds is a cache for the next rehearsal, and named by nothing.
+	if a.depotDir == filepath.Join(a.state, "depot") && o.blueprint == "" {
+		a.depotDir = filepath.Join(a.state, "rehearsal")
+	}
+	d, err := a.openDepot()
+	if err != nil {
+		return err
+	}
+	draft, err := a.captureDraft(ctx, st, d, o, args, "")
+	if err != nil {
+		return err
+	}
+	if o.blueprint != "" {
+		dir, err := filepath.Abs(o.blueprint)
+		if err != nil {
+			return err
+		}
+		if err := draft.Write(ctx, dir); err != nil {
+			return err
+		}
+	}
+	r := &result{Capture: draft.Stats, Attention: draft.Attention}
+	if err := a.prove(ctx, st, d, draft.Blueprint, draft.Sum, []string{draft.Build}, true, r); err != nil {
+		return err
+	}
+	return a.verdict(r, accept)
+}
+
+// result is the answer of rehearse and of rebuild --prove.
+type result struct {
+	Verdict          rebuild.Verdict            `json:"verdict"`
+	Outputs          []rebuild.OutputProof      `json:"outputs"`
+	Capture          capture.Stats              `json:"capture"`
+	Rebuild          rebuildStats               `json:"rebuild"`
+	Prove            proveStats                 `json:"prove"`
+	Claim            string                     `json:"claim"`
+	LiveDependencies []blueprint.LiveDependency `json:"live_dependencies"`
+	Attention        []capture.Attention        `json:"attention"`
+	failure          string
+}
+
+type rebuildStats struct {
+	ColdSeconds      float64            `json:"cold_seconds"`
+	ConfigureSeconds float64            `json:"configure_seconds"`
+	Packages         int                `json:"packages"`
+	Repacked         int                `json:"repacked"`
+	Cold             bool               `json:"cold"`
+	Steps            []rebuild.StepTime `json:"steps"`
+}
+
+type proveStats struct {
+	Seconds                float64 `json:"seconds"`
+	NetworkAttemptsBlocked int     `json:"network_attempts_blocked"`
+}
+
+// prove rebuilds and proves builds, and adds what it finds to the result.
+func (a *app) prove(ctx context.Context, st *machine.State, d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum, builds []string, cold bool, r *result) (err error) {
+	server, err := rebuild.Root(ctx, rebuild.Options{State: st, Depot: d, Blueprint: b, Sum: sum, Cold: cold, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	r.Rebuild = rebuildStats{Cold: server.Cold, ConfigureSeconds: round(server.Configure()), Packages: len(b.Packages), Steps: server.Steps}
+	for _, t := range server.Steps {
+		r.Rebuild.ColdSeconds += t.Seconds
+	}
+	r.Rebuild.ColdSeconds = round(r.Rebuild.ColdSeconds)
+	for _, p := range b.Packages {
+		if p.Repacked != "" {
+			r.Rebuild.Repacked++
+		}
+	}
+	r.LiveDependencies = nonNil(b.LiveDependencies)
+	r.Claim = "rebuildable-here"
+	for _, name := range builds {
+		x := b.Build(name)
+		if x == nil {
+			return usage("the blueprint has no build %q", name)
+		}
+		out := a.buildOutput()
+		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: st, Depot: d, Blueprint: b, Build: x, Server: server, Output: out, Step: a.ui.Step, Progress: a.ui.Progress})
+		if err != nil {
+			return err
+		}
+		if p.Failure != "" {
+			r.failure = p.Failure
+			if !a.verbose {
+				a.ui.end()
+				fmt.Fprintln(a.stderr, out.last(40))
+			}
+		}
+		r.add(p)
+	}
+	return nil
+}
+
+func (r *result) add(p *rebuild.Proof) {
+	rank := map[rebuild.Verdict]int{rebuild.Identical: 0, rebuild.Equivalent: 1, rebuild.Different: 2, rebuild.Failed: 3}
+	if r.Verdict == "" || rank[p.Verdict] > rank[r.Verdict] {
+		r.Verdict = p.Verdict
+	}
+	r.Outputs = append(r.Outputs, p.Outputs...)
+	r.Prove.Seconds = round(r.Prove.Seconds + p.Seconds)
+	r.Prove.NetworkAttemptsBlocked += p.Blocked
+	for _, dev := range rebuild.ByItem(p.Deviations) {
+		r.Attention = append(r.Attention, capture.Attention{Item: dev.Item, Why: dev.Path + " " + dev.What + " on the rebuilt machine", Remedy: "capture the build again, or restore this item in the blueprint"})
+	}
+	for _, u := range p.Unanswered {
+		r.Attention = append(r.Attention, capture.Attention{Item: u, Why: "the rebuilt machine's build asked for this and no recording answers it", Remedy: "capture the build again; declare what cannot be recorded under live_dependencies"})
+	}
+}
+
+// verdict prints the answer.
+func (a *app) verdict(r *result, accept string) error {
+	a.ui.end()
+	r.Outputs, r.Attention = nonNil(r.Outputs), nonNil(r.Attention)
+	if a.json {
+		if err := a.printJSON(r); err != nil {
+			return err
+		}
+	} else {
+		for _, o := range r.Outputs {
+			if o.Identical {
+				a.printf("  identical  %s  %s\n", short(o.Captured), o.Path)
+				continue
+			}
+			a.printf("  DIFFERENT  %s  %s\n", short(o.Captured), o.Path)
+			a.printf("             %s  on the rebuilt machine\n", short(o.Rebuilt))
+			for i, diff := range o.Differences {
+				if i == 8 {
+					a.printf("             and %d more differences\n", len(o.Differences)-i)
+					break
+				}
+				cause := ""
+				if diff.Cause != "" {
+					cause = " (" + diff.Cause + ")"
+				}
+				a.printf("             %s: %s%s\n", diff.Path, diff.What, cause)
+			}
+		}
+		a.attention(r.Attention)
+		a.printf("%s\n", r.sentence())
+	}
+	if r.Verdict == rebuild.Identical || (r.Verdict == rebuild.Equivalent && accept == "equivalent") {
+		return nil
+	}
+	return answerNo{}
+}
+
+func short(digest string) string {
+	if len(digest) > 19 && digest[:7] == "sha256:" {
+		return digest[7:19]
+	}
+	return digest
+}
+
+// sentence says the verdict to a release manager, and no more than was seen.
+func (r *result) sentence() string {
+	var s string
+	cost := seconds(r.Rebuild.ColdSeconds + r.Prove.Seconds)
+	switch r.Verdict {
+	case rebuild.Identical:
+		s = "the rebuilt machine makes the same bytes. Losing this one costs " + cost + " of machine time."
+	case rebuild.Equivalent:
+		s = "the rebuilt machine differs only where this one differs from itself. Losing this one costs " + cost + " of machine time."
+	case rebuild.Different:
+		return "Not rebuildable yet: the rebuilt machine makes other bytes." + r.things()
+	default:
+		return "Not rebuildable yet: " + r.failure + "." + r.things()
+	}
+	if r.Claim == "would-have-shipped" {
+		s = "You would have shipped: " + s
+	} else {
+		s = "Rebuildable here: " + s
+	}
+	for i, l := range r.LiveDependencies {
+		if l.Proposed {
+			continue
+		}
+		if i == 0 {
+			s += " But only if"
+		} else {
+			s += " and"
+		}
+		s += " " + l.Name + " survives"
+	}
+	return s + r.things()
+}
+
+func (r *result) things() string {
+	switch n := len(r.Attention); n {
+	case 0:
+		return ""
+	case 1:
+		return " 1 thing to look at: " + r.Attention[0].Item + "."
+	default:
+		s := fmt.Sprintf(" %d things to look at:", n)
+		for i, at := range r.Attention {
+			if i == 3 {
+				return s + " …"
+			}
+			if i > 0 {
+				s += ","
+			}
+			s += " " + at.Item
+		}
+		return s + "."
+	}
+}
+
+func round(s float64) float64 { return float64(int(s*1000+0.5)) / 1000 }
+
+var _ = os.Getwd

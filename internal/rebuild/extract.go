@@ -1,0 +1,123 @@
+package rebuild
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Extract unpacks a tar.zst below root, which no member can leave, neither by
+// its name nor through a link that an earlier member made.
+func Extract(ctx context.Context, root *os.Root, r io.Reader, rename func(string) string) error {
+	zr, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(512<<20))
+	if err != nil {
+		return err
+	}
+	defer zr.Close()
+	tr := tar.NewReader(zr)
+	type stamp struct {
+		name string
+		time time.Time
+	}
+	var dirs []stamp
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		name := path.Clean(h.Name)
+		if rename != nil {
+			name = rename(name)
+		}
+		if strings.HasPrefix(name, "/") || name == ".." || strings.HasPrefix(name, "../") {
+			return fmt.Errorf("member %q leaves the root", h.Name)
+		}
+		if name == "." {
+			continue
+		}
+		if err := member(root, name, h, tr); err != nil {
+			return fmt.Errorf("member %s: %w", h.Name, err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			dirs = append(dirs, stamp{name, h.ModTime})
+		}
+	}
+	// What came into a directory changed its time.
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := root.Chtimes(dirs[i].name, dirs[i].time, dirs[i].time); err != nil {
+			return err
+		}
+	}
+	// The depot's digest is checked at the end of its stream.
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+func member(root *os.Root, name string, h *tar.Header, r io.Reader) error {
+	if h.Typeflag == tar.TypeDir {
+		info, err := root.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if err := root.MkdirAll(name, 0o755); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case !info.IsDir():
+			return errors.New("something else stands where it has a directory")
+		}
+		return permit(root, name, h)
+	}
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeReg:
+		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		if err := permit(root, name, h); err != nil {
+			return err
+		}
+		return root.Chtimes(name, h.ModTime, h.ModTime)
+	case tar.TypeSymlink:
+		if err := root.Symlink(h.Linkname, name); err != nil {
+			return err
+		}
+		return root.Lchown(name, h.Uid, h.Gid)
+	case tar.TypeLink:
+		return root.Link(path.Clean(h.Linkname), name)
+	default:
+		return fmt.Errorf("type %q does not belong here", h.Typeflag)
+	}
+}
+
+func permit(root *os.Root, name string, h *tar.Header) error {
+	if err := root.Lchown(name, h.Uid, h.Gid); err != nil {
+		return err
+	}
+	return root.Chmod(name, fileMode(uint32(h.Mode)&0o7777))
+}

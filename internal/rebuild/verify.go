@@ -1,0 +1,100 @@
+package rebuild
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"trysail/blueprint"
+)
+
+// Deviation is one path that the captured build used and that a root has not,
+// or has otherwise, with the item of the blueprint that ought to provide it.
+type Deviation struct {
+	Path string `json:"path"`
+	Item string `json:"item"`
+	What string `json:"what"`
+}
+
+// Verify compares a root with what a captured build found there: every path of
+// the observation that a machine must provide. It names omissions even where
+// the blueprint itself has lost them.
+func Verify(root string, observation []blueprint.Observed, skip map[string]bool) ([]Deviation, error) {
+	var list []Deviation
+	for _, o := range observation {
+		if !o.Provided() || skip[o.Path] {
+			continue
+		}
+		what, err := deviates(root, o)
+		if err != nil {
+			return nil, err
+		}
+		if what != "" {
+			list = append(list, Deviation{o.Path, string(o.Class) + " " + o.Item, what})
+		}
+	}
+	return list, nil
+}
+
+func deviates(root string, o blueprint.Observed) (string, error) {
+	p := filepath.Join(root, o.Path)
+	info, err := os.Lstat(p)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || isNotDir(err) {
+		if o.Class == blueprint.ClassGenerated && o.SHA256 == "" && o.Ops == "stat" {
+			return "", nil
+		}
+		return "is missing", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	remade := o.Class == blueprint.ClassGenerated && o.SHA256 == ""
+	switch {
+	case o.Type == "dir" && !info.IsDir(), o.Type == "file" && !info.Mode().IsRegular(), o.Type == "link" && info.Mode()&fs.ModeSymlink == 0:
+		return "is not a " + o.Type, nil
+	case o.Type == "link" && !remade:
+		target, err := os.Readlink(p)
+		if err != nil {
+			return "", err
+		}
+		if target != o.Link {
+			return "leads to " + target + ", not to " + o.Link, nil
+		}
+	case o.SHA256 != "" && o.Type == "file":
+		sum, err := fileSum(p)
+		if err != nil {
+			return "", err
+		}
+		if sum != o.SHA256 {
+			return "has other content", nil
+		}
+	}
+	return "", nil
+}
+
+func isNotDir(err error) bool {
+	var pe *fs.PathError
+	return errors.As(err, &pe) && strings.Contains(pe.Err.Error(), "not a directory")
+}
+
+// ByItem groups deviations by the item that ought to provide the path.
+func ByItem(list []Deviation) []Deviation {
+	count := map[string]int{}
+	first := map[string]Deviation{}
+	for _, d := range list {
+		if count[d.Item] == 0 {
+			first[d.Item] = d
+		}
+		count[d.Item]++
+	}
+	var out []Deviation
+	for _, d := range first {
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b Deviation) int { return cmp.Or(strings.Compare(a.Item, b.Item), strings.Compare(a.Path, b.Path)) })
+	return out
+}
