@@ -307,6 +307,11 @@ func (b Build) SourceName() string { return "source/" + b.Name + ".tar.zst" }
 // DownloadsName gives the name of the build's recording in blueprint.sum.
 func (b Build) DownloadsName() string { return "downloads/" + b.Name + ".json" }
 
+// BodyName gives the name of a recorded download's body in blueprint.sum.
+func BodyName(digest string) string {
+	return "downloads/bodies/" + strings.TrimPrefix(digest, "sha256:")
+}
+
 // ObservationName gives the name of the build's observation in blueprint.sum.
 func (b Build) ObservationName() string { return "observation/" + b.Name + ".jsonl" }
 

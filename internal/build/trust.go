@@ -1,5 +1,97 @@
 package build
 
-import "trysail/internal/machine"
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 
-func (o *Options) trust(env map[string]string) ([]machine.Mount, error) { return nil, nil }
+	"software.sslmate.com/src/go-pkcs12"
+
+	"trysail/internal/machine"
+)
+
+// TrustDir is where the recorder's authority stands inside a build's root.
+const TrustDir = "/.trysail-trust"
+
+// systemBundle is where Debian keeps the authorities that it trusts; openssl,
+// curl, git and apt read it unless told otherwise.
+const systemBundle = "/etc/ssl/certs/ca-certificates.crt"
+
+// trust makes this build, and no other program, trust the recorder. The bundle
+// of the root with one authority added takes the place of the root's own;
+// programs that do not read that are told by the variables they know.
+func (o *Options) trust(env map[string]string) ([]machine.Mount, error) {
+	dir, err := o.Session.MkdirAll(0o755, o.Name, "trust")
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := os.ReadFile(filepath.Join(o.Root, systemBundle))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
+		bundle = append(bundle, '\n')
+	}
+	bundle = append(bundle, o.Network.CA()...)
+	for name, data := range map[string][]byte{"ca.pem": bundle, "resolv.conf": o.Network.ResolvConf()} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	inside := TrustDir + "/ca.pem"
+	// openssl and Python, Go, curl, git, Node, Python's requests and pip, cargo, Deno, apt.
+	for _, name := range []string{"SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO", "DENO_CERT", "npm_config_cafile"} {
+		env[name] = inside
+	}
+	mounts := []machine.Mount{
+		{Source: dir, Target: TrustDir, ReadOnly: true},
+		{Source: filepath.Join(dir, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
+	}
+	if _, err := os.Stat(filepath.Join(o.Root, systemBundle)); err == nil {
+		mounts = append(mounts, machine.Mount{Source: filepath.Join(dir, "ca.pem"), Target: systemBundle, ReadOnly: true})
+	}
+	stores := []string{"/etc/ssl/certs/java/cacerts"}
+	if home := env["JAVA_HOME"]; filepath.IsAbs(home) {
+		stores = append(stores, filepath.Join(home, "lib/security/cacerts"), filepath.Join(home, "jre/lib/security/cacerts"))
+	}
+	for _, store := range stores {
+		info, err := os.Lstat(filepath.Join(o.Root, store))
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		data, err := JavaTrustStore(bundle)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cacerts"), data, 0o644); err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, machine.Mount{Source: filepath.Join(dir, "cacerts"), Target: store, ReadOnly: true})
+	}
+	return mounts, nil
+}
+
+// JavaTrustStore turns a PEM bundle into the PKCS #12 store that Java reads,
+// with the password every Java knows.
+func JavaTrustStore(bundle []byte) ([]byte, error) {
+	var entries []pkcs12.TrustStoreEntry
+	for rest := bytes.TrimSpace(bundle); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			continue // an old certificate that Go refuses; Java may live without it
+		}
+		entries = append(entries, pkcs12.TrustStoreEntry{Cert: cert, FriendlyName: cert.Subject.String()})
+	}
+	return pkcs12.Modern.EncodeTrustStoreEntries(entries, "changeit")
+}

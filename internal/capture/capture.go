@@ -31,6 +31,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -40,6 +41,7 @@ import (
 	"trysail/internal/debian"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
+	"trysail/internal/recorder"
 	"trysail/internal/trace"
 )
 
@@ -106,19 +108,20 @@ type Draft struct {
 // capture is one run.
 type capture struct {
 	Options
-	db       *debian.Database
-	ws       *Workspace
-	session  *machine.Session
-	user     blueprint.User
-	uppers   map[string]string // mount point -> upper directory
-	mounts   []machine.Mount   // file mounts of the machine, handed through
-	checkout string
-	draft    *Draft
-	b        *blueprint.Blueprint
-	x        *blueprint.Build
-	result   *build.Result
-	tracked  []string
-	hashes   map[string][2]string
+	db        *debian.Database
+	ws        *Workspace
+	session   *machine.Session
+	user      blueprint.User
+	uppers    map[string]string // mount point -> upper directory
+	mounts    []machine.Mount   // file mounts of the machine, handed through
+	checkout  string
+	draft     *Draft
+	b         *blueprint.Blueprint
+	x         *blueprint.Build
+	result    *build.Result
+	tracked   []string
+	recording *recorder.Recording
+	hashes    map[string][2]string
 }
 
 func (c *capture) attention(item, why, remedy string) {
@@ -283,7 +286,9 @@ func (c *capture) root(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	slices.SortStableFunc(list, func(a, b *mountinfo.Info) int { return strings.Count(a.Mountpoint, "/") - strings.Count(b.Mountpoint, "/") })
+	slices.SortStableFunc(list, func(a, b *mountinfo.Info) int {
+		return strings.Count(a.Mountpoint, "/") - strings.Count(b.Mountpoint, "/")
+	})
 	done := map[string]bool{"/": true}
 	for i, m := range list {
 		p := m.Mountpoint
@@ -331,17 +336,27 @@ func (c *capture) build(ctx context.Context) error {
 		return err
 	}
 	c.Step("building: " + strings.Join(c.Command, " "))
-	o, err := c.options("build", root, true, nil)
+	rec, err := recorder.Start(ctx, recorder.Options{Store: c.Depot, Live: c.b.LiveDependencies, Log: c.Log})
+	if err != nil {
+		return err
+	}
+	stop := sync.OnceValues(rec.Stop)
+	defer stop() //nolint:errcheck // an error of the build is more to the point
+	o, err := c.options("build", root, true, rec)
 	if err != nil {
 		return err
 	}
 	bctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	o.Progress = func(t *trace.Tracer) { go c.watch(bctx, t) }
+	o.Progress = func(t *trace.Tracer) { go c.watch(bctx, t, rec) }
 	if c.result, err = build.Run(ctx, o); err != nil {
 		return err
 	}
 	cancel()
+	recording, err := stop()
+	if err != nil {
+		return err
+	}
 	if code := c.result.Exit.Code; code != 0 {
 		return &build.FailedError{Command: c.Command, Exit: *c.result.Exit, Where: "on the captured machine"}
 	}
@@ -356,11 +371,33 @@ func (c *capture) build(ctx context.Context) error {
 	}
 	c.x.Made, c.x.Seconds = c.result.Outputs, round(c.result.Exit.Duration.Seconds())
 	c.tracked = tracked
+	return c.recorded(ctx, recording)
+}
+
+// recorded keeps what the build asked of the network. What was written to the
+// store while the build ran is named here, so that it stays.
+func (c *capture) recorded(ctx context.Context, r *recorder.Recording) error {
+	c.recording = r
+	c.draft.Stats.Downloads = len(r.Exchanges)
+	if len(r.Exchanges) == 0 && len(r.Unknown) == 0 && len(r.Connections) == 0 {
+		return nil
+	}
+	data, err := r.Marshal()
+	if err != nil {
+		return err
+	}
+	if c.x.Downloads, err = c.Depot.PutBytes(ctx, data); err != nil {
+		return err
+	}
+	c.draft.Sum[c.x.DownloadsName()] = c.x.Downloads
+	for digest := range r.Bodies() {
+		c.draft.Sum[blueprint.BodyName(digest)] = digest
+	}
 	return nil
 }
 
 // watch reports how far the traced build is, until ctx ends.
-func (c *capture) watch(ctx context.Context, t *trace.Tracer) {
+func (c *capture) watch(ctx context.Context, t *trace.Tracer, rec *recorder.Recorder) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -368,7 +405,7 @@ func (c *capture) watch(ctx context.Context, t *trace.Tracer) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			c.Progress(fmt.Sprintf("%d paths seen", t.Progress()))
+			c.Progress(fmt.Sprintf("%d paths seen, %d downloads", t.Progress(), rec.Stats().Exchanges))
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"trysail/internal/build"
 	"trysail/internal/debian"
 	"trysail/internal/depot"
+	"trysail/internal/machine"
 )
 
 // NoOutputError says that a build made nothing that --output names.
@@ -62,7 +63,7 @@ func (c *capture) attributeAll(ctx context.Context) error {
 	a := newAttributor(world{stat: statPath, made: c.made, sums: c.sums, owners: c.db.Owners, large: c.large},
 		layout{
 			workspace: c.x.Workspace, home: c.user.Home, tracked: tracked, outputs: c.x.Outputs,
-			scratch: []string{"/tmp", "/var/tmp", "/run/lock"}, caches: build.Caches(c.user.Home, c.x.Environment), masked: []string{c.State.Dir, c.State.Run, "/.trysail-init", trustDir},
+			scratch: []string{"/tmp", "/var/tmp", "/run/lock"}, caches: build.Caches(c.user.Home, c.x.Environment), masked: []string{c.State.Dir, c.State.Run, machine.InitPath, build.TrustDir},
 		}, c.b.Ignore, alts)
 	accesses := physical(c.result.Trace.Accesses, func(p string) (string, bool) {
 		real, _ := c.result.Real(p)
@@ -642,6 +643,19 @@ func (c *capture) connections() {
 		l.Proposed = true
 		c.b.LiveDependencies = append(c.b.LiveDependencies, l)
 		c.attention(l.Address, l.Why, remedy)
+	}
+	for _, x := range c.recording.Connections {
+		if x.Allowed {
+			continue
+		}
+		switch x.Why {
+		case "ssh":
+			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build fetches by ssh, which cannot be recorded"}, "fetch by https instead (git config url.https://….insteadOf), or confirm it under live_dependencies")
+		case "tls-refused":
+			c.attention(x.Address, "a program does not trust the recorder, so its download is not recorded", "tell the program to use the system's certificate authorities, or fetch the file another way")
+		default:
+			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build connects to this by a protocol that cannot be recorded (a licence server, a database?)"}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
+		}
 	}
 	for _, o := range c.draft.Observation {
 		if o.Class != blueprint.ClassLive {

@@ -6,9 +6,6 @@ import (
 	"trysail/blueprint"
 )
 
-// trustDir is where the recorder's authority stands inside a captured build.
-const trustDir = "/.trysail-trust"
-
 // protect decides how a configuration file may be kept: as it is, encrypted, or not at all.
 func (c *capture) protect(_ *blueprint.File, data []byte) (stored []byte, keep bool, err error) {
 	return data, true, nil

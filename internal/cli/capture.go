@@ -54,7 +54,7 @@ func (a *app) captureCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "capture --output GLOB -- COMMAND …",
 		Short: "Watch a release build and write down what the machine is",
-		Long: "Capture builds a clean checkout of the committed revision, at the working copy's own path and with\nempty caches, while the kernel reports every file its processes use. It writes the blueprint\n(trysail/ in the working copy) and fills the depot. The machine itself is not changed." + exitHelp,
+		Long:  "Capture builds a clean checkout of the committed revision, at the working copy's own path and with\nempty caches, while the kernel reports every file its processes use. It writes the blueprint\n(trysail/ in the working copy) and fills the depot. The machine itself is not changed." + exitHelp,
 		Example: "  sudo trysail capture --output 'dist/*.tar.gz' -- make dist\n" +
 			"  trysail capture --explain /usr/bin/gcc",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -20,9 +20,9 @@ func (a *app) rehearseCommand() *cobra.Command {
 	var o captureOptions
 	var accept string
 	cmd := &cobra.Command{
-		Use:   "rehearse --output GLOB -- COMMAND …",
-		Short: "Capture, rebuild from nothing and prove, in one go",
-		Long: "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. The blueprint is thrown away unless --blueprint says where to keep it." + exitHelp,
+		Use:     "rehearse --output GLOB -- COMMAND …",
+		Short:   "Capture, rebuild from nothing and prove, in one go",
+		Long:    "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. The blueprint is thrown away unless --blueprint says where to keep it." + exitHelp,
 		Example: "  sudo trysail rehearse --output 'dist/*.tar.gz' -- make dist",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if accept != "" && accept != "equivalent" {
@@ -125,7 +125,7 @@ func (a *app) prove(ctx context.Context, st *machine.State, d *depot.Depot, b *b
 			return usage("the blueprint has no build %q", name)
 		}
 		out := a.buildOutput()
-		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: st, Depot: d, Blueprint: b, Build: x, Server: server, Output: out, Step: a.ui.Step, Progress: a.ui.Progress})
+		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: st, Depot: d, Blueprint: b, Build: x, Server: server, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress})
 		if err != nil {
 			return err
 		}

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
-	"path/filepath"
+	"sync"
 
 	"trysail/blueprint"
 	"trysail/internal/build"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
+	"trysail/internal/recorder"
 )
 
 // Verdict is the answer of a proof.
@@ -58,6 +60,7 @@ type ProveOptions struct {
 	Build     *blueprint.Build
 	Server    *Server
 	Output    io.Writer // of the build
+	Log       *slog.Logger
 	Step      func(string)
 	Progress  func(string)
 }
@@ -95,10 +98,16 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err != nil {
 		return nil, err
 	}
+	net, err := o.network(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := sync.OnceValues(net.Stop)
+	defer stop() //nolint:errcheck // an error of the build is more to the point
 	o.Step("building again: " + o.Build.Name)
 	r, err := build.Run(ctx, build.Options{
 		Session: n, Name: "prove", Root: root, Hostname: o.Blueprint.Machine.Hostname, Build: *o.Build, User: user, Groups: groups,
-		Checkout: checkout, Live: o.Blueprint.LiveDependencies, Output: o.Output,
+		Checkout: checkout, Live: o.Blueprint.LiveDependencies, Output: o.Output, Network: net,
 	})
 	if err != nil {
 		var ce *machine.CommandError
@@ -108,6 +117,10 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 		}
 		return nil, err
 	}
+	if _, err := stop(); err != nil {
+		return nil, err
+	}
+	p.Blocked, p.Unanswered = net.Stats().Blocked, net.Unanswered()
 	p.Seconds, p.Leftover = r.Exit.Duration.Seconds(), r.Exit.Leftover
 	if r.Exit.Code != 0 {
 		p.Verdict = Failed
@@ -122,6 +135,21 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 		}
 	}
 	return p, nil
+}
+
+// network replays what was recorded, and nothing else.
+func (o *ProveOptions) network(ctx context.Context) (*recorder.Recorder, error) {
+	r := &recorder.Recording{Version: 1}
+	if o.Build.Downloads != "" {
+		data, err := o.Depot.ReadAll(ctx, o.Build.Downloads, 1<<30)
+		if err != nil {
+			return nil, fmt.Errorf("recorded downloads of build %s: %w", o.Build.Name, err)
+		}
+		if r, err = recorder.ParseRecording(data); err != nil {
+			return nil, err
+		}
+	}
+	return recorder.Start(ctx, recorder.Options{Replay: r, Store: o.Depot, Live: o.Blueprint.LiveDependencies, Log: o.Log})
 }
 
 func (o *ProveOptions) observation(ctx context.Context) ([]blueprint.Observed, error) {
@@ -193,5 +221,3 @@ func content(o blueprint.Output) string {
 	}
 	return o.SHA256
 }
-
-var _ = filepath.Join

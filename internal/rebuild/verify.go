@@ -95,6 +95,8 @@ func ByItem(list []Deviation) []Deviation {
 	for _, d := range first {
 		out = append(out, d)
 	}
-	slices.SortFunc(out, func(a, b Deviation) int { return cmp.Or(strings.Compare(a.Item, b.Item), strings.Compare(a.Path, b.Path)) })
+	slices.SortFunc(out, func(a, b Deviation) int {
+		return cmp.Or(strings.Compare(a.Item, b.Item), strings.Compare(a.Path, b.Path))
+	})
 	return out
 }

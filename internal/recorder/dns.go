@@ -1,0 +1,101 @@
+package recorder
+
+import (
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+func (r *Recorder) serveDNS() {
+	h := dns.HandlerFunc(r.resolve)
+	for _, s := range []*dns.Server{{PacketConn: r.ns.udp, Handler: h}, {Listener: r.ns.tcp, Handler: h}} {
+		r.dns = append(r.dns, s)
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		r.wg.Go(func() {
+			if err := s.ActivateAndServe(); err != nil {
+				r.o.Log.Debug("resolver", "err", err)
+			}
+		})
+		<-started
+	}
+}
+
+// resolve answers the build's questions for names.
+func (r *Recorder) resolve(w dns.ResponseWriter, q *dns.Msg) {
+	m := new(dns.Msg)
+	m.SetReply(q)
+	defer func() { _ = w.WriteMsg(m) }() // the client may have given up
+	if len(q.Question) != 1 {
+		m.Rcode = dns.RcodeFormatError
+		return
+	}
+	question := q.Question[0]
+	name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		if question.Qtype == dns.TypeA {
+			m.Answer = append(m.Answer, &dns.A{Hdr: header(question), A: net.IPv4(127, 0, 0, 1)})
+		}
+		return
+	}
+	if strings.HasSuffix(name, ".arpa") || !r.exists(name) {
+		m.Rcode = dns.RcodeNameError
+		return
+	}
+	if question.Qtype == dns.TypeA {
+		m.Answer = append(m.Answer, &dns.A{Hdr: header(question), A: r.address(name)})
+	}
+}
+
+func header(q dns.Question) dns.RR_Header {
+	return dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 300}
+}
+
+// exists tells whether a name is known: to the world while recording, to the
+// recording on replay.
+func (r *Recorder) exists(name string) bool {
+	for _, l := range r.o.Live {
+		if host, _, err := net.SplitHostPort(l.Address); err == nil && !l.Proposed && strings.EqualFold(host, name) {
+			return true
+		}
+	}
+	if r.o.Replay != nil {
+		if r.index.hosts[name] {
+			return true
+		}
+		if strings.Contains(name, ".") && !r.index.unknown[name] {
+			r.block("name " + name)
+		}
+		return false
+	}
+	// Behind a proxy, names are the proxy's to resolve.
+	p, err := r.o.Upstream(&url.URL{Scheme: "https", Host: name})
+	known := (err == nil && p != nil && strings.Contains(name, ".")) || r.o.Lookup(r.ctx, name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := &r.rec.Unknown
+	if known {
+		list = &r.rec.Names
+	}
+	if !slices.Contains(*list, name) {
+		*list = append(*list, name)
+	}
+	return known
+}
+
+// address gives a name its address in 198.18.0.0/15, which is set aside for
+// tests and routed nowhere.
+func (r *Recorder) address(name string) net.IP {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.addrs[name]; a != "" {
+		return net.ParseIP(a)
+	}
+	n := len(r.addrs) + 1
+	ip := net.IPv4(198, byte(18+n>>16&1), byte(n>>8), byte(n))
+	r.addrs[name], r.names[ip.String()] = ip.String(), name
+	return ip
+}

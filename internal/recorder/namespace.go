@@ -1,0 +1,225 @@
+package recorder
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// namespace is a network that ends in this process.
+type namespace struct {
+	ns       netns.NsHandle
+	listener net.Listener // every TCP connection of the namespace
+	udp      net.PacketConn
+	tcp      net.Listener // of the resolver
+}
+
+func (n *namespace) path() string {
+	return "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(n.ns))
+}
+
+// newNamespace makes the namespace on a thread of its own, which ends with it:
+// a thread that was in another namespace must not be used again.
+func newNamespace() (*namespace, error) {
+	n := &namespace{}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread is thrown away
+		done <- n.make()
+	}()
+	if err := <-done; err != nil {
+		n.release()
+		return nil, fmt.Errorf("recorder: make a network namespace: %w", err)
+	}
+	return n, nil
+}
+
+func (n *namespace) make() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	var err error
+	if n.ns, err = netns.Get(); err != nil {
+		return err
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	lo, err := nl.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := nl.LinkSetUp(lo); err != nil {
+		return err
+	}
+	// Everything is routed to the loopback, where the rule below takes it; the
+	// loopback's own address may not be the source of what leaves it.
+	src := &net.IPNet{IP: net.IPv4(198, 19, 255, 254), Mask: net.CIDRMask(32, 32)}
+	if err := nl.AddrAdd(lo, &netlink.Addr{IPNet: src}); err != nil {
+		return err
+	}
+	_, all, err := net.ParseCIDR("0.0.0.0/0")
+	if err != nil {
+		return err
+	}
+	if err := nl.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Src: src.IP, Scope: netlink.SCOPE_LINK}); err != nil {
+		return fmt.Errorf("default route: %w", err)
+	}
+	if n.listener, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	if n.udp, err = net.ListenPacket("udp4", "127.0.0.1:53"); err != nil {
+		return err
+	}
+	if n.tcp, err = net.Listen("tcp4", "127.0.0.1:53"); err != nil {
+		return err
+	}
+	return n.redirect(uint16(n.listener.Addr().(*net.TCPAddr).Port))
+}
+
+// redirect turns every connection that leaves the loopback to the listener, and
+// counts and drops other packets that do.
+func (n *namespace) redirect(port uint16) error {
+	c, err := nftables.New(nftables.WithNetNSFd(int(n.ns)))
+	if err != nil {
+		return err
+	}
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "trysail"})
+	nat := c.AddChain(&nftables.Chain{Name: "out", Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest})
+	filter := c.AddChain(&nftables.Chain{Name: "drop", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
+	// The build's own servers on 127.0.0.0/8 are left alone.
+	own := []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{127}},
+	}
+	proto := func(op expr.CmpOp, p byte) []expr.Any {
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: []byte{p}}}
+	}
+	rule := func(ch *nftables.Chain, parts ...[]expr.Any) {
+		var e []expr.Any
+		for _, p := range parts {
+			e = append(e, p...)
+		}
+		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: e})
+	}
+	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	rule(nat, own, accept)
+	// A program with a resolver of its own asks ours.
+	rule(nat, proto(expr.CmpOpEq, unix.IPPROTO_UDP), []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(53)},
+		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(53)},
+		&expr.Redir{RegisterProtoMin: 1},
+	})
+	rule(nat, proto(expr.CmpOpEq, unix.IPPROTO_TCP), []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Redir{RegisterProtoMin: 1},
+	})
+	rule(filter, own, accept)
+	rule(filter, proto(expr.CmpOpNeq, unix.IPPROTO_TCP), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("redirect connections with nftables (is the kernel module nf_tables there?): %w", err)
+	}
+	return nil
+}
+
+// dropped counts packets that were neither TCP nor a question to the resolver.
+func (n *namespace) dropped() int {
+	c, err := nftables.New(nftables.WithNetNSFd(int(n.ns)))
+	if err != nil {
+		return 0
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "trysail"}
+	rules, err := c.GetRules(t, &nftables.Chain{Name: "drop", Table: t})
+	if err != nil {
+		return 0
+	}
+	count := 0
+	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if x, ok := e.(*expr.Counter); ok {
+				count += int(x.Packets)
+			}
+		}
+	}
+	return count
+}
+
+func (n *namespace) release() {
+	if n.listener != nil {
+		n.listener.Close()
+	}
+	if n.udp != nil {
+		n.udp.Close()
+	}
+	if n.tcp != nil {
+		n.tcp.Close()
+	}
+	if n.ns > 0 {
+		n.ns.Close()
+	}
+}
+
+func (n *namespace) close() (blocked int, err error) {
+	blocked = n.dropped()
+	n.release()
+	return blocked, nil
+}
+
+// originalDestination is where a redirected connection was meant to go.
+func originalDestination(c net.Conn) (ip net.IP, port int, err error) {
+	tc, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil, 0, errors.New("not a TCP connection")
+	}
+	rc, err := tc.SyscallConn()
+	if err != nil {
+		return nil, 0, err
+	}
+	const soOriginalDst = 80 // linux/netfilter_ipv4.h
+	var addr unix.RawSockaddrInet4
+	size := uint32(unsafe.Sizeof(addr))
+	var errno syscall.Errno
+	cerr := rc.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_IP, soOriginalDst, uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if cerr != nil {
+		return nil, 0, cerr
+	}
+	if errno != 0 {
+		return nil, 0, fmt.Errorf("original destination: %w", errno)
+	}
+	var be [2]byte
+	binary.NativeEndian.PutUint16(be[:], addr.Port)
+	return net.IP(addr.Addr[:]), int(binary.BigEndian.Uint16(be[:])), nil
+}
+
+func (r *Recorder) destination(c net.Conn) (meant, error) {
+	ip, port, err := originalDestination(c)
+	if err != nil {
+		return meant{}, err
+	}
+	m := meant{host: ip.String(), port: strconv.Itoa(port)}
+	m.raw = net.JoinHostPort(m.host, m.port)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if name := r.names[m.host]; name != "" {
+		m.host = name
+	}
+	return m, nil
+}

@@ -1,0 +1,516 @@
+// Package recorder is a build's network: it records what the build downloads,
+// and gives the same answers again when there is no network.
+//
+// The build runs in a network namespace of its own whose every TCP connection
+// is redirected to one local listener, so that a program which ignores proxy
+// settings is seen too. Names are answered by a resolver in the namespace with
+// addresses of 198.18.0.0/15, each standing for one name: so the name that was
+// meant is known even where the protocol does not say it. HTTP and HTTPS are
+// recorded: TLS ends here, with certificates from an authority made for this
+// run that only this build is told to trust. The recorder's own connections
+// are made from the machine's namespace, through the user's proxy where one is
+// set, and trust what the machine trusts.
+//
+// What is kept is stripped of credentials first ([clean]); what a request must
+// match on replay is decided by [recordingKey]. Connections that are neither
+// HTTP nor TLS cannot be replayed: they are passed through while recording,
+// and named.
+//
+// The namespace is held by a file descriptor of this process and by nothing
+// else, so it is gone when the process is, however it ends.
+package recorder
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/net/http/httpproxy"
+
+	"trysail/blueprint"
+)
+
+// Store keeps bodies by their digest; a depot is one.
+type Store interface {
+	Put(ctx context.Context, r io.Reader) (digest string, size int64, err error)
+	Get(ctx context.Context, digest string) (io.ReadCloser, error)
+}
+
+// Options say what to do with the build's connections.
+type Options struct {
+	Replay *Recording // nil: record
+	Store  Store
+	// Live are dependencies that are let through where they are confirmed.
+	Live []blueprint.LiveDependency
+	// Upstream is the user's own proxy; default: from the environment.
+	Upstream func(*url.URL) (*url.URL, error)
+	Roots    *x509.CertPool // what the machine trusts; default: the system's and SSL_CERT_FILE
+	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	// Lookup tells whether a name exists; default: the machine's resolver.
+	Lookup func(ctx context.Context, name string) bool
+	Log    *slog.Logger
+}
+
+// Stats are the numbers so far.
+type Stats struct {
+	Exchanges int
+	Bytes     int64
+	Blocked   int // attempts that nothing recorded answers
+}
+
+// Recorder is the far end of a build's connections.
+type Recorder struct {
+	o      Options
+	ns     *namespace
+	ca     *authority
+	dns    []*dns.Server
+	server *http.Server
+	sorted *listener
+	tr     *http.Transport
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	active sync.WaitGroup // requests being answered, whether their client waits or not
+
+	mu         sync.Mutex
+	rec        *Recording
+	index      *index
+	names      map[string]string // synthetic address -> name
+	addrs      map[string]string
+	bytes      int64
+	blocked    int
+	unanswered map[string]int
+	open       map[net.Conn]bool
+	err        error
+}
+
+// Start makes the namespace and listens in it.
+func Start(ctx context.Context, o Options) (*Recorder, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Dial == nil {
+		d := &net.Dialer{Timeout: 30 * time.Second}
+		o.Dial = d.DialContext
+	}
+	if o.Lookup == nil {
+		o.Lookup = func(ctx context.Context, name string) bool {
+			addrs, err := net.DefaultResolver.LookupIPAddr(ctx, name)
+			return err == nil && len(addrs) > 0
+		}
+	}
+	if o.Upstream == nil {
+		o.Upstream = httpproxy.FromEnvironment().ProxyFunc()
+	}
+	if o.Roots == nil {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("recorder: this machine's certificate authorities: %w", err)
+		}
+		o.Roots = pool
+	}
+	r := &Recorder{o: o, rec: &Recording{Version: recordingVersion}, names: map[string]string{}, addrs: map[string]string{}, unanswered: map[string]int{}, sorted: &listener{conns: make(chan net.Conn), done: make(chan struct{})}, open: map[net.Conn]bool{}}
+	if o.Replay != nil {
+		r.index = newIndex(o.Replay)
+	}
+	var err error
+	if r.ca, err = newAuthority(time.Now()); err != nil {
+		return nil, err
+	}
+	if r.ns, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	r.tr = &http.Transport{
+		Proxy:                 func(q *http.Request) (*url.URL, error) { return o.Upstream(q.URL) },
+		DialContext:           o.Dial,
+		TLSClientConfig:       &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+		DisableCompression:    true, // what the client asked for is what is kept
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       60 * time.Second,
+		TLSHandshakeTimeout:   30 * time.Second,
+		ResponseHeaderTimeout: 5 * time.Minute,
+	}
+	r.server = &http.Server{
+		Handler: http.HandlerFunc(r.serve),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, meantKey{}, meantOf(c))
+		},
+		ReadHeaderTimeout: time.Minute,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		TLSConfig:         &tls.Config{NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
+	}
+	r.wg.Go(func() {
+		if err := r.server.Serve(r.sorted); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			r.fail(err)
+		}
+	})
+	r.wg.Go(r.accept)
+	r.serveDNS()
+	return r, nil
+}
+
+// NetNS is the path of the network namespace.
+func (r *Recorder) NetNS() string { return r.ns.path() }
+
+// CA is the certificate, in PEM, of the authority of this run.
+func (r *Recorder) CA() []byte { return r.ca.pem }
+
+// ResolvConf is resolv.conf(5) for the build.
+func (r *Recorder) ResolvConf() []byte {
+	return []byte("nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
+}
+
+// Stats gives the numbers so far.
+func (r *Recorder) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Stats{Exchanges: len(r.rec.Exchanges), Bytes: r.bytes, Blocked: r.blocked}
+}
+
+// Unanswered lists what was asked for in vain, on replay.
+func (r *Recorder) Unanswered() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return sortedKeys(r.unanswered)
+}
+
+func (r *Recorder) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// Stop ends every connection and gives the recording. A body that could not be
+// kept is an error: the recording would not be whole.
+func (r *Recorder) Stop() (*Recording, error) {
+	// Downloads that the client gave up are still kept whole, within reason.
+	grace, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+	_ = r.server.Shutdown(grace) // what is still open after that is cut below
+	served := make(chan struct{})
+	go func() { r.active.Wait(); close(served) }()
+	select {
+	case <-served:
+	case <-grace.Done():
+	}
+	cancel()
+	r.cancel()
+	_ = r.server.Close()
+	for _, s := range r.dns {
+		_ = s.Shutdown()
+	}
+	r.ns.listener.Close()
+	r.mu.Lock()
+	for c := range r.open {
+		c.Close()
+	}
+	r.mu.Unlock()
+	r.wg.Wait()
+	r.tr.CloseIdleConnections()
+	blocked, err := r.ns.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blocked += blocked
+	r.rec.sort()
+	return r.rec, errors.Join(r.err, err)
+}
+
+// block counts an attempt that nothing answers.
+func (r *Recorder) block(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blocked++
+	r.unanswered[what]++
+}
+
+func (r *Recorder) track(c net.Conn, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if on {
+		r.open[c] = true
+	} else {
+		delete(r.open, c)
+	}
+}
+
+// accept takes every connection of the build and finds out what it speaks.
+func (r *Recorder) accept() {
+	for {
+		c, err := r.ns.listener.Accept()
+		if err != nil {
+			return // closed by Stop
+		}
+		r.wg.Go(func() {
+			r.track(c, true)
+			defer r.track(c, false)
+			if err := r.sort(c); err != nil {
+				r.o.Log.Debug("connection", "err", err)
+				c.Close()
+			}
+		})
+	}
+}
+
+// meant is where a connection was meant to go.
+type meant struct {
+	host string // name, or address where no name is known
+	port string
+	tls  bool
+	raw  string // the address as the build saw it
+}
+
+func (m meant) address() string { return net.JoinHostPort(m.host, m.port) }
+
+// conn is a connection with what was peeked put back, and what it was meant for.
+type conn struct {
+	net.Conn
+	r      *bufio.Reader
+	meant  meant
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *conn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+func (c *conn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+type meantKey struct{}
+
+func meantOf(c net.Conn) meant {
+	switch c := c.(type) {
+	case *conn:
+		return c.meant
+	case *tls.Conn:
+		m := meantOf(c.NetConn())
+		m.tls = true
+		return m
+	}
+	return meant{}
+}
+
+// sort looks at the first bytes. A client that says nothing waits for a server
+// that speaks first, as ssh and mail do.
+func (r *Recorder) sort(raw net.Conn) error {
+	m, err := r.destination(raw)
+	if err != nil {
+		return err
+	}
+	return r.sortFor(raw, bufio.NewReaderSize(raw, 8<<10), m)
+}
+
+// sortFor is sort for a connection whose destination is known.
+func (r *Recorder) sortFor(raw net.Conn, br *bufio.Reader, m meant) error {
+	if l := r.live("tcp", m.address(), m.raw); l != nil {
+		return r.pass(raw, br, m, "live dependency "+l.Name)
+	}
+	if err := raw.SetReadDeadline(time.Now().Add(400 * time.Millisecond)); err != nil {
+		return err
+	}
+	head, perr := br.Peek(8)
+	if err := raw.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	c := &conn{Conn: raw, r: br, meant: m, closed: make(chan struct{})}
+	switch sniff(head) {
+	case speaksTLS:
+		return r.serveTLS(c)
+	case speaksHTTP:
+		return r.hand(c, c)
+	}
+	if errors.Is(perr, io.EOF) {
+		return perr // opened and closed: a probe
+	}
+	return r.pass(raw, br, m, "")
+}
+
+// hand gives a connection to the HTTP server and waits for its end.
+func (r *Recorder) hand(c *conn, serve net.Conn) error {
+	select {
+	case r.sorted.conns <- serve:
+		<-c.closed
+		return nil
+	case <-r.sorted.done:
+		return net.ErrClosed
+	}
+}
+
+func (r *Recorder) serveTLS(c *conn) error {
+	offered := false
+	server := tls.Server(c, &tls.Config{
+		NextProtos: []string{"h2", "http/1.1"},
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			offered = true
+			name := c.meant.host
+			if h.ServerName != "" {
+				name = h.ServerName
+				c.meant.host = name
+			}
+			return r.ca.leaf(name)
+		},
+	})
+	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
+	defer cancel()
+	if err := server.HandshakeContext(ctx); err != nil {
+		if offered && ctx.Err() == nil {
+			// The client ends the handshake once it has seen our certificate:
+			// pinned, or a trust store that was not found.
+			r.note(Connection{Network: "tcp", Address: c.meant.address(), Why: "tls-refused", Blocked: true})
+			r.o.Log.Warn("a program of the build does not trust the recorder's certificate", "host", c.meant.host)
+		}
+		return err
+	}
+	return r.hand(c, server)
+}
+
+// pass connects a build to what cannot be recorded, and names it. On replay
+// only live dependencies pass.
+func (r *Recorder) pass(c net.Conn, head io.Reader, m meant, why string) error {
+	defer c.Close()
+	liveDep := why != ""
+	if r.o.Replay != nil && !liveDep {
+		r.block("tcp " + m.address())
+		r.note(Connection{Network: "tcp", Address: m.address(), Why: "tcp", Blocked: true})
+		return nil
+	}
+	up, err := r.o.Dial(r.ctx, "tcp", m.address())
+	if err != nil {
+		if !liveDep {
+			r.note(Connection{Network: "tcp", Address: m.address(), Why: "tcp, not reached"})
+		}
+		return err
+	}
+	defer up.Close()
+	r.track(up, true)
+	defer r.track(up, false)
+	upr := bufio.NewReader(up)
+	if !liveDep {
+		why = "tcp"
+	}
+	done := make(chan error, 2)
+	go func() {
+		var in io.Reader = c
+		if head != nil {
+			in = head
+		}
+		_, err := io.Copy(up, in)
+		closeWrite(up)
+		done <- err
+	}()
+	go func() {
+		if first, err := upr.Peek(4); err == nil && string(first) == "SSH-" && !liveDep {
+			r.mu.Lock()
+			why = "ssh"
+			r.mu.Unlock()
+		}
+		_, err := io.Copy(c, upr)
+		closeWrite(c)
+		done <- err
+	}()
+	<-done
+	<-done
+	r.mu.Lock()
+	said := why
+	r.mu.Unlock()
+	r.note(Connection{Network: "tcp", Address: m.address(), Why: said, Allowed: liveDep})
+	return nil
+}
+
+func closeWrite(c net.Conn) {
+	if t, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = t.CloseWrite() // the other side may be gone already
+	}
+}
+
+// note keeps a connection that is not recorded; the same one is counted.
+func (r *Recorder) note(c Connection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.rec.Connections {
+		x := &r.rec.Connections[i]
+		if x.Network == c.Network && x.Address == c.Address && x.Why == c.Why {
+			x.Count++
+			return
+		}
+	}
+	c.Count = 1
+	r.rec.Connections = append(r.rec.Connections, c)
+}
+
+// live finds the confirmed dependency that an address belongs to.
+func (r *Recorder) live(network string, addresses ...string) *blueprint.LiveDependency {
+	for i, l := range r.o.Live {
+		if l.Kind != network || l.Proposed {
+			continue
+		}
+		for _, a := range addresses {
+			if strings.EqualFold(l.Address, a) {
+				return &r.o.Live[i]
+			}
+		}
+	}
+	return nil
+}
+
+// listener hands sorted connections to the HTTP server.
+type listener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+type speech int
+
+const (
+	speaksOther speech = iota
+	speaksTLS
+	speaksHTTP
+)
+
+// sniff tells a protocol by its first bytes.
+func sniff(head []byte) speech {
+	if len(head) >= 3 && head[0] == 0x16 && head[1] == 3 && head[2] <= 4 {
+		return speaksTLS
+	}
+	for _, m := range []string{"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "PROPFIND", "REPORT ", "MKACTIVI", "CHECKOUT", "MERGE ", "TRACE "} {
+		n := min(len(m), 8)
+		if len(head) >= n && string(head[:n]) == m[:n] {
+			return speaksHTTP
+		}
+	}
+	return speaksOther
+}
