@@ -268,5 +268,16 @@ func (b *Blueprint) finishCommands() []string {
 			cmds = append(cmds, fmt.Sprintf(`test "$(readlink "$ROOT"/etc/alternatives/%s)" = %s || in_root update-alternatives --set %s %s`, quote(a.Name), quote(a.Value), quote(a.Name), quote(a.Value)))
 		}
 	}
-	return append(cmds, `test ! -x "$ROOT"/sbin/ldconfig || in_root ldconfig`)
+	for _, c := range CacheCommands() {
+		cmds = append(cmds, "in_root sh -c "+quote(c))
+	}
+	return cmds
+}
+
+// CacheCommands tell the loader and the trust store of what was laid on top.
+func CacheCommands() []string {
+	return []string{
+		"if command -v ldconfig >/dev/null; then ldconfig; fi",
+		"if command -v update-ca-certificates >/dev/null && ls /usr/local/share/ca-certificates/*.crt >/dev/null 2>&1; then update-ca-certificates >/dev/null; fi",
+	}
 }

@@ -203,7 +203,7 @@ func (c *capture) changedByBuild() error {
 			if st.Type == "" || st.Type == "dir" && d.Type()&fs.ModeCharDevice == 0 {
 				return nil
 			}
-			if matchRule(generatedRules(), at) != nil || matchRule(systemRules(), at) != nil || below(at, "/tmp") || strings.HasSuffix(at, ".pyc") {
+			if matchRule(generatedRules(), at) != nil || matchRule(systemRules(), at) != nil || below(at, "/tmp") || strings.HasSuffix(at, ".pyc") || below(at, c.user.Home) {
 				return nil
 			}
 			c.attention(at, "the build changes this file of the machine", "let the build write into its workspace only; the next build on this machine would begin from other files")
@@ -220,7 +220,7 @@ func (c *capture) changedByBuild() error {
 func (c *capture) packages(ctx context.Context) error {
 	used := map[string]bool{}
 	for _, o := range c.draft.Observation {
-		if o.Class == blueprint.ClassPackage {
+		if o.Class == blueprint.ClassPackage && o.Type != "dir" {
 			used[o.Item] = true
 		}
 		if o.Class == blueprint.ClassConfig || o.Class == blueprint.ClassGenerated {
@@ -229,22 +229,33 @@ func (c *capture) packages(ctx context.Context) error {
 			}
 		}
 	}
-	for _, rel := range c.b.Machine.MergedUsr {
-		for _, own := range c.db.Owners("/" + rel) {
-			used[own.Package.Key()] = true
-		}
-	}
-	why := map[string]string{}
-	var keys []string
-	for k := range used {
-		keys = append(keys, k)
-		why[k] = "used"
-	}
-	slices.Sort(keys)
-	pkgs, missing := c.db.Closure(keys)
+	pkgs, _ := c.db.Closure(sortedKeys(used))
+	// A directory belongs to every package that ships it: one that is there
+	// anyway provides it.
+	in := map[string]bool{}
 	for _, p := range pkgs {
-		if why[p.Key()] == "" {
-			why[p.Key()] = "needed"
+		in[p.Key()] = true
+	}
+	for i := range c.draft.Observation {
+		o := &c.draft.Observation[i]
+		if o.Class != blueprint.ClassPackage || o.Type != "dir" {
+			continue
+		}
+		owners := c.db.Owners(o.Path)
+		k := slices.IndexFunc(owners, func(own debian.Ownership) bool { return in[own.Package.Key()] })
+		if k < 0 {
+			k = 0
+			used[owners[0].Package.Key()] = true
+		}
+		o.Item = owners[k].Package.Key()
+		o.Why = "owned by " + o.Item
+	}
+	pkgs, missing := c.db.Closure(sortedKeys(used))
+	why := map[string]string{}
+	for _, p := range pkgs {
+		why[p.Key()] = "needed"
+		if used[p.Key()] {
+			why[p.Key()] = "used"
 		}
 	}
 	if c.KeepAll {

@@ -40,6 +40,7 @@ func generatedRules() []rule {
 		{"perl-index", []string{"/var/lib/perl/**", "/etc/perl/XML/SAX/ParserDetails.ini"}, true, "made by the packages' scripts"},
 		{"emacs", []string{"/usr/share/emacs/site-lisp/**/*.elc", "/var/lib/emacsen-common/**"}, true, "compiled by the packages' scripts"},
 		{"system-state", []string{"/var/lib/systemd{,/**}", "/etc/machine-id", "/var/lib/dbus{,/**}", "/etc/.pwd.lock", "/etc/rc?.d/**", "/etc/systemd/system/*.wants{,/**}", "/var/log{,/**}", "/var/spool{,/**}", "/var/mail{,/**}", "/var/backups{,/**}", "/lost+found"}, true, "state of the running system"},
+		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}"}, true, "counters that tools keep about themselves"},
 		{"locale-archive", []string{"/usr/lib/locale{,/**}"}, false, "made by locale-gen from /etc/locale.gen"},
 	}
 }

@@ -10,9 +10,10 @@ import (
 
 // Closure closes a set of installed packages over what they depend on, and adds
 // what every Debian system has (essential, protected and required packages).
-// Of alternatives "a | b" all that are installed are taken: which one the
-// package really uses cannot be told. missing lists dependencies that nothing
-// installed satisfies, as "package: dependency".
+// Where several installed packages satisfy a dependency, one that is needed
+// anyway does; else the first does: had the build used another, it would be in
+// the set already. missing lists dependencies that nothing installed satisfies,
+// as "package: dependency".
 func (db *Database) Closure(keys []string) (closed []*Package, missing []string) {
 	providers := db.providers()
 	native := db.native()
@@ -32,7 +33,17 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 	for _, k := range keys {
 		add(db.byKey[k])
 	}
-	for len(queue) > 0 {
+	// What can be satisfied in one way only comes first; choices wait for it.
+	var choices [][]*Package
+	for len(queue) > 0 || len(choices) > 0 {
+		if len(queue) == 0 {
+			choice := choices[0]
+			choices = choices[1:]
+			if !slices.ContainsFunc(choice, func(p *Package) bool { return in[p] }) {
+				add(choice[0])
+			}
+			continue
+		}
 		p := queue[0]
 		queue = queue[1:]
 		for _, field := range []string{p.PreDepends, p.Depends} {
@@ -45,17 +56,21 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 				continue
 			}
 			for _, rel := range dep.Relations {
-				found := false
+				var choice []*Package
 				for _, poss := range rel.Possibilities {
 					for _, q := range providers[poss.Name] {
 						if q.satisfies(p, poss, native) {
-							add(q.pkg)
-							found = true
+							choice = append(choice, q.pkg)
 						}
 					}
 				}
-				if !found {
+				switch len(choice) {
+				case 0:
 					missing = append(missing, p.Name+": "+rel.String())
+				case 1:
+					add(choice[0])
+				default:
+					choices = append(choices, choice)
 				}
 			}
 		}

@@ -754,7 +754,7 @@ func (m *maker) configure(ctx context.Context) error {
 	if err := os.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil {
 		return err
 	}
-	if err := m.sh(ctx, "dpkg --configure -a --force-confold,unsafe-io --no-debsig </dev/null"); err != nil {
+	if err := m.sh(ctx, "dpkg --log=/var/log/dpkg.log --force-confold,unsafe-io --configure -a </dev/null"); err != nil {
 		return err
 	}
 	if err := os.Remove(policy); err != nil {
@@ -858,7 +858,7 @@ func (m *maker) finish(ctx context.Context) error {
 		}
 		known = slices.ContainsFunc(a.Choices, func(c debian.Choice) bool { return c.Path == value })
 		return known, a.Value == value
-	}), "\n")+"\nif command -v ldconfig >/dev/null; then ldconfig; fi\n")
+	}), "\n")+"\n"+strings.Join(blueprint.CacheCommands(), "\n"))
 }
 
 // lay writes one file or link of the blueprint into the root.
