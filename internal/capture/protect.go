@@ -1,15 +1,91 @@
 package capture
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"io/fs"
+	"os"
 
 	"trysail/blueprint"
+	"trysail/internal/secret"
 )
 
-// protect decides how a configuration file may be kept: as it is, encrypted, or not at all.
-func (c *capture) protect(_ *blueprint.File, data []byte) (stored []byte, keep bool, err error) {
-	return data, true, nil
+// protect decides how a configuration file may be kept: as it is, encrypted to
+// the blueprint's recipients, or not at all and named.
+func (c *capture) protect(f *blueprint.File, data []byte) (stored []byte, keep bool, err error) {
+	found, err := secret.Scan(f.Path, bytes.NewReader(data))
+	if err != nil {
+		return nil, false, err
+	}
+	if len(found) == 0 {
+		return data, true, nil
+	}
+	what := found[0].What
+	if found[0].Line > 0 {
+		what = fmt.Sprintf("%s in line %d", what, found[0].Line)
+	}
+	if len(c.b.Recipients) == 0 {
+		c.withhold(f.Path, what)
+		return nil, false, nil
+	}
+	to, err := secret.Recipients(c.b.Recipients)
+	if err != nil {
+		return nil, false, err
+	}
+	if stored, err = secret.Encrypt(data, to); err != nil {
+		return nil, false, fmt.Errorf("encrypt %s: %w", f.Path, err)
+	}
+	f.Encrypted = true
+	return stored, true, nil
 }
 
-// screen decides whether a file of a software tree may be kept.
-func (c *capture) screen(_ string, _ fs.FileInfo) (bool, error) { return true, nil }
+func (c *capture) withhold(p, what string) {
+	c.b.Withheld = append(c.b.Withheld, blueprint.Withheld{Path: p, Why: what})
+	for i := range c.draft.Observation {
+		if o := &c.draft.Observation[i]; o.Path == p {
+			o.Class, o.Why = blueprint.ClassSecret, "withheld: "+what
+			o.SHA256 = ""
+		}
+	}
+	c.attention(p, "withheld, because it holds "+what, "give --recipient (an age or SSH public key) to keep it encrypted, or see that the build does without")
+}
+
+// screen decides whether a file of a software tree may be kept. Only text of
+// moderate size is looked at: programs hold the patterns of keys, not keys.
+func (c *capture) screen(p string, info fs.FileInfo) (bool, error) {
+	if info.Size() > 256<<10 || info.Size() == 0 || fixture(p) {
+		return true, nil
+	}
+	f, err := os.Open(p)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	head := make([]byte, 512)
+	n, err := io.ReadFull(f, head)
+	if err != nil && n == 0 {
+		return false, err
+	}
+	if bytes.IndexByte(head[:n], 0) >= 0 {
+		return true, nil
+	}
+	found, err := secret.Scan(p, io.MultiReader(bytes.NewReader(head[:n]), f))
+	if err != nil {
+		return false, err
+	}
+	for _, x := range found {
+		// In a tree of other people's files a line with a password is a
+		// document or an example; keys and tokens with a maker's mark are not.
+		if x.Rule != "password" && x.Rule != "url-password" && x.Rule != "netrc" && x.Rule != "docker-auth" && x.Rule != "npm-auth" {
+			c.withhold(p, x.What)
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// fixture tells published examples by where they stand.
+func fixture(p string) bool {
+	return matchAny([]string{"/**/{test,tests,testdata,testing,example,examples,doc,docs,fixtures,sample,samples,spec}/**", "/**/*_test.{go,py,js}", "/**/*.{go,md,rst,html}", "/**/node_modules/**"}, p)
+}

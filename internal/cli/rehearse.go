@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"net"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -107,6 +108,11 @@ func (a *app) prove(ctx context.Context, st *machine.State, d *depot.Depot, b *b
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
+	return a.proveIn(ctx, st, d, b, sum, builds, server, r)
+}
+
+// proveIn proves builds in a root that stands.
+func (a *app) proveIn(ctx context.Context, st *machine.State, d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum, builds []string, server *rebuild.Server, r *result) error {
 	r.Rebuild = rebuildStats{Cold: server.Cold, ConfigureSeconds: round(server.Configure()), Packages: len(b.Packages), Steps: server.Steps}
 	for _, t := range server.Steps {
 		r.Rebuild.ColdSeconds += t.Seconds
@@ -118,7 +124,11 @@ func (a *app) prove(ctx context.Context, st *machine.State, d *depot.Depot, b *b
 		}
 	}
 	r.LiveDependencies = nonNil(b.LiveDependencies)
-	r.Claim = "rebuildable-here"
+	claim, err := claim(d, b, sum)
+	if err != nil {
+		return err
+	}
+	r.Claim = claim
 	for _, name := range builds {
 		x := b.Build(name)
 		if x == nil {
@@ -257,4 +267,33 @@ func (r *result) things() string {
 
 func round(s float64) float64 { return float64(int(s*1000+0.5)) / 1000 }
 
-var _ = os.Getwd
+// claim decides how much a proof may say: that the team would have shipped
+// only where nothing of the captured machine could have helped, that is, on
+// another machine whose every original came from elsewhere.
+func claim(d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
+	const here, shipped = "rebuildable-here", "would-have-shipped"
+	id, err := capture.Identity()
+	if err != nil {
+		return "", err
+	}
+	if id == b.Machine.Identity {
+		return here, nil
+	}
+	for _, name := range b.Names() {
+		from, ok := d.Provenance(sum[name])
+		if !ok || loopback(from) {
+			return here, nil
+		}
+	}
+	return shipped, nil
+}
+
+// loopback tells a registry on this very machine.
+func loopback(repository string) bool {
+	host, _, _ := strings.Cut(repository, "/")
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}

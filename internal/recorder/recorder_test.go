@@ -479,4 +479,3 @@ func FuzzParseRecording(f *testing.F) {
 		}
 	})
 }
-
