@@ -693,7 +693,28 @@ func containerEngine(p string) string {
 }
 
 // merge is where captures of several builds become one machine.
-func (c *capture) merge() error { return nil }
+func (c *capture) merge() error {
+	if c.Into == nil {
+		return nil
+	}
+	merged := *c.Into
+	if err := merged.Merge(c.b); err != nil {
+		return err
+	}
+	// Digests of what the other builds still need.
+	for _, name := range merged.Names() {
+		if c.draft.Sum[name] == "" {
+			c.draft.Sum[name] = c.IntoSum[name]
+		}
+	}
+	for name, digest := range c.IntoSum {
+		if strings.HasPrefix(name, "downloads/bodies/") && c.draft.Sum[name] == "" && len(merged.Builds) > 1 {
+			c.draft.Sum[name] = digest
+		}
+	}
+	c.draft.Blueprint = &merged
+	return nil
+}
 
 // Reference names the draft's originals in the depot.
 func (d *Draft) tag(ctx context.Context) error {
