@@ -101,8 +101,15 @@ func Caches(home string, env map[string]string) []string {
 	}
 	for _, v := range []struct{ name, rel, otherwise string }{
 		{"GOPATH", "pkg/mod", path.Join(home, "go/pkg/mod")},
-		{"GOMODCACHE", "", ""}, {"GOCACHE", "", ""}, {"XDG_CACHE_HOME", "", ""}, {"PIP_CACHE_DIR", "", ""}, {"npm_config_cache", "", ""},
-		{"YARN_CACHE_FOLDER", "", ""}, {"CARGO_HOME", "registry", ""}, {"GRADLE_USER_HOME", "caches", ""}, {"CCACHE_DIR", "", ""},
+		{"GOMODCACHE", "", ""},
+		{"GOCACHE", "", ""},
+		{"XDG_CACHE_HOME", "", ""},
+		{"PIP_CACHE_DIR", "", ""},
+		{"npm_config_cache", "", ""},
+		{"YARN_CACHE_FOLDER", "", ""},
+		{"CARGO_HOME", "registry", ""},
+		{"GRADLE_USER_HOME", "caches", ""},
+		{"CCACHE_DIR", "", ""},
 	} {
 		dir := env[v.name]
 		if v.name == "GOPATH" {

@@ -318,8 +318,10 @@ func (d *Depot) Tag(ctx context.Context, name string, created time.Time, items [
 	if _, err := d.PutBytes(ctx, empty); err != nil {
 		return "", err
 	}
-	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, ArtifactType: ArtifactType,
-		Annotations: map[string]string{v1.AnnotationCreated: created.UTC().Format(time.RFC3339), v1.AnnotationRefName: name}}
+	index := v1.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, ArtifactType: ArtifactType,
+		Annotations: map[string]string{v1.AnnotationCreated: created.UTC().Format(time.RFC3339), v1.AnnotationRefName: name},
+	}
 	for part := range slices.Chunk(items, maxLayers) {
 		m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, ArtifactType: ArtifactType, Config: v1.DescriptorEmptyJSON}
 		m.Config.Data = nil

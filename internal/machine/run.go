@@ -292,13 +292,28 @@ func capabilities() []string {
 		name string
 		bit  uintptr
 	}{
-		{"CAP_AUDIT_WRITE", unix.CAP_AUDIT_WRITE}, {"CAP_CHOWN", unix.CAP_CHOWN}, {"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
-		{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH}, {"CAP_FOWNER", unix.CAP_FOWNER}, {"CAP_FSETID", unix.CAP_FSETID},
-		{"CAP_IPC_OWNER", unix.CAP_IPC_OWNER}, {"CAP_KILL", unix.CAP_KILL}, {"CAP_LEASE", unix.CAP_LEASE},
-		{"CAP_LINUX_IMMUTABLE", unix.CAP_LINUX_IMMUTABLE}, {"CAP_MKNOD", unix.CAP_MKNOD}, {"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE},
-		{"CAP_NET_RAW", unix.CAP_NET_RAW}, {"CAP_SETFCAP", unix.CAP_SETFCAP}, {"CAP_SETGID", unix.CAP_SETGID}, {"CAP_SETPCAP", unix.CAP_SETPCAP},
-		{"CAP_SETUID", unix.CAP_SETUID}, {"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}, {"CAP_SYS_CHROOT", unix.CAP_SYS_CHROOT},
-		{"CAP_SYS_NICE", unix.CAP_SYS_NICE}, {"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE}, {"CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE},
+		{"CAP_AUDIT_WRITE", unix.CAP_AUDIT_WRITE},
+		{"CAP_CHOWN", unix.CAP_CHOWN},
+		{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
+		{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH},
+		{"CAP_FOWNER", unix.CAP_FOWNER},
+		{"CAP_FSETID", unix.CAP_FSETID},
+		{"CAP_IPC_OWNER", unix.CAP_IPC_OWNER},
+		{"CAP_KILL", unix.CAP_KILL},
+		{"CAP_LEASE", unix.CAP_LEASE},
+		{"CAP_LINUX_IMMUTABLE", unix.CAP_LINUX_IMMUTABLE},
+		{"CAP_MKNOD", unix.CAP_MKNOD},
+		{"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE},
+		{"CAP_NET_RAW", unix.CAP_NET_RAW},
+		{"CAP_SETFCAP", unix.CAP_SETFCAP},
+		{"CAP_SETGID", unix.CAP_SETGID},
+		{"CAP_SETPCAP", unix.CAP_SETPCAP},
+		{"CAP_SETUID", unix.CAP_SETUID},
+		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN},
+		{"CAP_SYS_CHROOT", unix.CAP_SYS_CHROOT},
+		{"CAP_SYS_NICE", unix.CAP_SYS_NICE},
+		{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE},
+		{"CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE},
 	} {
 		if set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c.bit, 0, 0, 0); err == nil && set == 1 {
 			have = append(have, c.name)
@@ -331,7 +346,10 @@ func (sp Spec) oci(self, id string) *specs.Spec {
 		Linux: &specs.Linux{
 			CgroupsPath: "/" + id,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.UTSNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.IPCNamespace},
 				{Type: specs.NetworkNamespace, Path: sp.NetNS},
 			},
 			RootfsPropagation: "private",

@@ -61,11 +61,13 @@ const (
 	OpConnect
 )
 
-var opNames = []string{"open", "exec", "stat", "readlink", "access", "chdir", "write", "remove", "connect"}
+func opNames() []string {
+	return []string{"open", "exec", "stat", "readlink", "access", "chdir", "write", "remove", "connect"}
+}
 
 func (o Op) String() string {
 	var names []string
-	for i, n := range opNames {
+	for i, n := range opNames() {
 		if o&(1<<i) != 0 {
 			names = append(names, n)
 		}

@@ -1,0 +1,65 @@
+# Two commands do everything: make demo, make test. Both install the packages
+# they need from the distribution (with sudo where you are not root).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build demo test unit system lint bench fuzz format generate clean packages-demo packages-test
+
+GO      ?= go
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Static: the program is process 1 in roots that have no libraries.
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X trysail/internal/cli.version=$(VERSION)"
+
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+DEMO_PACKAGES := runc git ca-certificates xz-utils
+TEST_PACKAGES := $(DEMO_PACKAGES) subversion gcc make libc6-dev strace curl openssl nodejs npm \
+	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age
+
+build:
+	$(BUILD) -o bin/trysail ./cmd/trysail
+
+packages-demo:
+	@scripts/packages $(DEMO_PACKAGES)
+
+packages-test:
+	@scripts/packages $(TEST_PACKAGES)
+
+# The main job on a real program: a release of age, captured, rebuilt, proved.
+demo: packages-demo build
+	@scripts/demo bin/trysail
+
+# All tests. What needs root runs as root; nothing is skipped.
+test: packages-test build
+	$(GO) vet ./...
+	TRYSAIL_TESTS=all $(GO) test -race $(if $(SUDO),-exec '$(SUDO) -E env PATH=$(PATH)') . ./blueprint/... ./internal/...
+	TRYSAIL_TESTS=all $(GO) test -timeout 20m -parallel 1 $(if $(SUDO),-exec '$(SUDO) -E env PATH=$(PATH)') ./cmd/...
+
+lint:
+	@unformatted=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	@scripts/govulncheck $(GO) run $(GOVULNCHECK) ./...
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+
+format:
+	$(GO) run $(GOFUMPT) -w .
+
+# Speed as ratios against named peers, in one interleaved run; writes bench.json.
+bench: packages-test build
+	$(SUDO) env PATH="$(PATH)" scripts/bench bin/trysail
+
+# Each parser for a minute.
+fuzz:
+	@scripts/fuzz 60s
+
+# The tracer's kernel program; needs clang, llvm and libbpf-dev.
+generate:
+	$(GO) generate ./internal/trace
+
+clean:
+	rm -rf bin bench.json

@@ -1,0 +1,207 @@
+package capture
+
+import (
+	"context"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"trysail/blueprint"
+	"trysail/internal/debian"
+	"trysail/internal/depot"
+)
+
+// alternatives keeps the groups that the build came through, and every one
+// that the administrator set by hand.
+func (c *capture) alternatives() error {
+	all, err := debian.ReadAlternatives("/")
+	if err != nil {
+		return err
+	}
+	used := map[string]bool{}
+	for _, o := range c.draft.Observation {
+		if o.Class == blueprint.ClassAlternative {
+			used[o.Item] = true
+		}
+	}
+	for _, a := range all {
+		if !used[a.Name] {
+			continue
+		}
+		alt := blueprint.Alternative{Name: a.Name, Link: a.Link, Value: a.Value, Manual: a.Manual}
+		if choice := a.Choice(); choice != nil {
+			alt.Priority = choice.Priority
+			for i, s := range a.Slaves {
+				if i < len(choice.Slaves) && choice.Slaves[i] != "" {
+					alt.Slaves = append(alt.Slaves, blueprint.Slave{Name: s.Name, Link: s.Link, Path: choice.Slaves[i]})
+				}
+			}
+		}
+		c.b.Alternatives = append(c.b.Alternatives, alt)
+	}
+	return nil
+}
+
+// finish completes the draft and names the set of originals in the depot.
+func (c *capture) finish(ctx context.Context) error {
+	if err := c.collect(ctx); err != nil {
+		return err
+	}
+	if err := c.alternatives(); err != nil {
+		return err
+	}
+	for _, d := range c.db.Diversions() {
+		if d.By == ":" {
+			c.b.Diversions = append(c.b.Diversions, blueprint.Diversion{From: d.From, To: d.To})
+		}
+	}
+	touched := map[string]bool{}
+	for _, o := range c.draft.Observation {
+		if o.Provided() && o.Class != blueprint.ClassDirectory {
+			touched[o.Path] = true
+		}
+	}
+	c.b.Units = readUnits("/", touched)
+	c.connections()
+	// What the build made, so that a proof elsewhere can say where it differs.
+	for _, out := range c.x.Made {
+		if out.SHA256 == "" {
+			continue
+		}
+		digest, size, err := c.Depot.PutFile(ctx, filepath.Join(c.checkout, out.Path))
+		if err != nil {
+			return err
+		}
+		c.draft.items = append(c.draft.items, depot.Item{Name: "made/" + c.x.Name + "/" + out.Path, Digest: digest, Size: size})
+	}
+	data, err := blueprint.MarshalObservation(c.draft.Observation)
+	if err != nil {
+		return err
+	}
+	if c.x.Observation, err = c.Depot.PutBytes(ctx, data); err != nil {
+		return err
+	}
+	c.draft.Sum[c.x.ObservationName()] = c.x.Observation
+	c.draft.Stats.Packages, c.draft.Stats.Software, c.draft.Stats.Config = len(c.b.Packages), len(c.b.Software), len(c.b.Config)
+	c.b.Sort()
+	return c.merge()
+}
+
+// connections proposes live dependencies for what the build reached outside of
+// the machine by other ways than a download.
+func (c *capture) connections() {
+	propose := func(l blueprint.LiveDependency, remedy string) {
+		for _, have := range c.b.LiveDependencies {
+			if have.Kind == l.Kind && have.Address == l.Address {
+				return
+			}
+		}
+		l.Proposed = true
+		c.b.LiveDependencies = append(c.b.LiveDependencies, l)
+		c.attention(l.Address, l.Why, remedy)
+	}
+	for _, x := range c.recording.Connections {
+		if x.Allowed {
+			continue
+		}
+		switch x.Why {
+		case "ssh":
+			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build fetches by ssh, which cannot be recorded"}, "fetch by https instead (git config url.https://….insteadOf), or confirm it under live_dependencies")
+		case "tls-refused":
+			c.attention(x.Address, "a program does not trust the recorder, so its download is not recorded", "tell the program to use the system's certificate authorities, or fetch the file another way")
+		default:
+			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build connects to this by a protocol that cannot be recorded (a licence server, a database?)"}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
+		}
+	}
+	for _, o := range c.draft.Observation {
+		if o.Class != blueprint.ClassLive {
+			continue
+		}
+		kind, what := "unix", "the build talks to a service outside of it"
+		if below(o.Path, "/dev") {
+			kind, what = "device", "the build opened a device that cannot be captured"
+		}
+		if engine := containerEngine(o.Path); engine != "" {
+			what = "the build uses the container engine " + engine + ", whose work is not seen"
+		}
+		propose(blueprint.LiveDependency{Name: safeName(path.Base(o.Path)), Kind: kind, Address: o.Path, Why: what}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
+	}
+}
+
+func containerEngine(p string) string {
+	for _, e := range []string{"docker", "podman", "containerd", "buildkit", "crio"} {
+		if strings.Contains(p, e) {
+			return e
+		}
+	}
+	return ""
+}
+
+// merge is where captures of several builds become one machine.
+func (c *capture) merge() error {
+	if c.Into == nil {
+		return nil
+	}
+	merged := *c.Into
+	if err := merged.Merge(c.b); err != nil {
+		return err
+	}
+	// Digests of what the other builds still need.
+	for _, name := range merged.Names() {
+		if c.draft.Sum[name] == "" {
+			c.draft.Sum[name] = c.IntoSum[name]
+		}
+	}
+	for name, digest := range c.IntoSum {
+		if strings.HasPrefix(name, "downloads/bodies/") && c.draft.Sum[name] == "" && len(merged.Builds) > 1 {
+			c.draft.Sum[name] = digest
+		}
+	}
+	c.draft.Blueprint = &merged
+	return nil
+}
+
+// Reference names the draft's originals in the depot.
+func (d *Draft) tag(ctx context.Context) error {
+	items := d.items
+	for name, digest := range d.Sum {
+		items = append(items, depot.Item{Name: name, Digest: digest})
+	}
+	files, err := d.files()
+	if err != nil {
+		return err
+	}
+	for file, data := range files {
+		digest, err := d.depot.PutBytes(ctx, data)
+		if err != nil {
+			return err
+		}
+		items = append(items, depot.Item{Name: file, Digest: digest, Size: int64(len(data))})
+	}
+	slices.SortFunc(items, func(a, b depot.Item) int { return strings.Compare(a.Name, b.Name) })
+	_, err = d.depot.Tag(ctx, d.Blueprint.Reference(), d.Blueprint.Captured, items)
+	return err
+}
+
+// files renders the blueprint's own files.
+func (d *Draft) files() (map[string][]byte, error) {
+	yaml, err := d.Blueprint.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{"blueprint.yaml": yaml, "blueprint.sum": d.Sum.Marshal(), "REBUILD.md": []byte(d.Blueprint.RebuildDocument())}, nil
+}
+
+// Write writes the blueprint's files below dir, each whole or not at all, and
+// names the originals in the depot.
+func (d *Draft) Write(ctx context.Context, dir string) error {
+	if err := d.tag(ctx); err != nil {
+		return err
+	}
+	files, err := d.files()
+	if err != nil {
+		return err
+	}
+	return writeFiles(dir, files, d.Config)
+}

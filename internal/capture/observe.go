@@ -1,0 +1,211 @@
+package capture
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"trysail/internal/build"
+	"trysail/internal/debian"
+	"trysail/internal/machine"
+)
+
+// NoOutputError says that a build made nothing that --output names.
+type NoOutputError struct {
+	Globs []string
+	Root  string
+}
+
+func (e *NoOutputError) Error() string {
+	if len(e.Globs) == 0 {
+		return "no --output was given, so there is nothing to prove"
+	}
+	return fmt.Sprintf("the build succeeded but made no file that matches %s", strings.Join(e.Globs, ", "))
+}
+
+// Hint says what to do.
+func (e *NoOutputError) Hint() string {
+	return "give --output a path or glob relative to " + e.Root + ", for instance --output 'dist/**'"
+}
+
+// attributeAll classifies everything the tracer saw and collects what the
+// classes ask for.
+func (c *capture) attributeAll(ctx context.Context) error {
+	if c.result.Trace == nil {
+		return errors.New("the build was not traced")
+	}
+	alts, err := debian.ReadAlternatives("/")
+	if err != nil {
+		return err
+	}
+	tracked := map[string]bool{}
+	for _, t := range c.tracked {
+		tracked[t] = true
+	}
+	a := newAttributor(world{stat: statPath, made: c.made, sums: c.sums, owners: c.db.Owners, large: c.large},
+		layout{
+			workspace: c.x.Workspace, home: c.user.Home, tracked: tracked, outputs: c.x.Outputs,
+			scratch: []string{"/tmp", "/var/tmp", "/run/lock"}, caches: build.Caches(c.user.Home, c.x.Environment), masked: []string{c.State.Dir, c.State.Run, machine.InitPath, build.TrustDir},
+		}, c.b.Ignore, alts)
+	accesses := physical(c.result.Trace.Accesses, func(p string) (string, bool) {
+		real, _ := c.result.Real(p)
+		target, err := os.Readlink(real)
+		return target, err == nil
+	}, func(p string) string {
+		real, _ := c.result.Real(p)
+		return loader(real)
+	})
+	for i, acc := range accesses {
+		if i%512 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			c.Progress(fmt.Sprintf("%d of %d", i, len(accesses)))
+		}
+		c.draft.Observation = append(c.draft.Observation, a.attribute(acc))
+	}
+	c.draft.Stats.Seconds, c.draft.Stats.Paths = c.x.Seconds, len(accesses)
+	c.draft.Stats.Events, c.draft.Stats.LostEvents = c.result.Trace.Events, c.result.Trace.Lost
+	return c.changedByBuild()
+}
+
+// statPath looks at the machine itself, never through the overlay.
+func statPath(p string) stat {
+	info, err := os.Lstat(p)
+	if err != nil {
+		return stat{}
+	}
+	s := stat{Mode: info.Mode(), Size: info.Size(), Owner: ownerOf(info)}
+	switch {
+	case info.Mode().IsRegular():
+		s.Type = "file"
+	case info.IsDir():
+		s.Type = "dir"
+	case info.Mode()&fs.ModeSymlink != 0:
+		s.Type = "link"
+		if s.Link, err = os.Readlink(p); err != nil {
+			return stat{}
+		}
+	default:
+		s.Type = "other"
+	}
+	return s
+}
+
+func ownerOf(info fs.FileInfo) string {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "root:root"
+	}
+	name, group := strconv.Itoa(int(st.Uid)), strconv.Itoa(int(st.Gid))
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	if g, err := user.LookupGroupId(group); err == nil {
+		group = g.Name
+	}
+	return name + ":" + group
+}
+
+// made tells that the build made a path: it is in one of the run's scratch
+// directories or upper layers.
+func (c *capture) made(p string) bool {
+	real, scratch := c.result.Real(p)
+	if scratch {
+		_, err := os.Lstat(real)
+		return err == nil
+	}
+	_, err := os.Lstat(c.inUpper(p))
+	return err == nil
+}
+
+func (c *capture) inUpper(p string) string {
+	best := "/"
+	for mount := range c.uppers {
+		if below(p, mount) && len(mount) > len(best) {
+			best = mount
+		}
+	}
+	return filepath.Join(c.uppers[best], strings.TrimPrefix(p, best))
+}
+
+// sums hashes a file of the machine, once.
+func (c *capture) sums(p string) (string, string, error) {
+	if h, ok := c.hashes[p]; ok {
+		return h[0], h[1], nil
+	}
+	f, err := os.Open(p)
+	if err != nil {
+		return "", "", err
+	}
+	defer f.Close()
+	m, s := md5.New(), sha256.New()
+	if _, err := io.Copy(io.MultiWriter(m, s), f); err != nil {
+		return "", "", fmt.Errorf("read %s: %w", p, err)
+	}
+	h := [2]string{hex.EncodeToString(m.Sum(nil)), hex.EncodeToString(s.Sum(nil))}
+	c.hashes[p] = h
+	return h[0], h[1], nil
+}
+
+// large looks at a tree in a home directory: programs, or more than a
+// mebibyte, make it software.
+func (c *capture) large(dir string) bool {
+	var size int64
+	stop := errors.New("large")
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // what cannot be read makes it no larger
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil
+		}
+		if size += info.Size(); size > 1<<20 || info.Mode()&0o111 != 0 {
+			return stop
+		}
+		return nil
+	})
+	return err == stop
+}
+
+// changedByBuild names files of the machine that the build would have changed:
+// the next build on this machine would not begin where this one did.
+func (c *capture) changedByBuild() error {
+	for mount, upper := range c.uppers {
+		err := filepath.WalkDir(upper, func(p string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() {
+				return nil
+			}
+			at := path.Join(mount, strings.TrimPrefix(p, upper))
+			st := statPath(at)
+			if st.Type == "" || st.Type == "dir" && d.Type()&fs.ModeCharDevice == 0 {
+				return nil
+			}
+			if matchRule(generatedRules(), at) != nil || matchRule(systemRules(), at) != nil || below(at, "/tmp") || strings.HasSuffix(at, ".pyc") || below(at, c.user.Home) {
+				return nil
+			}
+			c.attention(at, "the build changes this file of the machine", "let the build write into its workspace only; the next build on this machine would begin from other files")
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"trysail/blueprint"
+	"trysail/internal/debian"
+)
+
+// packages closes the used packages over their dependencies and finds every original.
+func (c *capture) packages(ctx context.Context) error {
+	used := map[string]bool{}
+	for _, o := range c.draft.Observation {
+		if o.Class == blueprint.ClassPackage && o.Type != "dir" {
+			used[o.Item] = true
+		}
+		if o.Class == blueprint.ClassConfig || o.Class == blueprint.ClassGenerated {
+			for _, own := range c.db.Owners(o.Path) {
+				used[own.Package.Key()] = true
+			}
+		}
+	}
+	pkgs, _ := c.db.Closure(sortedKeys(used))
+	// A directory belongs to every package that ships it: one that is there
+	// anyway provides it.
+	in := map[string]bool{}
+	for _, p := range pkgs {
+		in[p.Key()] = true
+	}
+	for i := range c.draft.Observation {
+		o := &c.draft.Observation[i]
+		if o.Class != blueprint.ClassPackage || o.Type != "dir" {
+			continue
+		}
+		owners := c.db.Owners(o.Path)
+		k := slices.IndexFunc(owners, func(own debian.Ownership) bool { return in[own.Package.Key()] })
+		if k < 0 {
+			k = 0
+			used[owners[0].Package.Key()] = true
+		}
+		o.Item = owners[k].Package.Key()
+		o.Why = "owned by " + o.Item
+	}
+	pkgs, missing := c.db.Closure(sortedKeys(used))
+	why := map[string]string{}
+	for _, p := range pkgs {
+		why[p.Key()] = "needed"
+		if used[p.Key()] {
+			why[p.Key()] = "used"
+		}
+	}
+	if c.KeepAll {
+		pkgs = c.db.Installed()
+		for _, p := range pkgs {
+			if why[p.Key()] == "" {
+				why[p.Key()] = "kept"
+			}
+		}
+	}
+	for _, m := range missing {
+		c.attention(m, "a dependency of an installed package is not installed", "apt-get -f install on the captured machine, then capture again")
+	}
+	return c.originals(ctx, pkgs, why)
+}
+
+func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map[string]string) error {
+	c.Step(fmt.Sprintf("finding the originals of %d packages", len(pkgs)))
+	scratch, err := c.session.MkdirAll(0o755, "originals")
+	if err != nil {
+		return err
+	}
+	found, err := debian.FetchOriginals(ctx, c.db, pkgs, debian.FetchOptions{
+		Scratch: scratch, Log: c.Log,
+		Have:     func(sha string) bool { return c.Depot.Has("sha256:" + sha) },
+		Progress: func(done, total int, name string) { c.Progress(fmt.Sprintf("%d of %d: %s", done, total, name)) },
+	}, func(ctx context.Context, o *debian.Original, r io.Reader) error {
+		_, err := c.Depot.PutExpected(ctx, r, "sha256:"+o.SHA256)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	repacked := 0
+	for _, o := range found {
+		p := blueprint.Package{
+			Name: o.Package.Name, Version: o.Package.Version, Architecture: o.Package.Architecture, File: fileName(o.Package.FileName()),
+			Essential: o.Package.Essential, Why: why[o.Package.Key()],
+		}
+		if o.From == "repacked" {
+			p.Repacked = o.Why
+			repacked++
+		}
+		c.b.Packages = append(c.b.Packages, p)
+		c.draft.Sum[p.DebName()] = "sha256:" + o.SHA256
+	}
+	if repacked > 0 {
+		names := []string{}
+		for _, p := range c.b.Packages {
+			if p.Repacked != "" {
+				names = append(names, p.Name)
+			}
+		}
+		c.attention(clipList(names, 4), fmt.Sprintf("%d package(s) were packed again from the installed files, because no source has their version any more", repacked), "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps")
+	}
+	return nil
+}
+
+// fileName makes a package's file name fit for blueprint.sum.
+func fileName(s string) string { return strings.ReplaceAll(s, "%3a", "%3A") }
+
+func clipList(list []string, n int) string {
+	if len(list) > n {
+		return strings.Join(list[:n], ", ") + ", …"
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,218 @@
+package rebuild
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"filippo.io/age"
+
+	"trysail/blueprint"
+	"trysail/internal/debian"
+)
+
+func (m *maker) software(ctx context.Context) error {
+	root, err := os.OpenRoot(m.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, s := range m.Blueprint.Software {
+		m.Progress(s.Path)
+		r, err := m.Depot.Get(ctx, m.Sum[s.OriginalName()])
+		if err != nil {
+			return err
+		}
+		err = Extract(ctx, root, r, nil)
+		r.Close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.OriginalName(), err)
+		}
+	}
+	return nil
+}
+
+func (m *maker) config(ctx context.Context) error {
+	for _, f := range m.Blueprint.Config {
+		if err := m.lay(ctx, f, f.ConfigName()); err != nil {
+			return fmt.Errorf("%s: %w", f.ConfigName(), err)
+		}
+	}
+	return nil
+}
+
+// generated lays down what the captured machine's scripts made, where the
+// rebuilt machine's own scripts made something else.
+func (m *maker) generated(ctx context.Context) error {
+	for _, f := range m.Blueprint.Generated {
+		if sum, err := fileSum(filepath.Join(m.root, f.Path)); err == nil && sum == f.SHA256 {
+			continue
+		}
+		if err := m.lay(ctx, f, f.GeneratedName()); err != nil {
+			return fmt.Errorf("%s: %w", f.GeneratedName(), err)
+		}
+	}
+	return nil
+}
+
+// finish makes the directories that no package owns, sets the alternatives as
+// the administrator left them, and tells the loader of what came since.
+func (m *maker) finish(ctx context.Context) error {
+	root, err := os.OpenRoot(m.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dirs := slices.Clone(m.Blueprint.Directories)
+	slices.SortFunc(dirs, func(a, b blueprint.Directory) int { return strings.Compare(a.Path, b.Path) })
+	for _, d := range dirs {
+		rel := d.Path[1:]
+		if err := root.MkdirAll(rel, 0o755); err != nil {
+			return fmt.Errorf("directory %s: %w", d.Path, err)
+		}
+		if err := m.own(root, rel, d.Owner, d.Mode); err != nil {
+			return fmt.Errorf("directory %s: %w", d.Path, err)
+		}
+	}
+	alts, err := debian.ReadAlternatives(m.root)
+	if err != nil {
+		return err
+	}
+	registered := map[string]debian.Alternative{}
+	for _, a := range alts {
+		registered[a.Name] = a
+	}
+	return m.sh(ctx, "set -e\n"+strings.Join(blueprint.AlternativeCommands(m.Blueprint.Alternatives, func(name, value string) (known, current bool) {
+		a, ok := registered[name]
+		if !ok {
+			return false, false
+		}
+		known = slices.ContainsFunc(a.Choices, func(c debian.Choice) bool { return c.Path == value })
+		return known, a.Value == value
+	}), "\n")+"\n"+strings.Join(blueprint.CacheCommands(), "\n"))
+}
+
+// lay writes one file or link of the blueprint into the root.
+func (m *maker) lay(ctx context.Context, f blueprint.File, name string) error {
+	root, err := os.OpenRoot(m.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	rel := f.Path[1:]
+	if err := root.MkdirAll(path.Dir(rel), 0o755); err != nil {
+		return err
+	}
+	if info, err := root.Lstat(rel); err == nil && info.IsDir() {
+		return errors.New("a directory stands in its place")
+	} else if err == nil {
+		if err := root.Remove(rel); err != nil {
+			return err
+		}
+	}
+	if f.Link != "" {
+		if err := root.Symlink(f.Link, rel); err != nil {
+			return err
+		}
+		uid, gid := m.ids(f.Owner)
+		return root.Lchown(rel, uid, gid)
+	}
+	r, err := m.Depot.Get(ctx, m.Sum[name])
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var in io.Reader = r
+	if f.Encrypted {
+		if len(m.Identities) == 0 {
+			m.server.Skipped = append(m.server.Skipped, f.Path)
+			return nil
+		}
+		// The whole is verified against its digest before any is decrypted.
+		data, err := io.ReadAll(io.LimitReader(r, 64<<20))
+		if err != nil {
+			return err
+		}
+		if in, err = age.Decrypt(bytes.NewReader(data), m.Identities...); err != nil {
+			return fmt.Errorf("decrypt: %w", err)
+		}
+	}
+	w, err := root.OpenFile(rel, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, in); err != nil {
+		w.Close()
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return m.own(root, rel, f.Owner, f.Mode)
+}
+
+func (m *maker) own(root *os.Root, rel, owner, mode string) error {
+	uid, gid := m.ids(owner)
+	if err := root.Lchown(rel, uid, gid); err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(mode, 8, 32)
+	if err != nil {
+		return err
+	}
+	return root.Chmod(rel, fileMode(uint32(n)))
+}
+
+// fileMode turns the twelve permission bits into Go's.
+func fileMode(n uint32) fs.FileMode {
+	mode := fs.FileMode(n & 0o777)
+	if n&0o4000 != 0 {
+		mode |= fs.ModeSetuid
+	}
+	if n&0o2000 != 0 {
+		mode |= fs.ModeSetgid
+	}
+	if n&0o1000 != 0 {
+		mode |= fs.ModeSticky
+	}
+	return mode
+}
+
+func (m *maker) ids(owner string) (uid, gid int) {
+	u, g, _ := strings.Cut(owner, ":")
+	number := func(name string, table map[string]int) int {
+		if id, ok := table[name]; ok {
+			return id
+		}
+		id, err := strconv.Atoi(name)
+		if err != nil {
+			return 0
+		}
+		return id
+	}
+	return number(u, m.Blueprint.UserNumbers()), number(g, m.Blueprint.GroupNumbers())
+}
+
+func fileSum(p string) (string, error) {
+	f, err := os.Open(p)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
