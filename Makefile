@@ -7,9 +7,8 @@ SHELL := /bin/bash
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Static: the program is process 1 in roots that have no libraries.
-BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X trysail/internal/cli.version=$(VERSION)"
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath
 
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2

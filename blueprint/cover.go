@@ -9,6 +9,16 @@ type Omission struct {
 	Item string `json:"item"`
 }
 
+// Provider names the item of the blueprint that provides an observed path, as
+// drift and proofs name it: "package gcc-12:amd64", "config /etc/app.conf".
+func (o Observed) Provider() string {
+	switch {
+	case o.Class == ClassConfig, o.Class == ClassDirectory, o.Class == ClassGenerated && o.SHA256 != "":
+		return string(o.Class) + " " + o.Path
+	}
+	return string(o.Class) + " " + o.Item
+}
+
 // Uncovered lists what an observation needs and the blueprint lacks, one for
 // each item. An item that was dropped is named even where every file of it
 // still happens to be there.
@@ -43,25 +53,11 @@ func (b *Blueprint) Uncovered(observation []Observed) []Omission {
 	seen := map[string]bool{}
 	var list []Omission
 	for _, o := range observation {
-		key := string(o.Class) + " " + o.Item
-		switch o.Class {
-		case ClassPackage, ClassSoftware, ClassAlternative:
-		case ClassConfig:
-			key = "config " + o.Path
-		case ClassGenerated:
-			if o.SHA256 == "" {
-				continue // remade by the rebuilt machine's own scripts
-			}
-			key = "generated " + o.Path
-		case ClassDirectory:
-			if within(o.Path) {
-				continue
-			}
-			key = "directory " + o.Path
-		default:
-			continue
+		if !o.Provided() || (o.Class == ClassGenerated && o.SHA256 == "") {
+			continue // what the rebuilt machine's own scripts make is no item
 		}
-		if have[key] || seen[key] || (o.Class == ClassSoftware && within(o.Path)) {
+		key := o.Provider()
+		if have[key] || seen[key] || ((o.Class == ClassSoftware || o.Class == ClassDirectory) && within(o.Path)) {
 			continue
 		}
 		seen[key] = true

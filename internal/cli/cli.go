@@ -94,8 +94,8 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print the answer as one JSON object")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the build's own output and what is done")
-	f.StringVar(&a.state, "state", "", "directory for what must last (default /var/lib/trysail, or $XDG_DATA_HOME/trysail without root)")
-	f.StringVar(&a.depotDir, "depot", "", "directory of the originals (default depot/ in the state directory)")
+	f.StringVar(&a.state, "state", "", "directory for what must last (default $TRYSAIL_STATE, else /var/lib/trysail, or $XDG_DATA_HOME/trysail without root)")
+	f.StringVar(&a.depotDir, "depot", "", "directory of the originals (default $TRYSAIL_DEPOT, else depot/ in the state directory)")
 	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	if a.ui != nil {
@@ -116,6 +116,12 @@ func (a *app) begin() {
 		}
 		return at
 	}}))
+	if a.state == "" {
+		a.state = os.Getenv("TRYSAIL_STATE")
+	}
+	if a.depotDir == "" {
+		a.depotDir = os.Getenv("TRYSAIL_DEPOT")
+	}
 	if a.state == "" {
 		a.state = "/var/lib/trysail"
 		if os.Geteuid() != 0 {

@@ -118,7 +118,20 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	if err := importConfig(ctx, d, dir, b, sum); err != nil {
 		return err
 	}
-	server, err := rebuild.Root(ctx, rebuild.Options{State: st, Depot: d, Blueprint: b, Sum: sum, Cold: o.cold, Identities: ids, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now})
+	ro := a.rebuildOptions(st, d, b, sum)
+	ro.Cold, ro.Identities = o.cold, ids
+	var r *result
+	if o.prove {
+		r = &result{}
+		if err := a.prove(ctx, ro, sum, o.builds(b), r); err != nil {
+			return err
+		}
+		if (o.into == "" && o.oci == "" && !o.shell) || r.Verdict == rebuild.Failed {
+			return a.verdict(r, o.accept)
+		}
+		ro.Cold = false // it stands, and was just proved
+	}
+	server, err := rebuild.Root(ctx, ro)
 	if err != nil {
 		return err
 	}
@@ -134,18 +147,7 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.prove {
-		r := &result{}
-		names := []string{o.build}
-		if o.build == "" {
-			names = nil
-			for _, x := range b.Builds {
-				names = append(names, x.Name)
-			}
-		}
-		if err := a.proveIn(ctx, st, d, b, sum, names, server, r); err != nil {
-			return err
-		}
+	if r != nil && !o.shell {
 		return a.verdict(r, o.accept)
 	}
 	a.ui.end()
@@ -162,11 +164,27 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	if server.Cold {
 		how = "made from originals"
 	}
-	a.printf("Rebuilt %s: %d packages, %s in %s. Root %s\n", b.Name, len(b.Packages), how, seconds(server.Seconds), server.Root)
-	if !o.prove && o.into == "" && o.oci == "" {
+	a.printf("Rebuilt %s: %d packages, %s in %s. %s\n", b.Name, len(b.Packages), how, seconds(server.Seconds), server.Digest)
+	if o.into == "" && o.oci == "" {
 		a.printf("Prove it: trysail rebuild --prove; look around: trysail rebuild --shell\n")
 	}
 	return nil
+}
+
+func (a *app) rebuildOptions(st *machine.State, d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum) rebuild.Options {
+	return rebuild.Options{State: st, Depot: d, Blueprint: b, Sum: sum, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now}
+}
+
+// builds lists the builds to prove: the one named, or all.
+func (o *rebuildOptions) builds(b *blueprint.Blueprint) []string {
+	if o.build != "" {
+		return []string{o.build}
+	}
+	var names []string
+	for _, x := range b.Builds {
+		names = append(names, x.Name)
+	}
+	return names
 }
 
 // importConfig puts the configuration files beside the blueprint into the depot.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,6 @@ import (
 	"trysail/blueprint"
 	"trysail/internal/capture"
 	"trysail/internal/depot"
-	"trysail/internal/machine"
 	"trysail/internal/rebuild"
 )
 
@@ -68,7 +68,9 @@ func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, acc
 		}
 	}
 	r := &result{Capture: draft.Stats, Attention: draft.Attention}
-	if err := a.prove(ctx, st, d, draft.Blueprint, draft.Sum, []string{draft.Build}, true, r); err != nil {
+	ro := a.rebuildOptions(st, d, draft.Blueprint, draft.Sum)
+	ro.Cold = true
+	if err := a.prove(ctx, ro, draft.Sum, []string{draft.Build}, r); err != nil {
 		return err
 	}
 	return a.verdict(r, accept)
@@ -101,41 +103,75 @@ type proveStats struct {
 	NetworkAttemptsBlocked int     `json:"network_attempts_blocked"`
 }
 
-// prove rebuilds and proves builds, and adds what it finds to the result.
-func (a *app) prove(ctx context.Context, st *machine.State, d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum, builds []string, cold bool, r *result) (err error) {
-	server, err := rebuild.Root(ctx, rebuild.Options{State: st, Depot: d, Blueprint: b, Sum: sum, Cold: cold, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now})
-	if err != nil {
+// prove rebuilds, proves builds, and adds what it finds to the result. A
+// machine that cannot be made from its blueprint is an answer, not an error;
+// an error is what keeps from finding out.
+func (a *app) prove(ctx context.Context, o rebuild.Options, sum blueprint.Sum, builds []string, r *result) (err error) {
+	b := o.Blueprint
+	if err := r.omissions(ctx, o.Depot, b, builds); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	return a.proveIn(ctx, st, d, b, sum, builds, server, r)
-}
-
-// proveIn proves builds in a root that stands.
-func (a *app) proveIn(ctx context.Context, st *machine.State, d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum, builds []string, server *rebuild.Server, r *result) error {
-	r.Rebuild = rebuildStats{Cold: server.Cold, ConfigureSeconds: round(server.Configure()), Packages: len(b.Packages), Steps: server.Steps}
-	for _, t := range server.Steps {
-		r.Rebuild.ColdSeconds += t.Seconds
-	}
-	r.Rebuild.ColdSeconds = round(r.Rebuild.ColdSeconds)
+	r.LiveDependencies = nonNil(b.LiveDependencies)
+	r.Rebuild.Packages = len(b.Packages)
 	for _, p := range b.Packages {
 		if p.Repacked != "" {
 			r.Rebuild.Repacked++
 		}
 	}
-	r.LiveDependencies = nonNil(b.LiveDependencies)
-	claim, err := claim(d, b, sum)
+	if r.Claim, err = claim(o.Depot, b, sum); err != nil {
+		return err
+	}
+	server, err := rebuild.Root(ctx, o)
+	var script *rebuild.ScriptError
+	if errors.As(err, &script) && ctx.Err() == nil {
+		r.Verdict, r.failure = rebuild.Failed, "the machine cannot be made: "+err.Error()
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	r.Claim = claim
+	defer func() { err = errors.Join(err, server.Close()) }()
+	return a.proveIn(ctx, o, builds, server, r)
+}
+
+// omissions names what the builds used and the blueprint has lost.
+func (r *result) omissions(ctx context.Context, d *depot.Depot, b *blueprint.Blueprint, builds []string) error {
 	for _, name := range builds {
 		x := b.Build(name)
 		if x == nil {
 			return usage("the blueprint has no build %q", name)
 		}
+		list, err := rebuild.Observation(ctx, d, x)
+		if err != nil {
+			return err
+		}
+		for _, lost := range b.Uncovered(list) {
+			r.attention(lost.Item, "the captured build "+name+" used "+lost.Path+", and the blueprint no longer has it", "restore this item in the blueprint (version control has it), or capture the build again")
+		}
+	}
+	return nil
+}
+
+// attention adds one thing to look at; an item that was named stays as it was.
+func (r *result) attention(item, why, remedy string) {
+	if !slices.ContainsFunc(r.Attention, func(at capture.Attention) bool { return at.Item == item }) {
+		r.Attention = append(r.Attention, capture.Attention{Item: item, Why: why, Remedy: remedy})
+	}
+}
+
+// proveIn proves builds in a root that stands.
+func (a *app) proveIn(ctx context.Context, o rebuild.Options, builds []string, server *rebuild.Server, r *result) error {
+	r.Rebuild.Cold, r.Rebuild.ConfigureSeconds, r.Rebuild.Steps = server.Cold, round(server.Configure()), server.Steps
+	for _, t := range server.Steps {
+		r.Rebuild.ColdSeconds += t.Seconds
+	}
+	r.Rebuild.ColdSeconds = round(r.Rebuild.ColdSeconds)
+	for _, p := range server.Skipped {
+		r.attention(p, "encrypted, and left out of the rebuilt machine for want of a key", "give the key with --identity")
+	}
+	for _, name := range builds {
 		out := a.buildOutput()
-		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: st, Depot: d, Blueprint: b, Build: x, Server: server, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress})
+		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: o.State, Depot: o.Depot, Blueprint: o.Blueprint, Build: o.Blueprint.Build(name), Server: server, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress})
 		if err != nil {
 			return err
 		}
@@ -160,10 +196,10 @@ func (r *result) add(p *rebuild.Proof) {
 	r.Prove.Seconds = round(r.Prove.Seconds + p.Seconds)
 	r.Prove.NetworkAttemptsBlocked += p.Blocked
 	for _, dev := range rebuild.ByItem(p.Deviations) {
-		r.Attention = append(r.Attention, capture.Attention{Item: dev.Item, Why: dev.Path + " " + dev.What + " on the rebuilt machine", Remedy: "capture the build again, or restore this item in the blueprint"})
+		r.attention(dev.Item, dev.Path+" "+dev.What+" on the rebuilt machine", "capture the build again, or restore this item in the blueprint")
 	}
 	for _, u := range p.Unanswered {
-		r.Attention = append(r.Attention, capture.Attention{Item: u, Why: "the rebuilt machine's build asked for this and no recording answers it", Remedy: "capture the build again; declare what cannot be recorded under live_dependencies"})
+		r.attention(u, "the rebuilt machine's build asked for this and no recording answers it", "capture the build again; declare what cannot be recorded under live_dependencies")
 	}
 }
 

@@ -136,7 +136,7 @@ func (m *maker) lay(ctx context.Context, f blueprint.File, name string) error {
 	var in io.Reader = r
 	if f.Encrypted {
 		if len(m.Identities) == 0 {
-			m.server.Skipped = append(m.server.Skipped, f.Path)
+			m.skipped = append(m.skipped, f.Path)
 			return nil
 		}
 		// The whole is verified against its digest before any is decrypted.

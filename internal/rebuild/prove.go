@@ -69,17 +69,13 @@ type ProveOptions struct {
 // the recording, and compares what it makes with what was captured.
 func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	p = &Proof{Build: o.Build.Name}
-	observation, err := o.observation(ctx)
+	observation, err := Observation(ctx, o.Depot, o.Build)
 	if err != nil {
 		return nil, err
 	}
 	skip := map[string]bool{}
 	for _, path := range o.Server.Skipped {
 		skip[path] = true
-	}
-	o.Step("comparing the rebuilt machine with what the build saw")
-	if p.Deviations, err = Verify(o.Server.Root, observation, skip); err != nil {
-		return nil, err
 	}
 	n, err := o.State.Begin()
 	if err != nil {
@@ -90,11 +86,21 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Step("comparing the rebuilt machine with what the build saw")
+	if p.Deviations, err = Verify(root, observation, skip); err != nil {
+		return nil, err
+	}
 	user, groups, err := build.Identity(o.Blueprint, o.Build)
+	var unknown *build.NoUserError
+	if errors.As(err, &unknown) {
+		p.Verdict, p.Failure = Failed, err.Error()
+		p.Deviations = append(p.Deviations, Deviation{Path: o.Build.Home, Item: "user " + unknown.User, What: "has no owner"})
+		return p, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	checkout, err := Source(ctx, n, o.Depot, o.Build)
+	checkout, err := Source(ctx, n, o.Depot, o.Build, user)
 	if err != nil {
 		return nil, err
 	}
@@ -152,21 +158,26 @@ func (o *ProveOptions) network(ctx context.Context) (*recorder.Recorder, error) 
 	return recorder.Start(ctx, recorder.Options{Replay: r, Store: o.Depot, Live: o.Blueprint.LiveDependencies, Log: o.Log})
 }
 
-func (o *ProveOptions) observation(ctx context.Context) ([]blueprint.Observed, error) {
-	if o.Build.Observation == "" {
+// Observation reads what a captured build used.
+func Observation(ctx context.Context, d *depot.Depot, x *blueprint.Build) ([]blueprint.Observed, error) {
+	if x.Observation == "" {
 		return nil, nil
 	}
-	data, err := o.Depot.ReadAll(ctx, o.Build.Observation, 1<<30)
+	data, err := d.ReadAll(ctx, x.Observation, 1<<30)
 	if err != nil {
-		return nil, fmt.Errorf("observation of build %s: %w", o.Build.Name, err)
+		return nil, fmt.Errorf("observation of build %s: %w", x.Name, err)
 	}
 	return blueprint.ParseObservation(data)
 }
 
-// Source lays out the recorded source in a scratch directory.
-func Source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprint.Build) (string, error) {
+// Source lays out the recorded source in a scratch directory that belongs to
+// the build's user.
+func Source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprint.Build, user blueprint.User) (string, error) {
 	dir, err := n.MkdirAll(0o755, "checkout")
 	if err != nil {
+		return "", err
+	}
+	if err := os.Chown(dir, user.UID, user.GID); err != nil {
 		return "", err
 	}
 	r, err := d.Get(ctx, x.Source.Original)

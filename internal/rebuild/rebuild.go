@@ -9,10 +9,12 @@
 // where it does: every maintainer script runs, users exist before the first
 // file that belongs to them, diversions before the files they divert.
 //
-// A configured root is kept in the state directory under the digest of
-// everything that went into it, so a warm rebuild is one mount. A rebuild that
-// was killed goes on after its last whole step; after a power cut, when what
-// the disk holds is not known, it begins again.
+// A root is two layers: what the packages make, and what is laid on top. Each
+// is kept in the state directory under the digest of everything that went into
+// it, so a warm rebuild is one mount, and a changed configuration file does not
+// configure the packages anew. A rebuild that was killed goes on after its last
+// whole step; after a power cut, when what the disk holds is not known, it
+// begins again ([layer]).
 package rebuild
 
 import (
@@ -32,8 +34,6 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
 	"trysail/internal/debian"
@@ -64,14 +64,16 @@ type StepTime struct {
 
 // Server is a rebuilt root, ready to be mounted.
 type Server struct {
-	Digest  string     `json:"digest"` // of everything that went into it
-	Root    string     `json:"root"`   // never write into it: mount it
-	Cold    bool       `json:"cold"`   // made by this call
+	Digest string `json:"digest"` // of everything that went into it
+	// Layers are the directories that make up the root, topmost first. Never
+	// write into them: mount them.
+	Layers  []string   `json:"layers"`
+	Cold    bool       `json:"cold"` // made by this call, from originals only
 	Resumed bool       `json:"resumed,omitempty"`
 	Seconds float64    `json:"seconds"`
 	Steps   []StepTime `json:"steps"`
 	Skipped []string   `json:"skipped,omitempty"` // encrypted files that no identity opens
-	lock    *os.File
+	held    []*layer
 	synced  chan error
 }
 
@@ -92,26 +94,18 @@ func (s *Server) Close() error {
 		err = <-s.synced
 		s.synced = nil
 	}
-	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
-		s.lock = nil
+	for _, l := range s.held {
+		err = errors.Join(err, l.release())
 	}
+	s.held = nil
 	return err
 }
 
 // Mount mounts the root, writable, for one session. What is written there is
 // thrown away with the session.
 func (s *Server) Mount(n *machine.Session, name string) (string, error) {
-	return n.Overlay(name, []string{s.Root}, n.Path(name+"-upper"), true)
+	return n.Overlay(name, s.Layers, n.Path(name+"-upper"), true)
 }
-
-// HeldError says that another run is making the same root.
-type HeldError struct{ Root string }
-
-func (e *HeldError) Error() string { return "another run is making " + e.Root }
-
-// Hint says what to do.
-func (e *HeldError) Hint() string { return "wait for it and run again: the root is then ready" }
 
 // StepError says which step of a rebuild failed.
 type StepError struct {
@@ -122,15 +116,33 @@ type StepError struct {
 func (e *StepError) Error() string { return "step " + e.Step + ": " + e.Err.Error() }
 func (e *StepError) Unwrap() error { return e.Err }
 
+// method changes when the same inputs give another root.
+const method = "rebuild 2"
+
 // Digest names a root by everything that goes into it. Builds are left out:
 // several share one machine.
 func Digest(b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
-	m := b.Machine
-	m.Kernel, m.CPU, m.Identity = "", "", "" // facts for information
-	c := blueprint.Blueprint{
-		Trysail: b.Trysail, Machine: m, Packages: b.Packages, Software: b.Software, Config: b.Config, Generated: b.Generated,
+	return digest(blueprint.Blueprint{
+		Trysail: b.Trysail, Machine: facts(b.Machine), Packages: b.Packages, Software: b.Software, Config: b.Config, Generated: b.Generated,
 		Directories: b.Directories, Alternatives: b.Alternatives, Diversions: b.Diversions, Users: b.Users, Groups: b.Groups,
-	}
+	}, sum)
+}
+
+// PackagesDigest names the part of a root that the packages alone make: what
+// stays the same when only configuration or software changed.
+func PackagesDigest(b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
+	return digest(blueprint.Blueprint{
+		Trysail: b.Trysail, Machine: facts(b.Machine), Packages: b.Packages, Diversions: b.Diversions, Users: b.Users, Groups: b.Groups,
+	}, sum)
+}
+
+// facts leaves out what no root depends on.
+func facts(m blueprint.Machine) blueprint.Machine {
+	m.Kernel, m.CPU, m.Identity = "", "", ""
+	return m
+}
+
+func digest(c blueprint.Blueprint, sum blueprint.Sum) (string, error) {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
 	if err := enc.Encode(c); err != nil {
@@ -139,29 +151,20 @@ func Digest(b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
 	for _, name := range c.Names() {
 		fmt.Fprintf(h, "%s %s\n", name, sum[name])
 	}
-	fmt.Fprintf(h, "rebuild 1\n") // changes when the same inputs give another root
+	fmt.Fprintln(h, method)
 	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// progress is kept beside a root that is being made.
-type progress struct {
-	Boot   string     `json:"boot"` // the kernel's boot id: what was written before a crash is not known to be there
-	Done   []StepTime `json:"done"`
-	Whole  bool       `json:"whole"`
-	Synced bool       `json:"synced"`
 }
 
 // maker makes one root.
 type maker struct {
 	Options
-	dir     string // roots/DIGEST
-	prog    progress
-	session *machine.Session
-	root    string // the mounted overlay whose upper layer is the root
-	target  *debian.Target
 	server  *Server
+	session *machine.Session
+	root    string // the mounted overlay whose upper layer is being made
+	target  *debian.Target
 	debs    map[string]bool // unpacked
 	status  map[string][]byte
+	skipped []string
 }
 
 // Root makes or finds the root for a blueprint.
@@ -170,170 +173,69 @@ func Root(ctx context.Context, o Options) (s *Server, err error) {
 	if err := o.Sum.Check(o.Blueprint); err != nil {
 		return nil, err
 	}
-	digest, err := Digest(o.Blueprint, o.Sum)
+	whole, err := Digest(o.Blueprint, o.Sum)
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{Options: o, dir: filepath.Join(o.State.Roots(), digest), debs: map[string]bool{}, status: map[string][]byte{}}
-	if err := os.MkdirAll(m.dir, 0o711); err != nil {
+	packages, err := PackagesDigest(o.Blueprint, o.Sum)
+	if err != nil {
 		return nil, err
 	}
-	m.server = &Server{Digest: "sha256:" + digest, Root: filepath.Join(m.dir, "root")}
+	m := &maker{Options: o, debs: map[string]bool{}, status: map[string][]byte{}}
+	m.server = &Server{Digest: "sha256:" + whole}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.server.Close())
 		}
 	}()
-	if m.server.lock, err = lock(m.dir); err != nil {
+	if err := m.check(ctx); err != nil {
 		return nil, err
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, err
-	}
-	m.prog = m.read()
-	usable := m.prog.Synced || m.prog.Boot == string(boot)
-	if m.prog.Whole && usable && !o.Cold {
-		m.server.Steps, m.server.Seconds = m.prog.Done, o.Now().Sub(begin).Seconds()
-		return m.server, nil
-	}
-	if m.prog.Whole || !usable {
-		m.prog = progress{}
-	}
-	m.prog.Boot = string(boot)
-	if err := m.make(ctx); err != nil {
-		return nil, err
-	}
-	m.server.Cold, m.server.Steps, m.server.Seconds = true, m.prog.Done, o.Now().Sub(begin).Seconds()
-	m.sync()
-	return m.server, nil
-}
-
-func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &HeldError{dir}
+	below := ""
+	for _, l := range []*layer{
+		{dir: filepath.Join(o.State.Roots(), "packages-"+packages), steps: []string{"seed", "unpack", "configure"}, indivisible: 2},
+		{dir: filepath.Join(o.State.Roots(), "machine-"+whole), steps: []string{"software", "config", "generated", "finish"}},
+	} {
+		if err := m.stand(ctx, l, below); err != nil {
+			return nil, err
 		}
-		return nil, err
+		below = l.prog.Generation
+		m.server.Layers = append([]string{l.root()}, m.server.Layers...)
+		m.server.Steps = append(m.server.Steps, l.prog.Done...)
 	}
-	return f, nil
-}
-
-func (m *maker) progressFile() string { return filepath.Join(m.dir, "steps.json") }
-
-func (m *maker) read() progress {
-	var p progress
-	data, err := os.ReadFile(m.progressFile())
-	if err != nil || json.Unmarshal(data, &p) != nil {
-		return progress{} // nothing that can be relied on: begin again
-	}
-	return p
-}
-
-func (m *maker) save() error {
-	data, err := json.Marshal(m.prog)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(m.progressFile(), data, 0o600)
+	m.server.Seconds = o.Now().Sub(begin).Seconds()
+	m.sync()
+	m.trim()
+	return m.server, nil
 }
 
 // sync writes the root to the disk behind the caller's back; Close waits.
 func (m *maker) sync() {
+	var fresh []*layer
+	for _, l := range m.server.held {
+		if !l.prog.Synced {
+			fresh = append(fresh, l)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
 	m.server.synced = make(chan error, 1)
 	go func() {
-		err := func() error {
-			f, err := os.Open(m.server.Root)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if err := unix.Syncfs(int(f.Fd())); err != nil {
-				return fmt.Errorf("sync %s: %w", m.server.Root, err)
-			}
-			m.prog.Synced = true
-			return m.save()
-		}()
-		m.server.synced <- err
+		var errs []error
+		for _, l := range fresh {
+			errs = append(errs, l.sync())
+		}
+		m.server.synced <- errors.Join(errs...)
 	}()
 }
 
 // doers are the executable twins of the plan's steps.
 func (m *maker) doers() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"check": m.check, "seed": m.seed, "unpack": m.unpack, "configure": m.configure,
+		"seed": m.seed, "unpack": m.unpack, "configure": m.configure,
 		"software": m.software, "config": m.config, "generated": m.generated, "finish": m.finish,
 	}
-}
-
-func (m *maker) make(ctx context.Context) (err error) {
-	if m.session, err = m.State.Begin(); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.session.Close()) }()
-	if len(m.prog.Done) < 3 {
-		// Unpacking is not taken up in the middle.
-		m.prog.Done = nil
-		if err := os.RemoveAll(m.server.Root); err != nil {
-			return err
-		}
-	} else {
-		m.server.Resumed = true
-	}
-	if err := os.MkdirAll(m.server.Root, 0o755); err != nil {
-		return err
-	}
-	if err := os.Chmod(m.server.Root, 0o755); err != nil {
-		return err
-	}
-	if err := m.save(); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(m.server.Root + ".work"); err != nil {
-		return err
-	}
-	empty, err := m.session.MkdirAll(0o755, "empty")
-	if err != nil {
-		return err
-	}
-	if m.root, err = m.session.Overlay("root", []string{empty}, m.server.Root, true); err != nil {
-		return err
-	}
-	doers := m.doers()
-	for _, st := range m.Blueprint.Plan() {
-		if slices.ContainsFunc(m.prog.Done, func(t StepTime) bool { return t.Name == st.Name }) {
-			continue
-		}
-		do := doers[st.Name]
-		if do == nil {
-			return fmt.Errorf("the plan has a step %q that rebuild does not know", st.Name)
-		}
-		m.Step(st.Title)
-		begin := m.Now()
-		if err := do(ctx); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return &StepError{st.Name, err}
-		}
-		m.prog.Done = append(m.prog.Done, StepTime{st.Name, m.Now().Sub(begin).Seconds()})
-		if err := m.save(); err != nil {
-			return err
-		}
-	}
-	if err := m.tidy(); err != nil {
-		return err
-	}
-	if err := m.session.Unmount(m.root); err != nil {
-		return err
-	}
-	m.prog.Whole = true
-	return errors.Join(m.save(), os.RemoveAll(m.server.Root+".work"))
 }
 
 // tidy removes the mount points that running commands in the root left there.

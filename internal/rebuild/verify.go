@@ -34,7 +34,7 @@ func Verify(root string, observation []blueprint.Observed, skip map[string]bool)
 			return nil, err
 		}
 		if what != "" {
-			list = append(list, Deviation{o.Path, string(o.Class) + " " + o.Item, what})
+			list = append(list, Deviation{o.Path, o.Provider(), what})
 		}
 	}
 	return list, nil

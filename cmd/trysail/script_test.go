@@ -1,0 +1,267 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"trysail/blueprint"
+)
+
+// The scripts in testdata/script run the real binary, as it is shipped, on real
+// builds. One script shows one behaviour; its first lines say which. They need
+// root and Debian packages (make test installs them): a script says what it
+// needs by [condition], and where TRYSAIL_TESTS=all nothing may be lacking.
+
+func TestScripts(t *testing.T) {
+	bin := buildBinary(t)
+	tools, err := filepath.Abs("testdata/bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Abs("../../scripts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Originals are fetched once for all scripts; everything else is a script's own.
+	depot := t.TempDir()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Condition:           condition,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", strings.Join([]string{bin, tools, os.Getenv("PATH")}, ":"))
+			e.Setenv("TRYSAIL_STATE", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("TRYSAIL_DEPOT", depot)
+			e.Setenv("SCRIPTS", scripts)
+			e.Setenv("HOME", "/root")
+			e.Setenv("GIT_CONFIG_COUNT", "2")
+			e.Setenv("GIT_CONFIG_KEY_0", "user.name")
+			e.Setenv("GIT_CONFIG_VALUE_0", "release")
+			e.Setenv("GIT_CONFIG_KEY_1", "user.email")
+			e.Setenv("GIT_CONFIG_VALUE_1", "release@example.com")
+			// What the host needs to reach its package registries.
+			for _, kv := range os.Environ() {
+				name, value, _ := strings.Cut(kv, "=")
+				if strings.HasSuffix(strings.ToLower(name), "_proxy") || slices.Contains([]string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GOFLAGS", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"}, name) {
+					e.Setenv(name, value)
+				}
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"json": cmdJSON, "drop": cmdDrop, "clean-host": cmdCleanHost, "flip": cmdFlip,
+		},
+	})
+}
+
+// buildBinary builds the program as it is shipped and gives its directory.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "trysail"), ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// condition knows [root] and [exec:PROGRAM]; where everything must run, a
+// condition that does not hold ends the tests.
+func condition(cond string) (bool, error) {
+	if cond == "root" {
+		if os.Geteuid() == 0 {
+			return true, nil
+		}
+		if os.Getenv("TRYSAIL_TESTS") == "all" {
+			return false, fmt.Errorf("root is needed: make test")
+		}
+		return false, nil
+	}
+	return false, fmt.Errorf("unknown condition %q", cond)
+}
+
+// cmdJSON checks a value in the JSON of a file or of stdout:
+// json FILE PATH =|>=|~ VALUE, where PATH is like outputs.0.identical, and
+// "#" is the length of a list.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 4 {
+		ts.Fatalf("usage: json FILE PATH =|>=|~ VALUE")
+	}
+	var v any
+	if err := json.Unmarshal([]byte(ts.ReadFile(args[0])), &v); err != nil {
+		ts.Fatalf("%s: %v", args[0], err)
+	}
+	got, err := lookup(v, strings.Split(args[1], "."))
+	if err != nil {
+		ts.Fatalf("%s: %s: %v", args[0], args[1], err)
+	}
+	text := fmt.Sprint(got)
+	if f, ok := got.(float64); ok {
+		text = strconv.FormatFloat(f, 'f', -1, 64)
+	} else if got != nil && (reflect.TypeOf(got).Kind() == reflect.Slice || reflect.TypeOf(got).Kind() == reflect.Map) {
+		data, err := json.Marshal(got)
+		ts.Check(err)
+		text = string(data)
+	}
+	var ok bool
+	switch args[2] {
+	case "=":
+		ok = text == args[3]
+	case "~":
+		ok = strings.Contains(text, args[3])
+	case ">=":
+		a, aerr := strconv.ParseFloat(text, 64)
+		b, berr := strconv.ParseFloat(args[3], 64)
+		ok = aerr == nil && berr == nil && a >= b
+	default:
+		ts.Fatalf("unknown operator %q", args[2])
+	}
+	if ok == neg {
+		ts.Fatalf("%s: %s is %s", args[0], args[1], text)
+	}
+}
+
+func lookup(v any, path []string) (any, error) {
+	for _, p := range path {
+		switch x := v.(type) {
+		case map[string]any:
+			got, ok := x[p]
+			if !ok {
+				return nil, fmt.Errorf("no %q", p)
+			}
+			v = got
+		case []any:
+			if p == "#" {
+				v = float64(len(x))
+				continue
+			}
+			if p == "*" {
+				return x, nil
+			}
+			i, err := strconv.Atoi(p)
+			if err != nil || i < 0 || i >= len(x) {
+				return nil, fmt.Errorf("no element %q of %d", p, len(x))
+			}
+			v = x[i]
+		default:
+			return nil, fmt.Errorf("%q of a %T", p, v)
+		}
+	}
+	return v, nil
+}
+
+// cmdDrop copies a blueprint without one item: drop FROM TO KIND NAME.
+func cmdDrop(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 4 {
+		ts.Fatalf("usage: drop FROM TO KIND NAME")
+	}
+	from, to, kind, name := ts.MkAbs(args[0]), ts.MkAbs(args[1]), args[2], args[3]
+	ts.Check(os.RemoveAll(to))
+	ts.Check(os.CopyFS(to, os.DirFS(from)))
+	file := filepath.Join(to, "blueprint.yaml")
+	data, err := os.ReadFile(file)
+	ts.Check(err)
+	b, err := blueprint.Parse(file, data)
+	ts.Check(err)
+	before := 0
+	count := func(n int) { before += n }
+	drop := func(list []blueprint.File) []blueprint.File {
+		count(len(list))
+		return slices.DeleteFunc(list, func(f blueprint.File) bool { return f.Path == name })
+	}
+	after := 0
+	switch kind {
+	case "config":
+		b.Config = drop(b.Config)
+		after = len(b.Config)
+	case "generated":
+		b.Generated = drop(b.Generated)
+		after = len(b.Generated)
+	case "software":
+		count(len(b.Software))
+		b.Software = slices.DeleteFunc(b.Software, func(s blueprint.Software) bool { return s.Path == name })
+		after = len(b.Software)
+	case "alternative":
+		count(len(b.Alternatives))
+		b.Alternatives = slices.DeleteFunc(b.Alternatives, func(a blueprint.Alternative) bool { return a.Name == name })
+		after = len(b.Alternatives)
+	case "package":
+		count(len(b.Packages))
+		b.Packages = slices.DeleteFunc(b.Packages, func(p blueprint.Package) bool { return p.Name == name })
+		after = len(b.Packages)
+	case "user":
+		count(len(b.Users))
+		b.Users = slices.DeleteFunc(b.Users, func(u blueprint.User) bool { return u.Name == name })
+		after = len(b.Users)
+	default:
+		ts.Fatalf("unknown kind %q", kind)
+	}
+	if after != before-1 {
+		ts.Fatalf("%s %s is not in the blueprint", kind, name)
+	}
+	data, err = b.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, data, 0o644))
+}
+
+// cmdCleanHost checks that no run left anything behind: mounts, namespaces,
+// cgroups, containers, journals, scratch directories, processes.
+func cmdCleanHost(ts *testscript.TestScript, _ bool, _ []string) {
+	state := ts.Getenv("TRYSAIL_STATE")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	ts.Check(err)
+	for _, line := range strings.Split(string(mounts), "\n") {
+		if strings.Contains(line, " "+state+"/") {
+			ts.Fatalf("mount left behind: %s", line)
+		}
+	}
+	for _, dir := range []string{filepath.Join(state, "scratch"), "/run/trysail/journal", "/run/trysail/runc"} {
+		names, err := filepath.Glob(dir + "/*")
+		ts.Check(err)
+		if len(names) > 0 {
+			ts.Fatalf("left behind: %v", names)
+		}
+	}
+	for _, glob := range []string{"/sys/fs/cgroup/trysail-*", "/sys/fs/cgroup/*/trysail-*"} {
+		names, err := filepath.Glob(glob)
+		ts.Check(err)
+		if len(names) > 0 {
+			ts.Fatalf("control group left behind: %v", names)
+		}
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*/root")
+	ts.Check(err)
+	for _, p := range procs {
+		if at, err := os.Readlink(p); err == nil && strings.HasPrefix(at, state+"/") {
+			ts.Fatalf("process left behind: %s in %s", p, at)
+		}
+	}
+}
+
+// cmdFlip flips one bit in the middle of a file.
+func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: flip FILE")
+	}
+	names, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(names) != 1 {
+		ts.Fatalf("flip: %d files match %s", len(names), args[0])
+	}
+	data, err := os.ReadFile(names[0])
+	ts.Check(err)
+	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(names[0], data, 0o644))
+}
