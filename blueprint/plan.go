@@ -155,7 +155,7 @@ func (b *Blueprint) Plan() []Step {
 		},
 		{
 			Name: "software", Title: "lay out software that no package owns",
-			Why:      "Whole trees, whichever of their files the build used.",
+			Why:      "Whole trees, whichever of their files the build used. One that stands where a package put something takes its place.",
 			Commands: b.softwareCommands(),
 		},
 		{
@@ -216,7 +216,7 @@ func (b *Blueprint) seedCommands() []string {
 func (b *Blueprint) softwareCommands() []string {
 	var cmds []string
 	for _, s := range b.Software {
-		cmds = append(cmds, fmt.Sprintf(`tar --extract --zstd --file %s --directory "$ROOT" --numeric-owner --preserve-permissions`, quote(s.OriginalName())))
+		cmds = append(cmds, `rm -rf "$ROOT"`+quote(s.Path), fmt.Sprintf(`tar --extract --zstd --file %s --directory "$ROOT" --numeric-owner --preserve-permissions`, quote(s.OriginalName())))
 	}
 	return cmds
 }

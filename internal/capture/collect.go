@@ -34,14 +34,11 @@ func (c *capture) collect(ctx context.Context) error {
 			c.attention(o.Path, "the build uses this path, and where it comes from is not known: "+o.Why, "own it by a package, put it under /etc, /opt or /usr/local, or name an ignore rule for it in the blueprint")
 		}
 	}
-	// A tree inside another is part of it.
-	for t := range trees {
-		for d := path.Dir(t); d != "/"; d = path.Dir(d) {
-			if trees[d] {
-				delete(trees, t)
-			}
-		}
+	// The trust store is made anew from the authorities that the machine added.
+	if c.uses("trust-store") && statPath(localAuthorities).Type == "dir" {
+		trees[localAuthorities] = true
 	}
+	kept := outermost(trees)
 	for _, o := range c.draft.Observation {
 		switch o.Class {
 		case blueprint.ClassConfig:
@@ -56,7 +53,7 @@ func (c *capture) collect(ctx context.Context) error {
 			}
 		case blueprint.ClassDirectory:
 			st := statPath(o.Path)
-			inTree := slices.ContainsFunc(sortedKeys(trees), func(t string) bool { return below(o.Path, t) })
+			inTree := slices.ContainsFunc(kept, func(t string) bool { return below(o.Path, t) })
 			if st.Type == "dir" && !inTree {
 				c.b.Directories = append(c.b.Directories, blueprint.Directory{Path: o.Path, Mode: modeText(st.Mode), Owner: st.Owner})
 			}
@@ -71,12 +68,22 @@ func (c *capture) collect(ctx context.Context) error {
 	if err := c.around(ctx); err != nil {
 		return err
 	}
-	for _, t := range sortedKeys(trees) {
+	for _, t := range kept {
 		if err := c.software(ctx, t); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// localAuthorities is where update-ca-certificates finds a machine's own.
+const localAuthorities = "/usr/local/share/ca-certificates"
+
+// uses tells whether the build used something that a rule of generated files names.
+func (c *capture) uses(rule string) bool {
+	return slices.ContainsFunc(c.draft.Observation, func(o blueprint.Observed) bool {
+		return o.Class == blueprint.ClassGenerated && o.Item == rule
+	})
 }
 
 func (c *capture) rules() []rule { return generatedRules() }

@@ -76,6 +76,7 @@ func (c *capture) attributeAll(ctx context.Context) error {
 		}
 		c.draft.Observation = append(c.draft.Observation, a.attribute(acc))
 	}
+	gather(c.draft.Observation, func(dir string) int { return len(c.db.Owners(dir)) })
 	c.draft.Stats.Seconds, c.draft.Stats.Paths = c.x.Seconds, len(accesses)
 	c.draft.Stats.Events, c.draft.Stats.LostEvents = c.result.Trace.Events, c.result.Trace.Lost
 	return c.changedByBuild()
@@ -197,7 +198,7 @@ func (c *capture) changedByBuild() error {
 			if st.Type == "" || st.Type == "dir" && d.Type()&fs.ModeCharDevice == 0 {
 				return nil
 			}
-			if matchRule(generatedRules(), at) != nil || matchRule(systemRules(), at) != nil || below(at, "/tmp") || strings.HasSuffix(at, ".pyc") || below(at, c.user.Home) {
+			if matchRule(generatedRules(), at) != nil || matchRule(systemRules(), at) != nil || matchRule(ignoredRules(), at) != nil || below(at, "/tmp") || strings.HasSuffix(at, ".pyc") || below(at, c.user.Home) {
 				return nil
 			}
 			c.attention(at, "the build changes this file of the machine", "let the build write into its workspace only; the next build on this machine would begin from other files")

@@ -39,9 +39,16 @@ func generatedRules() []rule {
 		{"tex", []string{"/var/lib/{texmf,tex-common}/**", "/var/lib/texmf", "/var/cache/fonts{,/**}", "/etc/texmf/**", "/usr/share/{texmf,texlive}/**/ls-R", "/usr/local/share/texmf{,/**}"}, true, "made by the TeX packages' scripts"},
 		{"perl-index", []string{"/var/lib/perl/**", "/etc/perl/XML/SAX/ParserDetails.ini"}, true, "made by the packages' scripts"},
 		{"emacs", []string{"/usr/share/emacs/site-lisp/**/*.elc", "/var/lib/emacsen-common/**"}, true, "compiled by the packages' scripts"},
-		{"system-state", []string{"/var/lib/systemd{,/**}", "/etc/machine-id", "/var/lib/dbus{,/**}", "/etc/.pwd.lock", "/etc/rc?.d/**", "/etc/systemd/system/*.wants{,/**}", "/var/log{,/**}", "/var/spool{,/**}", "/var/mail{,/**}", "/var/backups{,/**}", "/lost+found"}, true, "state of the running system"},
-		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}"}, true, "counters that tools keep about themselves"},
+		{"system-state", []string{"/var/lib/systemd{,/**}", "/etc/machine-id", "/var/lib/dbus{,/**}", "/etc/.pwd.lock", "/etc/rc?.d/**", "/etc/systemd/system/*.wants{,/**}", "/var/spool{,/**}", "/var/mail{,/**}", "/var/backups{,/**}", "/lost+found"}, true, "state of the running system"},
 		{"locale-archive", []string{"/usr/lib/locale{,/**}"}, false, "made by locale-gen from /etc/locale.gen"},
+	}
+}
+
+// ignoredRules name what programs write for themselves and no build depends on.
+func ignoredRules() []rule {
+	return []rule{
+		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}", "/**/.npm/_logs{,/**}", "/**/.npm/_update-notifier-last-checked"}, true, "counters and logs that tools keep about themselves"},
+		{"logs", []string{"/var/log{,/**}"}, true, "what programs said in the past"},
 	}
 }
 

@@ -30,6 +30,10 @@ func (m *maker) software(ctx context.Context) error {
 	defer root.Close()
 	for _, s := range m.Blueprint.Software {
 		m.Progress(s.Path)
+		// A tree takes the place of what a package put there.
+		if err := root.RemoveAll(s.Path[1:]); err != nil {
+			return err
+		}
 		r, err := m.Depot.Get(ctx, m.Sum[s.OriginalName()])
 		if err != nil {
 			return err
