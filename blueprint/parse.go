@@ -45,6 +45,9 @@ func Parse(file string, data []byte) (*Blueprint, error) {
 	if len(strings.TrimSpace(string(data))) == 0 {
 		return nil, &ParseError{File: file, What: "the file is empty", Remedy: remedyRestore}
 	}
+	if data[len(data)-1] != '\n' {
+		return nil, &ParseError{File: file, Line: 1 + strings.Count(string(data), "\n"), What: "the last line has no end: the file is torn", Remedy: remedyRestore}
+	}
 	b := new(Blueprint)
 	if err := decode(data, b); err != nil {
 		pe := &ParseError{File: file, What: err.Error(), Remedy: remedyRestore}

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,8 +165,11 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	hint := ""
 	var h hinted
-	if errors.As(err, &h) {
+	switch {
+	case errors.As(err, &h):
 		hint = h.Hint()
+	case errors.Is(err, syscall.ENOSPC):
+		hint = "nothing was lost: free space, or choose another disk with --state DIR, and run the same command again"
 	}
 	if a.json {
 		type problem struct {

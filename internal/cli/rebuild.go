@@ -71,6 +71,9 @@ func (a *app) findBlueprint(ctx context.Context, dir string) (string, *blueprint
 	if errors.Is(err, os.ErrNotExist) {
 		return dir, nil, nil, &noBlueprintError{dir}
 	}
+	if err == nil {
+		err = sum.Check(b)
+	}
 	return dir, b, sum, err
 }
 

@@ -107,13 +107,31 @@ func (m *maker) open(ctx context.Context, p blueprint.Package) (*debian.Deb, io.
 	d, err := debian.ReadDeb(ctx, p.File, r)
 	if err != nil {
 		r.Close()
-		return nil, nil, err
+		return nil, nil, m.blame(ctx, p.DebName(), err)
 	}
 	if d.Package.Name != p.Name || d.Package.Version != p.Version || d.Package.Architecture != p.Architecture {
 		r.Close()
 		return nil, nil, fmt.Errorf("%s holds %s %s, and the blueprint wants %s %s", p.DebName(), d.Package.Key(), d.Package.Version, p.Key(), p.Version)
 	}
 	return d, r, nil
+}
+
+// blame finds out whether an archive that cannot be read is the captured one:
+// a disk that changed it shows as a broken archive before its digest is reached.
+func (m *maker) blame(ctx context.Context, name string, err error) error {
+	var broken *debian.ArchiveError
+	if !errors.As(err, &broken) {
+		return err
+	}
+	r, derr := m.Depot.Get(ctx, m.Sum[name])
+	if derr == nil {
+		_, derr = io.Copy(io.Discard, r)
+		r.Close()
+	}
+	if derr != nil {
+		return fmt.Errorf("%s: %w", name, derr)
+	}
+	return err
 }
 
 func (m *maker) wave(ctx context.Context, list []blueprint.Package, done *atomic.Int64) error {
@@ -130,7 +148,7 @@ func (m *maker) wave(ctx context.Context, list []blueprint.Package, done *atomic
 			defer r.Close()
 			u, err := m.target.Unpack(ctx, d)
 			if err != nil {
-				return err
+				return m.blame(ctx, p.DebName(), err)
 			}
 			if err := m.info(d, u); err != nil {
 				return err
