@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -42,6 +43,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", strings.Join([]string{bin, tools, os.Getenv("PATH")}, ":"))
 			e.Setenv("TRYSAIL_STATE", filepath.Join(e.WorkDir, "state"))
+			// A script that fails in the middle may leave mounts, below which
+			// nothing must be removed.
+			e.Defer(func() { unmountBelow(t, filepath.Join(e.WorkDir, "state")) })
 			e.Setenv("TRYSAIL_DEPOT", depot)
 			e.Setenv("SCRIPTS", scripts)
 			e.Setenv("HOME", "/root")
@@ -63,6 +67,24 @@ func TestScripts(t *testing.T) {
 			"json": cmdJSON, "drop": cmdDrop, "clean-host": cmdCleanHost, "flip": cmdFlip,
 		},
 	})
+}
+
+// unmountBelow undoes every mount below a directory, innermost first.
+func unmountBelow(t *testing.T, dir string) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	slices.Reverse(lines)
+	for _, line := range lines {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			if err := syscall.Unmount(f[4], syscall.MNT_DETACH); err != nil {
+				t.Errorf("unmount %s: %v", f[4], err)
+			}
+		}
+	}
 }
 
 // buildBinary builds the program as it is shipped and gives its directory.

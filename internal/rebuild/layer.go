@@ -205,7 +205,7 @@ func (m *maker) make(ctx context.Context, l *layer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.session.Close()) }()
-	if len(l.prog.Done) <= l.indivisible {
+	if len(l.prog.Done) == 0 || len(l.prog.Done) < l.indivisible {
 		l.prog.Done, l.prog.Generation, l.prog.Skipped = nil, rand.Text(), nil
 		if err := os.RemoveAll(l.root()); err != nil {
 			return err
