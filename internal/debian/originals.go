@@ -356,6 +356,9 @@ func restage(db *Database, stage, at string) error {
 		if err := os.MkdirAll(to, 0o755); err != nil {
 			return err
 		}
+	case db.merged[at]:
+		// The package ships a directory that this machine has merged into /usr.
+		return os.MkdirAll(to, 0o755)
 	case info.Mode()&fs.ModeSymlink != 0:
 		target, err := os.Readlink(from)
 		if err != nil {
