@@ -133,6 +133,9 @@ type Output struct {
 	Size   int64  `yaml:"size" json:"size"`
 	Mode   string `yaml:"mode" json:"mode"`
 	Link   string `yaml:"link,omitempty" json:"link,omitempty"`
+	// Again is the digest of what the second build on the captured machine made
+	// there, if the build was repeated and this differs.
+	Again string `yaml:"again,omitempty" json:"again,omitempty"`
 }
 
 // Difference says where two outputs of one build differ and why.

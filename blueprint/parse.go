@@ -297,7 +297,7 @@ func (b *Blueprint) validateBuilds(once func(kind, key string) error) error {
 			}
 		}
 		for _, o := range x.Made {
-			if !localPath(o.Path) || (o.SHA256 != "" && !digestRE.MatchString(o.SHA256)) {
+			if !localPath(o.Path) || (o.SHA256 != "" && !digestRE.MatchString(o.SHA256)) || (o.Again != "" && !digestRE.MatchString(o.Again)) {
 				return invalid(o.Path, remedyRestore, "build %s: output %q is not valid", x.Name, o.Path)
 			}
 		}

@@ -129,8 +129,10 @@ type Report struct {
 	// Beyond lists those that Options.Itself does not excuse, in the same way.
 	// It is empty if the files are equal or differ in no other way.
 	Beyond []blueprint.Difference
-	places map[string]*place
-	full   bool // more places than are kept
+	// Excused lists the others.
+	Excused []blueprint.Difference
+	places  map[string]*place
+	full    bool // more places than are kept
 }
 
 // Files compares two versions of one file. An error is a failure to read them;
@@ -138,7 +140,7 @@ type Report struct {
 func Files(ctx context.Context, name string, a, b File, o Options) (*Report, error) {
 	w := &walker{ctx: ctx, scratch: o.Scratch, budget: o.Budget, rep: &Report{places: map[string]*place{}}, groups: map[string]*group{}}
 	if o.Itself != nil {
-		w.itself, w.itselfFull = o.Itself.places, o.Itself.full
+		w.known, w.itself, w.itselfFull = true, o.Itself.places, o.Itself.full
 	}
 	if w.budget == 0 {
 		w.budget = min(256<<20+200*(a.Size+b.Size), 64<<30)
@@ -160,6 +162,7 @@ type walker struct {
 	budget     int64
 	itself     map[string]*place
 	itselfFull bool
+	known      bool // itself is
 	rep        *Report
 	groups     map[string]*group
 	order      []*group

@@ -29,6 +29,8 @@ func (t *leaf) end() { t.mine.sort() }
 func (t *leaf) span(s span) {
 	if len(t.mine.spans) < maxRuns {
 		t.mine.spans = append(t.mine.spans, s)
+	} else {
+		t.mine.opaque = true
 	}
 }
 
@@ -36,11 +38,12 @@ func (t *leaf) note(field, cause string, excused bool, what func() string) {
 	if cause == "" {
 		cause = t.cause
 	}
-	t.w.note(group{path: t.path, field: field, cause: cause, excused: excused}, what)
+	t.w.note(group{path: t.path, field: field, cause: cause, excused: excused, unclear: !excused && t.itself != nil && t.itself.opaque}, what)
 }
 
 // open notes a difference that cannot be told apart; it excuses nothing.
 func (t *leaf) open(from, to int64, what string) {
+	t.mine.opaque = true
 	t.span(span{from: from, to: to, kind: kindOpen})
 	t.note("open", "", false, func() string { return what })
 }
@@ -326,7 +329,7 @@ func (t *leaf) bytes(a, b File, runs []run) error {
 		}
 	}
 	if to-from > 4096 {
-		s.kind, cause = kindOpen, ""
+		s.kind, cause, t.mine.opaque = kindOpen, "", true
 	}
 	t.span(s)
 	excused := true

@@ -16,6 +16,8 @@ type place struct {
 	cause string
 	value string // of the second version, where it does not vary freely
 	spans []span // sorted
+	// opaque: some of it cannot be told apart.
+	opaque bool
 }
 
 // span is an interval of the first version's content, and what varies there.
@@ -48,8 +50,11 @@ const (
 type group struct {
 	path, container, field, cause string
 	excused                       bool
-	count                         int
-	list                          []blueprint.Difference
+	// unclear: the captured machine differs from itself here too, but what is
+	// within that cannot be told.
+	unclear bool
+	count   int
+	list    []blueprint.Difference
 }
 
 const maxGroups = 20_000
@@ -74,7 +79,7 @@ func (g *group) key() string {
 	if at == "" {
 		at = g.path
 	}
-	return fmt.Sprintf("%s\x00%s\x00%s\x00%t", at, g.field, g.cause, g.excused)
+	return fmt.Sprintf("%s\x00%s\x00%s\x00%t%t", at, g.field, g.cause, g.excused, g.unclear)
 }
 
 // note adds a difference to the list that people read.
@@ -115,15 +120,29 @@ func (g *group) differences() []blueprint.Difference {
 
 // finish makes the lists.
 func (w *walker) finish(name string) {
-	var all, beyond []blueprint.Difference
+	var all, beyond, excused []blueprint.Difference
 	for _, g := range w.order {
 		list := g.differences()
 		all = append(all, list...)
-		if !g.excused {
-			beyond = append(beyond, list...)
+		if g.excused {
+			excused = append(excused, list...)
+			continue
+		}
+		why := ""
+		switch {
+		case !w.known:
+		case g.unclear || w.itselfFull:
+			why = "; the captured machine differs from itself here too, in a way that cannot be told apart"
+		default:
+			why = "; the captured machine does not differ from itself in this"
+		}
+		for _, d := range list {
+			d.What += why
+			beyond = append(beyond, d)
 		}
 	}
-	w.rep.Differences, w.rep.Beyond = bounded(name, all, w.dropped), bounded(name, beyond, w.droppedBeyond)
+	w.rep.Differences = bounded(name, all, w.dropped)
+	w.rep.Beyond, w.rep.Excused = bounded(name, beyond, w.droppedBeyond), bounded(name, excused, w.dropped-w.droppedBeyond)
 }
 
 func bounded(name string, list []blueprint.Difference, dropped int) []blueprint.Difference {
