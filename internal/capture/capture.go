@@ -101,8 +101,11 @@ type Draft struct {
 	Stats       Stats
 	Build       string // name of the build captured
 	Root        string // of the working copy
-	items       []depot.Item
 	depot       *depot.Depot
+	state       *machine.State
+	ws          *Workspace
+	recording   *recorder.Recording
+	log         *slog.Logger
 }
 
 // capture is one run.
@@ -113,7 +116,6 @@ type capture struct {
 	session   *machine.Session
 	user      blueprint.User
 	uppers    map[string]string // mount point -> upper directory
-	mounts    []machine.Mount   // file mounts of the machine, handed through
 	checkout  string
 	draft     *Draft
 	b         *blueprint.Blueprint
@@ -164,12 +166,17 @@ func Run(ctx context.Context, o Options) (d *Draft, err error) {
 	if err := c.finish(ctx); err != nil {
 		return nil, err
 	}
+	if c.Twice {
+		if err := c.draft.Repeat(ctx, RepeatOptions{Output: c.Output, Step: c.Step}); err != nil {
+			return nil, err
+		}
+	}
 	return c.draft, nil
 }
 
 // describe fills in what is known before the build.
 func (c *capture) describe() error {
-	c.draft = &Draft{Sum: blueprint.Sum{}, Config: map[string][]byte{}, Root: c.ws.Root, depot: c.Depot}
+	c.draft = &Draft{Sum: blueprint.Sum{}, Config: map[string][]byte{}, Root: c.ws.Root, depot: c.Depot, state: c.State, ws: c.ws, log: c.Log}
 	b := &blueprint.Blueprint{Trysail: blueprint.Version, Name: c.Name, Captured: c.Now().UTC().Truncate(time.Second)}
 	if c.Into != nil {
 		b.Recipients, b.Ignore, b.LiveDependencies = c.Into.Recipients, c.Into.Ignore, c.Into.LiveDependencies
@@ -272,19 +279,25 @@ func own(dir string, uid, gid int) error {
 	})
 }
 
-// root mounts the machine's own files under an overlay, one for each real
+// hostRoot is the machine's own files, to be built on.
+type hostRoot struct {
+	dir    string
+	uppers map[string]string // mount point -> upper directory
+	mounts []machine.Mount   // file mounts of the machine, handed through
+}
+
+// mountHost mounts the machine's own files under an overlay, one for each real
 // file system, so that nothing of the build reaches them.
-func (c *capture) root(name string) (string, error) {
-	upper := c.session.Path(name + "-upper")
-	root, err := c.session.Overlay(name, []string{"/"}, upper, false)
+func mountHost(n *machine.Session, st *machine.State, workspace, name string) (*hostRoot, error) {
+	upper := n.Path(name + "-upper")
+	root, err := n.Overlay(name, []string{"/"}, upper, false)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	c.uppers = map[string]string{"/": upper}
-	c.mounts = nil
+	h := &hostRoot{dir: root, uppers: map[string]string{"/": upper}}
 	list, err := mountinfo.GetMounts(nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	slices.SortStableFunc(list, func(a, b *mountinfo.Info) int {
 		return strings.Count(a.Mountpoint, "/") - strings.Count(b.Mountpoint, "/")
@@ -292,45 +305,38 @@ func (c *capture) root(name string) (string, error) {
 	done := map[string]bool{"/": true}
 	for i, m := range list {
 		p := m.Mountpoint
-		if done[p] || pseudo(m.FSType) || slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", c.State.Dir, c.State.Run, c.ws.Root}, func(d string) bool { return below(p, d) }) {
+		if done[p] || pseudo(m.FSType) || slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", st.Dir, st.Run, workspace}, func(d string) bool { return below(p, d) }) {
 			continue
 		}
-		st, err := os.Stat(p)
+		info, err := os.Stat(p)
 		if err != nil {
 			continue // hidden below a later mount, or not ours to see
 		}
 		done[p] = true
-		if !st.IsDir() {
+		if !info.IsDir() {
 			// A file mounted over a file, as containers do with resolv.conf.
-			c.mounts = append(c.mounts, machine.Mount{Source: p, Target: p, ReadOnly: true})
+			h.mounts = append(h.mounts, machine.Mount{Source: p, Target: p, ReadOnly: true})
 			continue
 		}
-		up := c.session.Path(fmt.Sprintf("%s-upper-%d", name, i))
-		if err := c.session.OverlayAt(filepath.Join(root, p), []string{p}, up, false); err != nil {
-			return "", fmt.Errorf("%w (file system %s)", err, m.FSType)
+		up := n.Path(fmt.Sprintf("%s-upper-%d", name, i))
+		if err := n.OverlayAt(filepath.Join(root, p), []string{p}, up, false); err != nil {
+			return nil, fmt.Errorf("%w (file system %s)", err, m.FSType)
 		}
-		c.uppers[p] = up
+		h.uppers[p] = up
 	}
-	return root, nil
+	return h, nil
 }
 
 func pseudo(fstype string) bool {
 	return slices.Contains([]string{"proc", "sysfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "securityfs", "pstore", "configfs", "fusectl", "hugetlbfs", "autofs", "binfmt_misc", "nsfs", "rpc_pipefs", "efivarfs", "selinuxfs"}, fstype)
 }
 
-func (c *capture) options(name, root string, tracing bool, net build.Network) (build.Options, error) {
-	u, groups, err := build.Identity(c.b, c.x)
-	return build.Options{
-		Session: c.session, Name: name, Root: root, Hostname: c.b.Machine.Hostname, Build: *c.x, User: u, Groups: groups,
-		Checkout: c.checkout, Host: true, Mask: []string{c.State.Dir}, Mounts: c.mounts, Trace: tracing, Network: net, Output: c.Output, Live: c.b.LiveDependencies,
-	}, err
-}
-
 func (c *capture) build(ctx context.Context) error {
-	root, err := c.root("root")
+	host, err := mountHost(c.session, c.State, c.ws.Root, "root")
 	if err != nil {
 		return err
 	}
+	c.uppers = host.uppers
 	tracked, err := TrackedFiles(c.checkout)
 	if err != nil {
 		return err
@@ -342,10 +348,11 @@ func (c *capture) build(ctx context.Context) error {
 	}
 	stop := sync.OnceValues(rec.Stop)
 	defer stop() //nolint:errcheck // an error of the build is more to the point
-	o, err := c.options("build", root, true, rec)
+	o, err := hostBuild(c.session, c.State, host, c.b, c.x, c.checkout)
 	if err != nil {
 		return err
 	}
+	o.Trace, o.Network, o.Output = true, rec, c.Output
 	bctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o.Progress = func(t *trace.Tracer) { go c.watch(bctx, t, rec) }
@@ -377,7 +384,7 @@ func (c *capture) build(ctx context.Context) error {
 // recorded keeps what the build asked of the network. What was written to the
 // store while the build ran is named here, so that it stays.
 func (c *capture) recorded(ctx context.Context, r *recorder.Recording) error {
-	c.recording = r
+	c.recording, c.draft.recording = r, r
 	c.draft.Stats.Downloads = len(r.Exchanges)
 	if len(r.Exchanges) == 0 && len(r.Unknown) == 0 && len(r.Connections) == 0 {
 		return nil

@@ -64,16 +64,13 @@ func (c *capture) finish(ctx context.Context) error {
 	}
 	c.b.Units = readUnits("/", touched)
 	c.connections()
-	// What the build made, so that a proof elsewhere can say where it differs.
 	for _, out := range c.x.Made {
 		if out.SHA256 == "" {
 			continue
 		}
-		digest, size, err := c.Depot.PutFile(ctx, filepath.Join(c.checkout, out.Path))
-		if err != nil {
+		if _, _, err := c.Depot.PutFile(ctx, filepath.Join(c.checkout, out.Path)); err != nil {
 			return err
 		}
-		c.draft.items = append(c.draft.items, depot.Item{Name: "made/" + c.x.Name + "/" + out.Path, Digest: digest, Size: size})
 	}
 	data, err := blueprint.MarshalObservation(c.draft.Observation)
 	if err != nil {
@@ -164,7 +161,17 @@ func (c *capture) merge() error {
 
 // Reference names the draft's originals in the depot.
 func (d *Draft) tag(ctx context.Context) error {
-	items := d.items
+	var items []depot.Item
+	// What the builds made, so that a proof elsewhere can say where it differs.
+	for _, x := range d.Blueprint.Builds {
+		for _, out := range x.Made {
+			for kind, digest := range map[string]string{"made": out.SHA256, "again": out.Again} {
+				if d.depot.Has(digest) {
+					items = append(items, depot.Item{Name: kind + "/" + x.Name + "/" + out.Path, Digest: digest})
+				}
+			}
+		}
+	}
 	for name, digest := range d.Sum {
 		items = append(items, depot.Item{Name: name, Digest: digest})
 	}
