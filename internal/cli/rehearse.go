@@ -59,15 +59,24 @@ func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, acc
 		return err
 	}
 	if o.blueprint != "" {
-		dir, err := filepath.Abs(o.blueprint)
-		if err != nil {
+		if o.blueprint, err = filepath.Abs(o.blueprint); err != nil {
 			return err
 		}
-		if err := draft.Write(ctx, dir); err != nil {
+		if err := draft.Write(ctx, o.blueprint); err != nil {
 			return err
 		}
 	}
-	r := &result{Capture: draft.Stats, Attention: draft.Attention}
+	r := &result{Capture: draft.Stats, Attention: slices.Clone(draft.Attention)}
+	r.repeat = func(ctx context.Context) error {
+		err := draft.Repeat(ctx, capture.RepeatOptions{Output: a.buildOutput(), Step: a.ui.Step})
+		for _, at := range draft.Attention {
+			r.attention(at.Item, at.Why, at.Remedy)
+		}
+		if err != nil || o.blueprint == "" {
+			return err
+		}
+		return draft.Write(ctx, o.blueprint) // now with what the second build showed
+	}
 	ro := a.rebuildOptions(st, d, draft.Blueprint, draft.Sum)
 	ro.Cold = true
 	if err := a.prove(ctx, ro, draft.Sum, []string{draft.Build}, r); err != nil {
@@ -87,6 +96,8 @@ type result struct {
 	LiveDependencies []blueprint.LiveDependency `json:"live_dependencies"`
 	Attention        []capture.Attention        `json:"attention"`
 	failure          string
+	// repeat builds again on the captured machine, where this is it.
+	repeat func(ctx context.Context) error
 }
 
 type rebuildStats struct {
@@ -171,7 +182,7 @@ func (a *app) proveIn(ctx context.Context, o rebuild.Options, builds []string, s
 	}
 	for _, name := range builds {
 		out := a.buildOutput()
-		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: o.State, Depot: o.Depot, Blueprint: o.Blueprint, Build: o.Blueprint.Build(name), Server: server, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress})
+		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: o.State, Depot: o.Depot, Blueprint: o.Blueprint, Build: o.Blueprint.Build(name), Server: server, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Repeat: r.repeat})
 		if err != nil {
 			return err
 		}
@@ -217,7 +228,11 @@ func (a *app) verdict(r *result, accept string) error {
 				a.printf("  identical  %s  %s\n", short(o.Captured), o.Path)
 				continue
 			}
-			a.printf("  DIFFERENT  %s  %s\n", short(o.Captured), o.Path)
+			word := "DIFFERENT"
+			if o.Equivalent {
+				word = "equivalent"
+			}
+			a.printf("  %-9s  %s  %s\n", word, short(o.Captured), o.Path)
 			a.printf("             %s  on the rebuilt machine\n", short(o.Rebuilt))
 			for i, diff := range o.Differences {
 				if i == 8 {
@@ -255,7 +270,7 @@ func (r *result) sentence() string {
 	case rebuild.Identical:
 		s = "the rebuilt machine makes the same bytes. Losing this one costs " + cost + " of machine time."
 	case rebuild.Equivalent:
-		s = "the rebuilt machine differs only where this one differs from itself. Losing this one costs " + cost + " of machine time."
+		s = "the rebuilt machine differs only where the captured one differs from itself (" + r.where() + "). Losing this one costs " + cost + " of machine time."
 	case rebuild.Different:
 		return "Not rebuildable yet: the rebuilt machine makes other bytes." + r.things()
 	default:
@@ -278,6 +293,35 @@ func (r *result) sentence() string {
 		s += " " + l.Name + " survives"
 	}
 	return s + r.things()
+}
+
+// where names the places of an equivalent proof in a few words.
+func (r *result) where() string {
+	var causes []string
+	by := map[string][]string{}
+	for _, o := range r.Outputs {
+		for _, d := range o.Differences {
+			cause := d.Cause
+			if cause == "" {
+				cause = "content"
+			}
+			if by[cause] == nil {
+				causes = append(causes, cause)
+			}
+			if !slices.Contains(by[cause], d.Path) {
+				by[cause] = append(by[cause], d.Path)
+			}
+		}
+	}
+	var parts []string
+	for _, cause := range causes {
+		s := cause + " in " + by[cause][0]
+		if n := len(by[cause]) - 1; n > 0 {
+			s += fmt.Sprintf(" and %d more", n)
+		}
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (r *result) things() string {

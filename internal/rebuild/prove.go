@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 
 	"trysail/blueprint"
 	"trysail/internal/build"
+	"trysail/internal/compare"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
 	"trysail/internal/recorder"
@@ -29,10 +31,12 @@ const (
 
 // OutputProof compares one output of the captured and of the rebuilt machine.
 type OutputProof struct {
-	Path        string                 `json:"path"`
-	Captured    string                 `json:"sha256_captured"`
-	Rebuilt     string                 `json:"sha256_rebuilt"`
-	Identical   bool                   `json:"identical"`
+	Path      string `json:"path"`
+	Captured  string `json:"sha256_captured"`
+	Rebuilt   string `json:"sha256_rebuilt"`
+	Identical bool   `json:"identical"`
+	// Equivalent: it differs only where the captured machine differs from itself.
+	Equivalent  bool                   `json:"equivalent"`
 	Differences []blueprint.Difference `json:"differences"`
 }
 
@@ -48,8 +52,6 @@ type Proof struct {
 	Deviations []Deviation
 	Failure    string // why the build failed, if it did
 	Leftover   []string
-	// Dir holds what the rebuilt machine made, until the session ends.
-	dir string
 }
 
 // ProveOptions say what to prove.
@@ -63,6 +65,10 @@ type ProveOptions struct {
 	Log       *slog.Logger
 	Step      func(string)
 	Progress  func(string)
+	// Repeat builds again on the captured machine and records in Build where it
+	// differs from itself; nil where this is another machine. It is called only
+	// if the rebuilt machine made other bytes and nobody has repeated the build.
+	Repeat func(ctx context.Context) error
 }
 
 // Prove runs a recorded build in a rebuilt root, with the network replaced by
@@ -133,14 +139,29 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 		p.Failure = (&build.FailedError{Command: o.Build.Command, Exit: *r.Exit, Where: "on the rebuilt machine"}).Error()
 		return p, nil
 	}
-	p.Outputs = Compare(o.Build.Made, r.Outputs)
-	p.Verdict = Identical
-	for _, out := range p.Outputs {
-		if !out.Identical {
-			p.Verdict = Different
+	if err := o.repeat(ctx, r.Outputs); err != nil {
+		return nil, err
+	}
+	if p.Outputs, err = o.compare(ctx, n, checkout, r.Outputs); err != nil {
+		return nil, err
+	}
+	p.Verdict = judge(p.Outputs)
+	return p, nil
+}
+
+// judge gives the verdict on a build from its outputs.
+func judge(list []OutputProof) Verdict {
+	v := Identical
+	for _, out := range list {
+		switch {
+		case out.Identical:
+		case out.Equivalent && v == Identical:
+			v = Equivalent
+		case !out.Equivalent:
+			v = Different
 		}
 	}
-	return p, nil
+	return v
 }
 
 // network replays what was recorded, and nothing else.
@@ -196,34 +217,49 @@ func Source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprin
 	return dir, nil
 }
 
-// Compare pairs captured and rebuilt outputs by path.
-func Compare(captured, rebuilt []blueprint.Output) []OutputProof {
-	again := map[string]blueprint.Output{}
-	for _, o := range rebuilt {
-		again[o.Path] = o
+// repeat has the build repeated on the captured machine, if that can tell
+// anything: the reproducible case costs nothing more.
+func (o *ProveOptions) repeat(ctx context.Context, rebuilt []blueprint.Output) error {
+	if o.Repeat == nil || o.Build.Repeated {
+		return nil
+	}
+	same := slices.EqualFunc(o.Build.Made, rebuilt, func(c, r blueprint.Output) bool {
+		return c.Path == r.Path && c.SHA256 == r.SHA256 && c.Mode == r.Mode && c.Link == r.Link
+	})
+	if same {
+		return nil
+	}
+	return o.Repeat(ctx)
+}
+
+// compare says of each output whether the rebuilt machine made the same, and
+// where and why not.
+func (o *ProveOptions) compare(ctx context.Context, n *machine.Session, checkout string, rebuilt []blueprint.Output) ([]OutputProof, error) {
+	pairs, err := compare.Outputs(ctx, compare.Builds{
+		Made: o.Build.Made, Other: rebuilt, Scratch: n.Dir, Repeated: o.Build.Repeated, Differs: o.Build.Differs,
+		OpenMade:  compare.From(o.Depot, n.Dir, func(x blueprint.Output) string { return x.SHA256 }),
+		OpenAgain: compare.From(o.Depot, n.Dir, func(x blueprint.Output) string { return x.Again }),
+		OpenOther: compare.In(checkout),
+	})
+	if err != nil {
+		return nil, err
 	}
 	var list []OutputProof
-	for _, c := range captured {
-		r, ok := again[c.Path]
-		delete(again, c.Path)
-		p := OutputProof{Path: c.Path, Captured: content(c), Rebuilt: content(r), Differences: []blueprint.Difference{}}
-		switch {
-		case !ok:
-			p.Differences = append(p.Differences, blueprint.Difference{Path: c.Path, What: "the rebuilt machine did not make it"})
-		case p.Captured != p.Rebuilt:
-		case c.Mode != r.Mode:
-			p.Differences = append(p.Differences, blueprint.Difference{Path: c.Path, What: "mode " + r.Mode + ", captured " + c.Mode, Cause: "mode"})
-		default:
-			p.Identical = true
+	for _, p := range pairs {
+		out := OutputProof{Identical: p.Identical, Equivalent: !p.Identical && len(p.Beyond) == 0, Differences: []blueprint.Difference{}}
+		if p.Made != nil {
+			out.Path, out.Captured = p.Made.Path, content(*p.Made)
 		}
-		list = append(list, p)
-	}
-	for _, o := range rebuilt {
-		if r, ok := again[o.Path]; ok {
-			list = append(list, OutputProof{Path: r.Path, Rebuilt: content(r), Differences: []blueprint.Difference{{Path: r.Path, What: "only the rebuilt machine made it"}}})
+		if p.Other != nil {
+			out.Rebuilt = content(*p.Other)
+			if p.Made == nil {
+				out.Path = p.Other.Path
+			}
 		}
+		out.Differences = append(out.Differences, p.Differences()...)
+		list = append(list, out)
 	}
-	return list
+	return list, nil
 }
 
 func content(o blueprint.Output) string {
