@@ -28,8 +28,9 @@
 //     differ throughout (other length, encrypted, torn, too many places), the
 //     rebuilt machine could hide anything there, so the verdict is different.
 //     Small random data, such as a signature of up to 4 KiB, is let pass.
-//   - Bytes that follow from others (checksums, compressed streams around
-//     content that differs) are not compared; every other byte is in some place.
+//   - What follows from other content is not compared again: checksums, sizes,
+//     and the compressed stream around content that differs (but its settings
+//     are). Every byte of content is in some place.
 //
 // So a false "equivalent" needs a difference of the machine inside the very
 // token that also varies without it. A false "different" needs something that
@@ -138,13 +139,14 @@ type Report struct {
 // Files compares two versions of one file. An error is a failure to read them;
 // content that cannot be understood is compared as bytes.
 func Files(ctx context.Context, name string, a, b File, o Options) (*Report, error) {
-	w := &walker{ctx: ctx, scratch: o.Scratch, budget: o.Budget, rep: &Report{places: map[string]*place{}}, groups: map[string]*group{}}
+	w := &walker{ctx: ctx, scratch: o.Scratch, budget: o.Budget, rep: &Report{places: map[string]*place{}}, groups: map[string]*group{}, unopened: map[string]string{}}
 	if o.Itself != nil {
 		w.known, w.itself, w.itselfFull = true, o.Itself.places, o.Itself.full
 	}
 	if w.budget == 0 {
 		w.budget = min(256<<20+200*(a.Size+b.Size), 64<<30)
 	}
+	w.work = 8 * w.budget
 	if w.scratch == "" {
 		w.scratch = os.TempDir()
 	}
@@ -159,12 +161,14 @@ func Files(ctx context.Context, name string, a, b File, o Options) (*Report, err
 type walker struct {
 	ctx        context.Context
 	scratch    string
-	budget     int64
+	budget     int64 // of expanded content that is kept at once
+	work       int64 // of expanded content in all
 	itself     map[string]*place
 	itselfFull bool
 	known      bool // itself is
 	rep        *Report
 	groups     map[string]*group
+	unopened   map[string]string // why, by path
 	order      []*group
 	found      int // differences so far
 	// dropped differences are in groups that are not kept any more.
@@ -195,11 +199,16 @@ func (w *walker) content(path string, a, b File, depth int) error {
 				return nil
 			case err == nil:
 				// All that was understood is equal: the difference is in the form.
-				return w.binary(path, "form", CauseCompression, a, b)
+				cause := CauseCompression
+				if k := kindOf(a); k == "tar" || k == "ar" {
+					cause = ""
+				}
+				return w.binary(path, "form", cause, a, b)
 			case !errors.As(err, &not):
 				return err
 			}
 			w.rollback(mark)
+			w.unopened[path] = not.Error()
 		}
 	}
 	if segments := segmenter(a, b); segments != nil {

@@ -168,7 +168,7 @@ func TestDifferences(t *testing.T) {
 		{"order of lines", []byte("a\nb\nc\n"), []byte("c\nb\na\n"), "out: the same 3 lines in another order, from line 1 (order)\n"},
 		{"added line", []byte("a\nc\n"), []byte("a\nb\nc\n"), "out: line 2 was added: b ()\n"},
 		{"compression", gz(t, bytes.Repeat([]byte("a b"), 100), at(0)), gzFast(t, bytes.Repeat([]byte("a b"), 100), at(0)), "out: compressed with other settings (compression)\n"},
-		{"torn archive", gz(t, []byte("abc"), at(0))[:15], gz(t, []byte("abd"), at(0))[:14], "out: bytes differ from offset 13; 14 bytes instead of 15 ()\n"},
+		{"torn archive", gz(t, []byte("abc"), at(0))[:15], gz(t, []byte("abd"), at(0))[:14], "out: bytes differ from offset 13; 14 bytes instead of 15 (it cannot be opened: unexpected EOF) ()\n"},
 		{"uuid", []byte("id 3b241101-e2bb-4255-8caf-4136c566a962"), []byte("id 00241101-e2bb-4255-8caf-4136c566a962"), "out: line 1: “id 00241101-e2bb-4255-8caf-4136c566a962” instead of “id 3b241101-e2bb-4255-8caf-4136c566a962” (random data)\n"},
 		{"pyc", []byte("\xcb\x0d\r\n\x00\x00\x00\x00\x01\x02\x03\x04\x00\x00\x00\x00code"), []byte("\xcb\x0d\r\n\x00\x00\x00\x00\x02\x02\x03\x04\x00\x00\x00\x00code"), "out [source time]: another value (time stamp)\n"},
 		{"pdf", []byte("%PDF-1.4\n\xff\x00/CreationDate (D:20261123120001+01'00') /ID [<01><02>] end"), []byte("%PDF-1.4\n\xff\x00/CreationDate (D:20261123120002+01'00') /ID [<01><03>] end"), "out [CreationDate]: offset 17: “/CreationDate (D:20261123120002” instead of “/CreationDate (D:20261123120001” (time stamp)\nout [ID]: another value (random data)\n"},

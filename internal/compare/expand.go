@@ -31,10 +31,11 @@ func (w *walker) spool(r io.Reader) (f File, done func(), err error) {
 		return f, done, &notThis{err}
 	}
 	if n <= maxInMemory {
-		if n > w.budget {
+		if n > min(w.budget, w.work) {
 			return f, done, &notThis{&budgetError{w.budget}}
 		}
 		w.budget -= n
+		w.work -= n
 		return Bytes(buf.Bytes()), func() { w.budget += n }, nil
 	}
 	t, err := os.CreateTemp(w.scratch, "compare-")
@@ -51,14 +52,16 @@ func (w *walker) spool(r io.Reader) (f File, done func(), err error) {
 		return f, func() {}, fmt.Errorf("scratch file: %w", err)
 	}
 	torn := &reading{r: contextReader{w, r}}
-	m, err := io.Copy(t, io.LimitReader(torn, w.budget-n+1))
+	limit := max(0, min(w.budget, w.work))
+	m, err := io.Copy(t, io.LimitReader(torn, max(0, limit-n)+1))
+	w.work -= n + m
 	switch {
 	case torn.err != nil && w.ctx.Err() == nil:
 		err = &notThis{torn.err}
 	case err != nil:
 		err = fmt.Errorf("scratch file: %w", err)
-	case n+m > w.budget:
-		err = &notThis{&budgetError{w.budget}}
+	case n+m > limit:
+		err = &notThis{&budgetError{limit}}
 	}
 	if err != nil {
 		done()

@@ -299,6 +299,9 @@ func (w *walker) zip(path string, a, b File, depth int) error {
 	if x.prefix != y.prefix {
 		w.field("", path, "prefix", "", y.prefix, "other bytes before the first member")
 	}
+	if x.gaps != y.gaps {
+		w.field("", path, "gaps", "", y.gaps, "other bytes between the members")
+	}
 	if x.order != y.order {
 		w.field("", path, "layout", CauseOrder, y.order, "the members' data stand in another order")
 	}
@@ -306,8 +309,8 @@ func (w *walker) zip(path string, a, b File, depth int) error {
 }
 
 type zipContent struct {
-	members                []member
-	comment, prefix, order string
+	members                      []member
+	comment, prefix, order, gaps string
 }
 
 func (w *walker) readZip(f File) (*zipContent, error) {
@@ -351,7 +354,14 @@ func (w *walker) readZip(f File) (*zipContent, error) {
 	}
 	slices.SortStableFunc(places, func(p, q placed) int { return int(min(max(p.data-q.data, -1), 1)) })
 	end := int64(0)
-	sum := sha256.New()
+	sum, gaps := sha256.New(), sha256.New()
+	// A descriptor of up to 24 bytes follows data, and follows from it.
+	between := func(p []byte, name string) {
+		if len(p) > 24 {
+			fmt.Fprintf(gaps, "%q %d ", masked([]byte(name)), len(p))
+			gaps.Write(p)
+		}
+	}
 	for n, p := range places {
 		m := r.File[p.i]
 		gap, err := f.section(end, min(max(0, p.data-end), 1<<18)).read()
@@ -359,7 +369,9 @@ func (w *walker) readZip(f File) (*zipContent, error) {
 			return nil, err
 		}
 		before, local := localHeader(gap)
-		if n == 0 {
+		if n > 0 {
+			between(before, m.Name)
+		} else {
 			z.prefix = string(before)
 			if len(before) > 256 {
 				z.prefix = fmt.Sprintf("%d %x", len(before), sha256.Sum256(before))
@@ -371,7 +383,17 @@ func (w *walker) readZip(f File) (*zipContent, error) {
 		end = p.data + int64(m.CompressedSize64)
 		fmt.Fprintf(sum, "%q\n", masked([]byte(m.Name)))
 	}
-	z.order = fmt.Sprintf("%x", sum.Sum(nil)[:8])
+	tail, err := f.section(min(end, f.Size), min(max(0, f.Size-end), 1<<20)).read()
+	if err != nil {
+		return nil, err
+	}
+	if i := bytes.Index(tail, []byte("PK\x01\x02")); i >= 0 {
+		tail = tail[:i]
+	} else if i := bytes.Index(tail, []byte("PK\x05\x06")); i >= 0 {
+		tail = tail[:i]
+	}
+	between(tail, "")
+	z.order, z.gaps = fmt.Sprintf("%x", sum.Sum(nil)[:8]), fmt.Sprintf("%x", gaps.Sum(nil)[:8])
 	return z, nil
 }
 

@@ -45,6 +45,9 @@ func (t *leaf) note(field, cause string, excused bool, what func() string) {
 func (t *leaf) open(from, to int64, what string) {
 	t.mine.opaque = true
 	t.span(span{from: from, to: to, kind: kindOpen})
+	if why := t.w.unopened[t.path]; why != "" {
+		what += " (it cannot be opened: " + excerpt(why) + ")"
+	}
 	t.note("open", "", false, func() string { return what })
 }
 
@@ -173,7 +176,7 @@ func looksRandom(p []byte) bool {
 			h -= f * math.Log2(f)
 		}
 	}
-	return h > 0.93*math.Log2(float64(min(len(p), 256))) && printable*2 < len(p)
+	return h > 0.88*math.Log2(float64(min(len(p), 256))) && printable*3 < len(p)*2
 }
 
 // runs collects the intervals in which two contents of one size differ.
@@ -269,9 +272,7 @@ func (t *leaf) sameSize(a, b File, runs []run) error {
 			for j < len(runs) && !runs[j].text && runs[j].from-runs[j-1].to <= nearby {
 				j++
 			}
-			if err := t.bytes(a, b, runs[i:j]); err != nil {
-				return err
-			}
+			t.bytes(a, b, runs[i:j])
 		}
 		i = j
 	}
@@ -295,8 +296,9 @@ func (t *leaf) text(a, b File, lo, hi int64, runs []run) error {
 		if !excused {
 			excused = true
 			for _, r := range runs {
-				if r.from < lo+int64(u.to) && r.to > lo+int64(u.from) && !t.holds(r, nil) {
-					excused = false
+				if r.from < lo+int64(u.to) && r.to > lo+int64(u.from) {
+					ok, _ := t.holds(r, nil)
+					excused = excused && ok
 				}
 			}
 		}
@@ -308,48 +310,55 @@ func (t *leaf) text(a, b File, lo, hi int64, runs []run) error {
 }
 
 // bytes notes runs that stand close together as one thing.
-func (t *leaf) bytes(a, b File, runs []run) error {
+func (t *leaf) bytes(a, b File, runs []run) {
 	from, to := runs[0].from, runs[len(runs)-1].to
 	n := int64(0)
 	for _, r := range runs {
 		n += r.to - r.from
 	}
 	s := span{from: from, to: to, kind: kindBytes}
-	cause := ""
-	if at, sub, ok := binaryStamp(a, b, from, to); ok {
-		s.kind, s.sub, s.from, s.to, cause = kindBinary, sub, at, at+width(sub), CauseTime
-	} else {
-		switch {
-		case to-from >= 8 && n*4 >= (to-from)*3:
-			// The ends of random data may be equal by chance.
-			cause = CauseRandom
-			s.from, s.to = max(0, from-3), min(a.Size, to+3)
-		case to-from > 1:
-			s.from, s.to = from&^3, min(a.Size, (to+3)&^3)
+	stamps, cause := binaryStamps(a, b, from, to), ""
+	switch {
+	case len(stamps) > 0:
+		cause = CauseTime
+		for _, s := range stamps {
+			t.span(s)
 		}
+	case to-from > 4096:
+		s.kind, t.mine.opaque = kindOpen, true
+	case to-from >= 8 && n*4 >= (to-from)*3:
+		// The ends of random data may be equal by chance.
+		cause = CauseRandom
+		s.from, s.to = max(0, from-3), min(a.Size, to+3)
+	case to-from > 1:
+		s.from, s.to = from&^3, min(a.Size, (to+3)&^3)
 	}
-	if to-from > 4096 {
-		s.kind, cause, t.mine.opaque = kindOpen, "", true
+	if len(stamps) == 0 {
+		t.span(s)
 	}
-	t.span(s)
 	excused := true
 	for _, r := range runs {
-		excused = excused && t.holds(r, &b)
+		ok, k := t.holds(r, &b)
+		excused = excused && ok
+		if ok && k == kindBinary {
+			cause = CauseTime
+		}
 	}
 	t.note("bytes", cause, excused, func() string {
-		if s.kind == kindBinary {
-			return fmt.Sprintf("a time as a number at offset %d", s.from)
+		if cause == CauseTime {
+			return fmt.Sprintf("a time as a number at offset %d", from)
 		}
 		x, _ := a.section(from, min(8, to-from)).read()
 		y, _ := b.section(from, min(8, to-from)).read()
-		return fmt.Sprintf("%d bytes from offset %d: %x… instead of %x…", to-from, from, y, x)
+		return fmt.Sprintf("%d bytes from offset %d: %x instead of %x", to-from, from, y, x)
 	})
-	return nil
 }
 
-// holds tells if bytes that differ lie where the captured machine's own differ.
-func (t *leaf) holds(r run, b *File) bool {
-	return within(t.itself, r.from, r.to, func(s span) bool {
+// holds tells if bytes that differ lie where the captured machine's own differ,
+// and in what kind of place.
+func (t *leaf) holds(r run, b *File) (ok bool, k kind) {
+	ok = within(t.itself, r.from, r.to, func(s span) bool {
+		k = s.kind
 		switch s.kind {
 		case kindBytes, kindNamed:
 			return true
@@ -358,11 +367,16 @@ func (t *leaf) holds(r run, b *File) bool {
 				return false
 			}
 			n, ok := seconds(*b, s.from, s.sub)
-			return ok && plausibleSeconds(n)
+			return ok && recent(n)
 		}
 		return false
 	})
+	return ok, k
 }
+
+// recent accepts the years 2014 to 2046: a smaller range than for times that
+// are written out, since any four bytes are a number.
+func recent(n int64) bool { return n >= 1_400_000_000 && n < 2_400_000_000 }
 
 // The ways in which a time stands as a number: width, order, and how many to a second.
 type encoding struct {
@@ -375,8 +389,6 @@ func encodings() []encoding {
 	le, be := binary.ByteOrder(binary.LittleEndian), binary.ByteOrder(binary.BigEndian)
 	return []encoding{{8, le, 1e9}, {8, be, 1e9}, {8, le, 1e6}, {8, be, 1e6}, {8, le, 1e3}, {8, be, 1e3}, {4, le, 1}, {4, be, 1}}
 }
-
-func width(sub int8) int64 { return encodings()[sub].width }
 
 func seconds(f File, at int64, sub int8) (int64, bool) {
 	e := encodings()[sub]
@@ -397,33 +409,31 @@ func seconds(f File, at int64, sub int8) (int64, bool) {
 	return int64(n & math.MaxInt64), n < math.MaxInt64
 }
 
-// binaryStamp looks for a time around an interval: two plausible times within
-// a week of each other.
-func binaryStamp(a, b File, from, to int64) (at int64, sub int8, ok bool) {
+// binaryStamps lists the ways to read the bytes around an interval as two times
+// within a week of each other.
+func binaryStamps(a, b File, from, to int64) []span {
 	const week = 7 * 24 * 3600
+	var list []span
 	for i, e := range encodings() {
 		if to-from > e.width {
 			continue
 		}
-		first := max(0, to-e.width)
-		for _, aligned := range []bool{true, false} {
-			for at := first; at <= from; at++ {
-				if (at%4 == 0) != aligned {
-					continue
-				}
-				x, okA := seconds(a, at, int8(i))
-				y, okB := seconds(b, at, int8(i))
-				if okA && okB && plausibleSeconds(x) && plausibleSeconds(y) && x-y < week && y-x < week {
-					return at, int8(i), true
-				}
+		for at := max(0, to-e.width); at <= from; at++ {
+			if e.width == 8 && at%4 != 0 {
+				continue
+			}
+			x, okA := seconds(a, at, int8(i))
+			y, okB := seconds(b, at, int8(i))
+			if okA && okB && recent(x) && recent(y) && x-y < week && y-x < week {
+				list = append(list, span{from: at, to: at + e.width, kind: kindBinary, sub: int8(i)})
 			}
 		}
 	}
-	return 0, 0, false
+	return list
 }
 
-// pieces compares contents of different size by their strings that end in a
-// zero byte, if they have as many of them.
+// pieces compares contents of different size by the strings in them, if they
+// have as many of them and the same between them.
 func (t *leaf) pieces(a, b File, off int64) error {
 	what := fmt.Sprintf("bytes differ from offset %d; %d bytes instead of %d", off, b.Size, a.Size)
 	if a.Size > maxWhole || b.Size > maxWhole {
@@ -438,23 +448,22 @@ func (t *leaf) pieces(a, b File, off int64) error {
 	if err != nil {
 		return err
 	}
-	p, q := splitZero(x), splitZero(y)
+	p, q := splitStrings(x), splitStrings(y)
 	if len(p) != len(q) {
 		t.open(off, a.Size, what)
 		return nil
 	}
-	at := int64(0)
 	for i := range p {
-		s, u := p[i], q[i]
+		s, u := x[p[i][0]:p[i][1]], y[q[i][0]:q[i][1]]
 		switch {
-		case string(s) == string(u):
-		case allPrintable(s) && allPrintable(u) && len(s) <= maxLine && len(u) <= maxLine:
-			t.strings(at, s, u)
+		case string(s) == string(u), i%2 == 0 && zeros(s) && zeros(u):
+			// Zeros fill up to where the next thing begins.
+		case i%2 == 1 && len(s) <= maxLine && len(u) <= maxLine:
+			t.strings(int64(p[i][0]), s, u)
 		default:
-			t.open(at, at+int64(len(s)), what)
+			t.open(int64(p[i][0]), a.Size, what)
 			return nil
 		}
-		at += int64(len(s)) + 1
 	}
 	return nil
 }
@@ -468,21 +477,28 @@ func (t *leaf) strings(at int64, s, u []byte) {
 	}
 }
 
-func splitZero(p []byte) [][]byte {
-	var list [][]byte
+// splitStrings divides content into what is no string and what is, in turn.
+func splitStrings(p []byte) [][2]int {
+	const least = 4
+	var list [][2]int
 	from := 0
-	for i, c := range p {
-		if c == 0 {
-			list = append(list, p[from:i])
-			from = i + 1
+	for i := 0; i < len(p); {
+		j := i
+		for j < len(p) && printable(p[j]) {
+			j++
 		}
+		if j-i >= least {
+			list = append(list, [2]int{from, i}, [2]int{i, j})
+			from = j
+		}
+		i = max(j, i+1)
 	}
-	return append(list, p[from:])
+	return append(list, [2]int{from, len(p)})
 }
 
-func allPrintable(p []byte) bool {
+func zeros(p []byte) bool {
 	for _, c := range p {
-		if !printable(c) && c != '\n' && c != '\r' {
+		if c != 0 {
 			return false
 		}
 	}

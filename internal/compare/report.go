@@ -25,7 +25,6 @@ type span struct {
 	from, to int64
 	kind     kind
 	sub      int8 // how a binary time stamp is read
-	length   int64
 }
 
 // kind is what varies in an interval, and so what may stand there instead.
@@ -195,8 +194,8 @@ func within(p *place, from, to int64, ok func(span) bool) bool {
 		return false
 	}
 	i := sort.Search(len(p.spans), func(i int) bool { return p.spans[i].from > from })
-	// Spans hardly overlap: a few steps back find every candidate.
-	for n := 0; i > 0 && n < 8; n++ {
+	// Spans hardly overlap: some steps back find every candidate.
+	for n := 0; i > 0 && n < 64; n++ {
 		i--
 		if s := p.spans[i]; s.from <= from && to <= s.to && s.kind != kindOpen && ok(s) {
 			return true

@@ -132,6 +132,9 @@ func plain(list []token, line []byte, from, to int) []token {
 // masked gives the line with its time stamps and UUIDs blanked, to find lines
 // that correspond.
 func masked(line []byte) string {
+	if !bytes.ContainsAny(line, "0123456789") {
+		return string(line) // every time stamp has a digit
+	}
 	var b strings.Builder
 	for _, t := range tokenise(line) {
 		if t.kind == 's' || t.kind == 'u' {
@@ -158,7 +161,9 @@ func units(a, b []byte) []unit {
 	ta, tb := tokenise(a), tokenise(b)
 	same := len(ta) == len(tb)
 	for i := 0; same && i < len(ta); i++ {
-		same = ta[i].kind == tb[i].kind && ta[i].group == tb[i].group
+		x, y := ta[i], tb[i]
+		// A number may look like a time stamp by chance.
+		same = x.group == y.group && (x.kind == y.kind || wordBytes(a[x.from:x.to]) && wordBytes(b[y.from:y.to]))
 	}
 	var list []unit
 	if same {
@@ -201,12 +206,12 @@ func pair(a, b []byte, x, y token) []unit {
 		return nil
 	}
 	u := unit{from: x.from, to: x.to, bfrom: y.from, bto: y.to}
-	switch x.kind {
-	case 's':
+	switch {
+	case x.kind == 's' && y.kind == 's':
 		u.kind, u.cause = kindStamp, CauseTime
-	case 'u':
+	case x.kind == 'u':
 		u.kind, u.cause = kindUUID, CauseRandom
-	case 'o':
+	case x.kind == 'o':
 		u.kind = kindToken
 	default:
 		if len(p) == len(q) && len(p) >= 8 && isHex(p) && isHex(q) && !(isDigits(p) && isDigits(q)) {
@@ -224,6 +229,15 @@ func pair(a, b []byte, x, y token) []unit {
 		}
 	}
 	return []unit{u}
+}
+
+func wordBytes(p []byte) bool {
+	for _, c := range p {
+		if !wordByte(c) {
+			return false
+		}
+	}
+	return true
 }
 
 // digestLength tells lengths that are more likely a digest of something else
@@ -328,7 +342,7 @@ func (s span) allows(u unit) bool {
 	case kindStamp, kindUUID, kindDigits, kindLetters:
 		return u.kind == s.kind
 	case kindHex:
-		return (u.kind == kindHex || u.kind == kindDigits || u.kind == kindLetters) && int64(u.bto-u.bfrom) == int64(u.to-u.from)
+		return (u.kind == kindHex || u.kind == kindDigits || u.kind == kindLetters || u.kind == kindStamp) && int64(u.bto-u.bfrom) == int64(u.to-u.from)
 	case kindToken, kindRegion:
 		return true
 	}
