@@ -120,7 +120,7 @@ func xzip(t testing.TB, data []byte) []byte {
 
 func files(t testing.TB, a, b []byte, itself *Report) *Report {
 	t.Helper()
-	r, err := Files(context.Background(), "out", Bytes(a), Bytes(b), Options{Scratch: t.TempDir(), Itself: itself})
+	r, err := Files(context.Background(), "out", Bytes(a), Bytes(b), Options{Itself: itself})
 	if err != nil {
 		t.Fatal(err)
 	}

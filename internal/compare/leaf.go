@@ -65,21 +65,28 @@ func (t *leaf) whole(size int64, k kind, cause, what string) {
 // line compares two lines that correspond.
 func (t *leaf) line(a line, b []byte) {
 	for _, u := range units(a.text, b) {
-		excused := t.unit(u, a.off)
+		excused := t.unit(u, a.off, a.text, b)
 		t.note("line", u.cause, excused, func() string {
 			return fmt.Sprintf("line %d: %s instead of %s", a.n, around(b, u.bfrom, u.bto), around(a.text, u.from, u.to))
 		})
 	}
 }
 
-// unit remembers a unit at an offset, and tells if it is excused.
-func (t *leaf) unit(u unit, off int64) bool {
-	from, to := off+int64(u.from), off+int64(u.to)
-	t.span(span{from: from, to: to, kind: u.kind})
+// unit remembers a unit of two strings, of which the first stands at an offset,
+// and tells if it is excused.
+func (t *leaf) unit(u unit, off int64, a, b []byte) bool {
+	const most = 512
+	s := span{from: off + int64(u.from), to: off + int64(u.to), kind: u.kind}
+	if u.kind == kindRegion {
+		if s.texts = (&[2]string{string(a[u.from:u.to]), string(b[u.bfrom:u.bto])}); max(len(s.texts[0]), len(s.texts[1])) > most {
+			s.kind, s.texts, t.mine.opaque = kindOpen, nil, true
+		}
+	}
+	t.span(s)
 	if u.also[0] >= 0 && u.also[1] > 0 {
 		t.span(span{from: off + int64(u.also[0]), to: off + int64(u.also[1]), kind: u.kind})
 	}
-	return within(t.itself, from, to, func(s span) bool { return s.allows(u) })
+	return within(t.itself, s.from, s.to, func(s span) bool { return s.allows(u, b[u.bfrom:u.bto]) })
 }
 
 // around shows a unit with the little text before it that says what it is.
@@ -292,15 +299,19 @@ func (t *leaf) text(a, b File, lo, hi int64, runs []run) error {
 		return err
 	}
 	for _, u := range units(x, y) {
-		excused := t.unit(u, lo)
+		excused := t.unit(u, lo, x, y)
 		if !excused {
-			excused = true
+			// A string by chance, amid bytes that vary.
+			held, all := 0, 0
 			for _, r := range runs {
 				if r.from < lo+int64(u.to) && r.to > lo+int64(u.from) {
-					ok, _ := t.holds(r, nil)
-					excused = excused && ok
+					all++
+					if ok, _ := t.holds(r, nil); ok {
+						held++
+					}
 				}
 			}
+			excused = all > 0 && held == all
 		}
 		t.note("bytes", u.cause, excused, func() string {
 			return fmt.Sprintf("offset %d: %s instead of %s", lo+int64(u.from), around(y, u.bfrom, u.bto), around(x, u.from, u.to))
@@ -456,8 +467,9 @@ func (t *leaf) pieces(a, b File, off int64) error {
 	for i := range p {
 		s, u := x[p[i][0]:p[i][1]], y[q[i][0]:q[i][1]]
 		switch {
-		case string(s) == string(u), i%2 == 0 && zeros(s) && zeros(u):
-			// Zeros fill up to where the next thing begins.
+		case string(s) == string(u):
+		case i%2 == 0 && i > 0 && zeros(s) && zeros(u) && p[i][0]-p[i-1][0] != q[i][0]-q[i-1][0]:
+			// After a string of another length, zeros fill up to the next thing.
 		case i%2 == 1 && len(s) <= maxLine && len(u) <= maxLine:
 			t.strings(int64(p[i][0]), s, u)
 		default:
@@ -470,7 +482,7 @@ func (t *leaf) pieces(a, b File, off int64) error {
 
 func (t *leaf) strings(at int64, s, u []byte) {
 	for _, x := range units(s, u) {
-		excused := t.unit(x, at)
+		excused := t.unit(x, at, s, u)
 		t.note("bytes", x.cause, excused, func() string {
 			return fmt.Sprintf("offset %d: %s instead of %s", at+int64(x.from), around(u, x.bfrom, x.bto), around(s, x.from, x.to))
 		})

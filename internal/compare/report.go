@@ -24,7 +24,8 @@ type place struct {
 type span struct {
 	from, to int64
 	kind     kind
-	sub      int8 // how a binary time stamp is read
+	sub      int8       // how a binary time stamp is read
+	texts    *[2]string // what the two versions have in a region
 }
 
 // kind is what varies in an interval, and so what may stand there instead.
@@ -197,7 +198,10 @@ func within(p *place, from, to int64, ok func(span) bool) bool {
 	// Spans hardly overlap: some steps back find every candidate.
 	for n := 0; i > 0 && n < 64; n++ {
 		i--
-		if s := p.spans[i]; s.from <= from && to <= s.to && s.kind != kindOpen && ok(s) {
+		s := p.spans[i]
+		// What is inserted at an end of a span is beside it, not in it.
+		beside := from == to && s.from < s.to && (from == s.from || to == s.to)
+		if s.from <= from && to <= s.to && !beside && s.kind != kindOpen && ok(s) {
 			return true
 		}
 	}

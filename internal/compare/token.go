@@ -336,15 +336,42 @@ func inPath(line []byte, i int) bool {
 	return len(word) > 3 && word[0] == '/' && bytes.Count(word, []byte("/")) >= 2
 }
 
-// allows tells whether a unit of a third version may stand in this span.
-func (s span) allows(u unit) bool {
+// allows tells whether a unit of a third version may stand in this span; text
+// is what it has there.
+func (s span) allows(u unit, text []byte) bool {
 	switch s.kind {
 	case kindStamp, kindUUID, kindDigits, kindLetters:
 		return u.kind == s.kind
 	case kindHex:
-		return (u.kind == kindHex || u.kind == kindDigits || u.kind == kindLetters || u.kind == kindStamp) && int64(u.bto-u.bfrom) == int64(u.to-u.from)
-	case kindToken, kindRegion:
-		return true
+		return (u.kind == kindHex || u.kind == kindDigits || u.kind == kindLetters || u.kind == kindStamp) && u.bto-u.bfrom == u.to-u.from
+	case kindToken:
+		return u.kind != kindRegion
+	case kindRegion:
+		return s.texts != nil && resembles(string(text), s.texts[0], s.texts[1])
 	}
 	return false
+}
+
+// resembles tells whether a text of several tokens may be one more of two that
+// vary in their number of tokens: it brings no word that they do not have, and
+// where they are single words, such as random data in base 64, so is it.
+func resembles(text, a, b string) bool {
+	if !strings.ContainsAny(a+b, " \t") {
+		near := func(n int) bool { return len(text) >= n-4 && len(text) <= n+4 }
+		return !strings.ContainsAny(text, " \t") && (near(len(a)) || near(len(b)))
+	}
+	known := map[string]bool{}
+	for _, w := range append(letters(a), letters(b)...) {
+		known[w] = true
+	}
+	for _, w := range letters(text) {
+		if !known[w] {
+			return false
+		}
+	}
+	return true
+}
+
+func letters(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r < utf8.RuneSelf && (!wordByte(byte(r)) || r >= '0' && r <= '9') })
 }
