@@ -408,18 +408,23 @@ func localHeader(gap []byte) (before []byte, h *zip.FileHeader) {
 		if 30+n+e != len(p) {
 			continue
 		}
-		return gap[:i], &zip.FileHeader{
-			ReaderVersion: binary.LittleEndian.Uint16(p[4:]), Flags: binary.LittleEndian.Uint16(p[6:]), Method: binary.LittleEndian.Uint16(p[8:]),
-			ModifiedTime: binary.LittleEndian.Uint16(p[10:]), ModifiedDate: binary.LittleEndian.Uint16(p[12:]), //nolint:staticcheck // the raw fields are what differs
-			Extra: p[30+n:],
-		}
+		h = &zip.FileHeader{ReaderVersion: binary.LittleEndian.Uint16(p[4:]), Flags: binary.LittleEndian.Uint16(p[6:]), Method: binary.LittleEndian.Uint16(p[8:]), Extra: p[30+n:]}
+		//lint:ignore SA1019 the raw fields are what differs
+		h.ModifiedTime, h.ModifiedDate = binary.LittleEndian.Uint16(p[10:]), binary.LittleEndian.Uint16(p[12:])
+		return gap[:i], h
 	}
 	return gap, nil
 }
 
+func dosTime(h *zip.FileHeader) string {
+	//lint:ignore SA1019 the raw fields are what differs
+	t, d := h.ModifiedTime, h.ModifiedDate
+	return fmt.Sprintf("%04d-%02d-%02dT%02d:%02d:%02d", 1980+int(d>>9), d>>5&15, d&31, t>>11, t>>5&63, t&31*2)
+}
+
 func zipFields(where string, h *zip.FileHeader) []field {
 	list := []field{
-		{where + "time", fmt.Sprintf("%04d-%02d-%02dT%02d:%02d:%02d", 1980+int(h.ModifiedDate>>9), h.ModifiedDate>>5&15, h.ModifiedDate&31, h.ModifiedTime>>11, h.ModifiedTime>>5&63, h.ModifiedTime&31*2), CauseTime}, //nolint:staticcheck // as above
+		{where + "time", dosTime(h), CauseTime},
 		{where + "method", fmt.Sprintf("%d flags %#x", h.Method, h.Flags), CauseCompression},
 		{where + "version", strconv.Itoa(int(h.ReaderVersion)), ""},
 	}

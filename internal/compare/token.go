@@ -305,16 +305,14 @@ func region(a, b []byte, ta, tb []token) unit {
 		j++
 	}
 	end := func(list []token, line []byte, i, j int) (int, int) {
-		from, to := len(line), len(line)
+		from := len(line)
 		if i < len(list) {
 			from = list[i].from
 		}
 		if k := len(list) - j; k > i {
-			to = list[k-1].to
-		} else {
-			to = from
+			return from, list[k-1].to
 		}
-		return from, to
+		return from, from
 	}
 	u := unit{kind: kindRegion, also: [2]int{-1, -1}}
 	u.from, u.to = end(ta, a, i, j)
