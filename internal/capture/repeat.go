@@ -66,6 +66,11 @@ func (d *Draft) Repeat(ctx context.Context, o RepeatOptions) (err error) {
 	defer stop() //nolint:errcheck // an error of the build is more to the point
 	b.Network, b.Output = net, o.Output
 	r, err := build.Run(ctx, b)
+	var ce *machine.CommandError
+	if errors.As(err, &ce) {
+		d.failedAgain(x, err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -73,8 +78,7 @@ func (d *Draft) Repeat(ctx context.Context, o RepeatOptions) (err error) {
 		return err
 	}
 	if r.Exit.Code != 0 {
-		failed := &build.FailedError{Command: x.Command, Exit: *r.Exit, Where: "the second time on the captured machine"}
-		d.Attention = append(d.Attention, Attention{Item: x.Name, Why: failed.Error() + "; the first time it succeeded", Remedy: "see what it asks of the network that was not recorded (--verbose shows its output); until then nothing tells where this build differs from itself"})
+		d.failedAgain(x, &build.FailedError{Command: x.Command, Exit: *r.Exit, Where: "the second time on the captured machine"})
 		return nil
 	}
 	o.Step("comparing the two builds of this machine")
@@ -99,6 +103,13 @@ func (d *Draft) Repeat(ctx context.Context, o RepeatOptions) (err error) {
 	}
 	x.Repeated, x.Differs = true, compare.Itself(pairs)
 	return nil
+}
+
+func (d *Draft) failedAgain(x *blueprint.Build, err error) {
+	d.Attention = append(d.Attention, Attention{
+		Item: x.Name, Why: err.Error() + "; the first time it succeeded",
+		Remedy: "see what it asks of the network that was not recorded (--verbose shows its output); until then nothing tells where this build differs from itself",
+	})
 }
 
 // keep puts one output of the second build into the depot.

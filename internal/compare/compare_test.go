@@ -170,6 +170,11 @@ func TestDifferences(t *testing.T) {
 		{"compression", gz(t, bytes.Repeat([]byte("a b"), 100), at(0)), gzFast(t, bytes.Repeat([]byte("a b"), 100), at(0)), "out: compressed with other settings (compression)\n"},
 		{"torn archive", gz(t, []byte("abc"), at(0))[:15], gz(t, []byte("abd"), at(0))[:14], "out: bytes differ from offset 13; 14 bytes instead of 15 (it cannot be opened: unexpected EOF) ()\n"},
 		{"uuid", []byte("id 3b241101-e2bb-4255-8caf-4136c566a962"), []byte("id 00241101-e2bb-4255-8caf-4136c566a962"), "out: line 1: “id 00241101-e2bb-4255-8caf-4136c566a962” instead of “id 3b241101-e2bb-4255-8caf-4136c566a962” (random data)\n"},
+		{"png", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x07tIME\x07\xea\x0b\x17\x0c\x00\x01crc1\x00\x00\x00\x00IENDcrc3"), []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x07tIME\x07\xea\x0b\x17\x0c\x00\x09crc2\x00\x00\x00\x00IENDcrc3"), "out [tIME]: another value (time stamp)\n"},
+		{"zip order", makeZip(t, entry{name: "a"}, entry{name: "b"}), makeZip(t, entry{name: "b"}, entry{name: "a"}), "out: its members stand in another order, from b (order)\nout: the members' data stand in another order (order)\n"},
+		{"zip compression", makeZip(t, entry{name: "a", data: strings.Repeat("a b", 100)}), storeZip(t, "a", strings.Repeat("a b", 100)), "out!a: local method 0 flags 0x8 instead of 8 flags 0x8 (compression)\nout!a: method 0 flags 0x8 instead of 8 flags 0x8 (compression)\nout!a: the content is the same, compressed in another way (compression)\n"},
+		{"file names", []byte("see /build/alpha/x.c\n"), []byte("see /build/gamma/x.c\n"), "out: line 1: “see /build/gamma” instead of “see /build/alpha” (path)\n"},
+		{"an escape sequence", []byte("\x1b[31ma 1"), []byte("\x1b[31ma 2"), "out: line 1: “\\x1b[31ma 2” instead of “\\x1b[31ma 1” ()\n"},
 		{"pyc", []byte("\xcb\x0d\r\n\x00\x00\x00\x00\x01\x02\x03\x04\x00\x00\x00\x00code"), []byte("\xcb\x0d\r\n\x00\x00\x00\x00\x02\x02\x03\x04\x00\x00\x00\x00code"), "out [source time]: another value (time stamp)\n"},
 		{"pdf", []byte("%PDF-1.4\n\xff\x00/CreationDate (D:20261123120001+01'00') /ID [<01><02>] end"), []byte("%PDF-1.4\n\xff\x00/CreationDate (D:20261123120002+01'00') /ID [<01><03>] end"), "out [CreationDate]: offset 17: “/CreationDate (D:20261123120002” instead of “/CreationDate (D:20261123120001” (time stamp)\nout [ID]: another value (random data)\n"},
 	} {
@@ -197,6 +202,37 @@ func gzFast(t testing.TB, data []byte, mtime time.Time) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+func storeZip(t testing.TB, name, data string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	f, err := w.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte(data)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestXzDictionary: a block that wants a dictionary of 4 GiB is refused.
+func TestXzDictionary(t *testing.T) {
+	data := xzip(t, []byte("abc"))
+	i := bytes.Index(data[12:], []byte{0x21, 1}) + 12
+	data[i+2] = 40
+	r, _, err := expand("xz", Bytes(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "dictionary") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestXz reads what the xz program writes, of one block and of many.

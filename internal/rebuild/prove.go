@@ -142,7 +142,7 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err := o.repeat(ctx, r.Outputs); err != nil {
 		return nil, err
 	}
-	if p.Outputs, err = o.compare(ctx, n, checkout, r.Outputs); err != nil {
+	if p.Outputs, err = o.compare(ctx, n.Dir, checkout, r.Outputs); err != nil {
 		return nil, err
 	}
 	p.Verdict = judge(p.Outputs)
@@ -234,11 +234,11 @@ func (o *ProveOptions) repeat(ctx context.Context, rebuilt []blueprint.Output) e
 
 // compare says of each output whether the rebuilt machine made the same, and
 // where and why not.
-func (o *ProveOptions) compare(ctx context.Context, n *machine.Session, checkout string, rebuilt []blueprint.Output) ([]OutputProof, error) {
+func (o *ProveOptions) compare(ctx context.Context, scratch, checkout string, rebuilt []blueprint.Output) ([]OutputProof, error) {
 	pairs, err := compare.Outputs(ctx, compare.Builds{
-		Made: o.Build.Made, Other: rebuilt, Scratch: n.Dir, Repeated: o.Build.Repeated, Differs: o.Build.Differs,
-		OpenMade:  compare.From(o.Depot, n.Dir, func(x blueprint.Output) string { return x.SHA256 }),
-		OpenAgain: compare.From(o.Depot, n.Dir, func(x blueprint.Output) string { return x.Again }),
+		Made: o.Build.Made, Other: rebuilt, Scratch: scratch, Repeated: o.Build.Repeated, Differs: o.Build.Differs,
+		OpenMade:  compare.From(o.Depot, scratch, func(x blueprint.Output) string { return x.SHA256 }),
+		OpenAgain: compare.From(o.Depot, scratch, func(x blueprint.Output) string { return x.Again }),
 		OpenOther: compare.In(checkout),
 	})
 	if err != nil {
