@@ -168,6 +168,9 @@ func (t *leaf) random(a, b File) (bool, error) {
 
 // looksRandom measures whether all byte values are about equally frequent.
 func looksRandom(p []byte) bool {
+	if len(p) == 0 {
+		return false
+	}
 	var n [256]int
 	printable := 0
 	for _, c := range p {
@@ -331,15 +334,21 @@ func (t *leaf) bytes(a, b File, runs []run) {
 	stamps, cause := binaryStamps(a, b, from, to), ""
 	switch {
 	case len(stamps) > 0:
-		cause = CauseTime
 		for _, s := range stamps {
 			t.span(s)
+			if s.from%4 == 0 {
+				cause = CauseTime // elsewhere it may be one, but most numbers there are not
+			}
 		}
 	case to-from > 4096:
 		s.kind, t.mine.opaque = kindOpen, true
 	case to-from >= 8 && n*4 >= (to-from)*3:
 		// The ends of random data may be equal by chance.
-		cause = CauseRandom
+		if x, _ := a.section(from, to-from).read(); looksRandom(x) {
+			if y, _ := b.section(from, to-from).read(); looksRandom(y) {
+				cause = CauseRandom
+			}
+		}
 		s.from, s.to = max(0, from-3), min(a.Size, to+3)
 	case to-from > 1:
 		s.from, s.to = from&^3, min(a.Size, (to+3)&^3)
