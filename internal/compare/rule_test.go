@@ -103,7 +103,7 @@ func TestRuleRandom(t *testing.T) {
 		func(p []byte) []byte { return append(append([]byte("\x00bin\x00"), p[:20]...), "\x00the end\x80"...) },
 		func(p []byte) []byte { return p },
 	} {
-		for range 300 {
+		for range 120 {
 			v := make([][]byte, 3)
 			for i := range v {
 				p := make([]byte, 64)
