@@ -64,7 +64,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"json": cmdJSON, "drop": cmdDrop, "clean-host": cmdCleanHost, "flip": cmdFlip,
+			"json": cmdJSON, "drop": cmdDrop, "clean-host": cmdCleanHost,
+			"same-tree": cmdSameTree, "packages-only": cmdPackagesOnly, "commands": cmdCommands,
 		},
 	})
 }
@@ -280,20 +281,4 @@ func cmdCleanHost(ts *testscript.TestScript, _ bool, _ []string) {
 			ts.Fatalf("process left behind: %s in %s", p, at)
 		}
 	}
-}
-
-// cmdFlip flips one bit in the middle of a file.
-func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: flip FILE")
-	}
-	names, err := filepath.Glob(ts.MkAbs(args[0]))
-	ts.Check(err)
-	if len(names) != 1 {
-		ts.Fatalf("flip: %d files match %s", len(names), args[0])
-	}
-	data, err := os.ReadFile(names[0])
-	ts.Check(err)
-	data[len(data)/2] ^= 1
-	ts.Check(os.WriteFile(names[0], data, 0o644))
 }

@@ -199,7 +199,7 @@ func (c *capture) generated(ctx context.Context, o blueprint.Observed) error {
 // software keeps one whole tree, whichever of its files were used.
 func (c *capture) software(ctx context.Context, tree string) error {
 	c.Step("keeping " + tree)
-	s := blueprint.Software{Path: tree, File: strings.ReplaceAll(strings.Trim(tree, "/"), "/", "-") + ".tar.zst"}
+	s := blueprint.Software{Path: tree, File: treeFile(tree)}
 	for n := 2; slices.ContainsFunc(c.b.Software, func(x blueprint.Software) bool { return x.File == s.File }); n++ {
 		s.File = fmt.Sprintf("%s-%d.tar.zst", strings.TrimSuffix(s.File, ".tar.zst"), n)
 	}
@@ -246,6 +246,18 @@ func (c *capture) software(ctx context.Context, tree string) error {
 	c.b.Software = append(c.b.Software, s)
 	c.draft.Sum[s.OriginalName()] = digest
 	return nil
+}
+
+// treeFile names the original of a tree with characters that a shell, a
+// registry and blueprint.sum take as they are.
+func treeFile(tree string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("._+@,=", r):
+			return r
+		}
+		return '-'
+	}, strings.Trim(tree, "/")) + ".tar.zst"
 }
 
 func parents(p string) []string {

@@ -82,7 +82,11 @@ func (c *capture) finish(ctx context.Context) error {
 	c.draft.Sum[c.x.ObservationName()] = c.x.Observation
 	c.draft.Stats.Packages, c.draft.Stats.Software, c.draft.Stats.Config = len(c.b.Packages), len(c.b.Software), len(c.b.Config)
 	c.b.Sort()
-	return c.merge()
+	if err := c.merge(); err != nil {
+		return err
+	}
+	// What cannot be read back must not be written.
+	return c.draft.Blueprint.Validate()
 }
 
 // connections proposes live dependencies for what the build reached outside of

@@ -198,7 +198,7 @@ func (m *maker) database(own []debian.Diversion) error {
 	for _, d := range own {
 		fmt.Fprintf(&div, "%s\n%s\n%s\n", d.From, d.To, d.By)
 	}
-	files := map[string]string{"info/format": "1\n", "available": "", "diversions": div.String(), "statoverride": "", "status": "", "triggers/Unincorp": "", "triggers/File": "", "triggers/Lock": "", "lock": "", "lock-frontend": ""}
+	files := map[string]string{"info/format": "1\n", "diversions": div.String(), "status": "", "triggers/Unincorp": "", "triggers/File": ""}
 	arch := m.Blueprint.Machine.Architecture + "\n"
 	for _, a := range m.Blueprint.Machine.Foreign {
 		arch += a + "\n"
