@@ -33,8 +33,9 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Originals are fetched once for all scripts; everything else is a script's own.
-	depot := t.TempDir()
+	// Originals are fetched and packages configured once for all scripts.
+	state, depot := t.TempDir(), t.TempDir()
+	t.Cleanup(func() { unmountBelow(t, state) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireUniqueNames:  true,
@@ -42,10 +43,10 @@ func TestScripts(t *testing.T) {
 		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", strings.Join([]string{bin, tools, os.Getenv("PATH")}, ":"))
-			e.Setenv("TRYSAIL_STATE", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("TRYSAIL_STATE", state)
 			// A script that fails in the middle may leave mounts, below which
 			// nothing must be removed.
-			e.Defer(func() { unmountBelow(t, filepath.Join(e.WorkDir, "state")) })
+			e.Defer(func() { unmountBelow(t, e.WorkDir) })
 			e.Setenv("TRYSAIL_DEPOT", depot)
 			e.Setenv("SCRIPTS", scripts)
 			e.Setenv("HOME", "/root")

@@ -2,13 +2,18 @@ package capture
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"trysail/blueprint"
 	"trysail/internal/debian"
+
+	"github.com/google/renameio/v2"
 )
 
 // packages closes the used packages over their dependencies and finds every original.
@@ -73,9 +78,12 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 	if err != nil {
 		return err
 	}
+	repacked := recall(filepath.Join(c.State.Dir, "repacked.json"))
 	found, err := debian.FetchOriginals(ctx, c.db, pkgs, debian.FetchOptions{
 		Scratch: scratch, Log: c.Log,
 		Have:     func(sha string) bool { return c.Depot.Has("sha256:" + sha) },
+		Known:    repacked.known,
+		Learn:    repacked.learn,
 		Progress: func(done, total int, name string) { c.Progress(fmt.Sprintf("%d of %d: %s", done, total, name)) },
 	}, func(ctx context.Context, o *debian.Original, r io.Reader) error {
 		_, err := c.Depot.PutExpected(ctx, r, "sha256:"+o.SHA256)
@@ -84,7 +92,10 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 	if err != nil {
 		return err
 	}
-	repacked := 0
+	if err := repacked.save(); err != nil {
+		return err
+	}
+	again := 0
 	for _, o := range found {
 		p := blueprint.Package{
 			Name: o.Package.Name, Version: o.Package.Version, Architecture: o.Package.Architecture, File: fileName(o.Package.FileName()),
@@ -92,19 +103,19 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 		}
 		if o.From == "repacked" {
 			p.Repacked = o.Why
-			repacked++
+			again++
 		}
 		c.b.Packages = append(c.b.Packages, p)
 		c.draft.Sum[p.DebName()] = "sha256:" + o.SHA256
 	}
-	if repacked > 0 {
+	if again > 0 {
 		names := []string{}
 		for _, p := range c.b.Packages {
 			if p.Repacked != "" {
 				names = append(names, p.Name)
 			}
 		}
-		c.attention(clipList(names, 4), fmt.Sprintf("%d package(s) were packed again from the installed files, because no source has their version any more", repacked), "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps")
+		c.attention(clipList(names, 4), fmt.Sprintf("%d package(s) were packed again from the installed files, because no source has their version any more", again), "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps")
 	}
 	return nil
 }
@@ -117,4 +128,39 @@ func clipList(list []string, n int) string {
 		return strings.Join(list[:n], ", ") + ", …"
 	}
 	return strings.Join(list, ", ")
+}
+
+// repacks remembers what was packed again: the same installed files give the
+// same archive, and packing it takes longer than all the rest.
+type repacks struct {
+	file string
+	sums map[string]string // fingerprint -> hex sha256
+	new  bool
+}
+
+func recall(file string) *repacks {
+	r := &repacks{file: file, sums: map[string]string{}}
+	data, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(data, &r.sums) != nil {
+		r.sums = map[string]string{} // nothing is lost but time
+	}
+	return r
+}
+
+func (r *repacks) known(fingerprint string) (string, bool) {
+	sum, ok := r.sums[fingerprint]
+	return sum, ok
+}
+
+func (r *repacks) learn(fingerprint, sum string) { r.sums[fingerprint], r.new = sum, true }
+
+func (r *repacks) save() error {
+	if !r.new {
+		return nil
+	}
+	data, err := json.Marshal(r.sums)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(r.file, data, 0o600)
 }

@@ -204,7 +204,9 @@ func readBlueprint(dir string) (*blueprint.Blueprint, blueprint.Sum, error) {
 		return nil, nil, err
 	}
 	file = filepath.Join(dir, "blueprint.sum")
-	if data, err = os.ReadFile(file); err != nil {
+	if data, err = os.ReadFile(file); errors.Is(err, fs.ErrNotExist) && b.Unobserved {
+		return b, nil, nil // a draft keeps no originals
+	} else if err != nil {
 		return nil, nil, err
 	}
 	sum, err := blueprint.ParseSum(file, data)

@@ -71,7 +71,7 @@ func (a *app) findBlueprint(ctx context.Context, dir string) (string, *blueprint
 	if errors.Is(err, os.ErrNotExist) {
 		return dir, nil, nil, &noBlueprintError{dir}
 	}
-	if err == nil {
+	if err == nil && !b.Unobserved {
 		err = sum.Check(b)
 	}
 	return dir, b, sum, err
@@ -98,8 +98,8 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.Unobserved && o.prove {
-		return usage("this blueprint is a draft that watched no build, so there is nothing to prove: capture one first")
+	if b.Unobserved {
+		return usage("%s is a draft (unobserved): it keeps no originals to rebuild from and no build to prove; trysail capture makes a blueprint that does", dir)
 	}
 	var ids []age.Identity
 	for _, f := range o.identity {

@@ -119,6 +119,9 @@ type proveStats struct {
 // an error is what keeps from finding out.
 func (a *app) prove(ctx context.Context, o rebuild.Options, sum blueprint.Sum, builds []string, r *result) (err error) {
 	b := o.Blueprint
+	if err := rebuild.Check(o.Depot, b, sum, builds); err != nil {
+		return err
+	}
 	if err := r.omissions(ctx, o.Depot, b, builds); err != nil {
 		return err
 	}
@@ -361,19 +364,40 @@ func claim(d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum) (string, e
 	}
 	for _, name := range b.Names() {
 		from, ok := d.Provenance(sum[name])
-		if !ok || loopback(from) {
+		if !ok || thisMachine(from) {
 			return here, nil
 		}
 	}
 	return shipped, nil
 }
 
-// loopback tells a registry on this very machine.
-func loopback(repository string) bool {
+// thisMachine tells a registry that runs on this very machine, whose loss would
+// take the originals with it. What cannot be resolved counts as such.
+func thisMachine(repository string) bool {
 	host, _, _ := strings.Cut(repository, "/")
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
+	addresses := []net.IP{net.ParseIP(strings.Trim(host, "[]"))}
+	if addresses[0] == nil {
+		var err error
+		if addresses, err = net.LookupIP(host); err != nil {
+			return true
+		}
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return true
+	}
+	for _, ip := range addresses {
+		if ip.IsLoopback() {
+			return true
+		}
+		for _, a := range own {
+			if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Original is the archive that an installed package came from.
@@ -30,7 +32,11 @@ type Original struct {
 type FetchOptions struct {
 	Scratch string // an empty directory
 	// Have tells that an archive of that digest is kept already and needs no fetching.
-	Have     func(sha256 string) bool
+	Have func(sha256 string) bool
+	// Known recalls the digest of a package that was packed again from the very
+	// same installed files; Learn remembers one. Both may be nil.
+	Known    func(fingerprint string) (sha256 string, ok bool)
+	Learn    func(fingerprint, sha256 string)
 	Progress func(done, total int, name string)
 	Log      *slog.Logger
 }
@@ -144,6 +150,17 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 		}
 	}
 	for _, p := range rest {
+		print, err := fingerprint(db, p)
+		if err != nil {
+			return nil, err
+		}
+		if o.Known != nil {
+			if sum, ok := o.Known(print); ok && o.Have != nil && o.Have(sum) {
+				list = append(list, &Original{Package: p, SHA256: sum, From: "repacked", Why: reasons[p]})
+				report(p)
+				continue
+			}
+		}
 		file, err := Repack(ctx, db, p, o.Scratch)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -158,10 +175,35 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 		if err := os.Remove(file); err != nil {
 			return nil, err
 		}
+		if o.Learn != nil {
+			o.Learn(print, got.SHA256)
+		}
 		list = append(list, got)
 		report(p)
 	}
 	return list, nil
+}
+
+// fingerprint tells whether a package's installed files are the very same as
+// before, without reading them: any change to a file changes its change time.
+func fingerprint(db *Database, p *Package) (string, error) {
+	h := sha256.New()
+	h.Write(p.Raw)
+	members, err := filepath.Glob(filepath.Join(db.root, "var/lib/dpkg/info", p.InfoName()+".*"))
+	if err != nil {
+		return "", err
+	}
+	for _, at := range db.Files(p) {
+		members = append(members, filepath.Join(db.root, at))
+	}
+	for _, m := range members {
+		var st unix.Stat_t
+		if err := unix.Lstat(m, &st); err != nil {
+			st = unix.Stat_t{} // not there
+		}
+		fmt.Fprintln(h, m, st.Mode, st.Uid, st.Gid, st.Size, st.Ino, st.Mtim, st.Ctim)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func key(p *Package) string { return p.Name + " " + p.Architecture + " " + p.Version }

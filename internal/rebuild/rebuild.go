@@ -188,7 +188,7 @@ func Root(ctx context.Context, o Options) (s *Server, err error) {
 			err = errors.Join(err, m.server.Close())
 		}
 	}()
-	if err := m.check(ctx); err != nil {
+	if err := Check(o.Depot, o.Blueprint, o.Sum, nil); err != nil {
 		return nil, err
 	}
 	below := ""
@@ -251,18 +251,26 @@ func (m *maker) tidy() error {
 // preinstDir is where the packages' preinst scripts stand while they run.
 const preinstDir = "/.trysail-preinst"
 
-// check makes sure that every original is in the depot before anything is made.
-func (m *maker) check(ctx context.Context) error {
+// Check makes sure that every original is in the depot before anything is
+// made: those of the machine, and those of the builds named.
+func Check(d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum, builds []string) error {
+	names := b.MachineNames()
+	for _, x := range b.Builds {
+		if slices.Contains(builds, x.Name) {
+			only := blueprint.Blueprint{Builds: []blueprint.Build{x}}
+			names = append(names, only.Names()...)
+		}
+	}
 	var missing []string
-	for _, name := range m.Blueprint.MachineNames() {
-		if !m.Depot.Has(m.Sum[name]) {
+	for _, name := range names {
+		if !d.Has(sum[name]) {
 			missing = append(missing, name)
 		}
 	}
 	if len(missing) > 0 {
-		return &MissingError{Names: missing, Depot: m.Depot.Dir(), Reference: m.Blueprint.Reference()}
+		return &MissingError{Names: missing, Depot: d.Dir(), Reference: b.Reference()}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // MissingError says which originals the depot lacks.
