@@ -50,7 +50,8 @@ format:
 
 # Speed as ratios against named peers, in one interleaved run; writes bench.json.
 bench: packages-test build
-	$(SUDO) env PATH="$(PATH)" scripts/bench bin/trysail
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./cmd/bench
+	$(SUDO) env PATH="$(PATH)" bin/bench
 
 # Each parser for a minute.
 fuzz:

@@ -32,7 +32,7 @@ func layers() []layer {
 		}},
 		{"running", "a build is run in one way, whoever asks", []string{"internal/build"}},
 		{"operations", "capture and rebuild meet only in a blueprint and a depot, as they will on two machines", []string{"internal/capture", "internal/rebuild"}},
-		{"face", "words for people", []string{"internal/cli", "cmd/trysail"}},
+		{"face", "words for people", []string{"internal/cli", "cmd/trysail", "cmd/bench"}},
 	}
 }
 

@@ -48,6 +48,15 @@ func (b *Blueprint) MachineNames() []string {
 	return c.Names()
 }
 
+// PackagesOnly is the part of a machine that packages and users alone make:
+// what the distribution's own tools can be compared with.
+func (b *Blueprint) PackagesOnly() *Blueprint {
+	return &Blueprint{
+		Trysail: b.Trysail, Name: b.Name, Captured: b.Captured, Machine: b.Machine,
+		Packages: b.Packages, Diversions: b.Diversions, Users: b.Users, Groups: b.Groups,
+	}
+}
+
 // SeedDirectories lists directories that must stand before the first package.
 func (b *Blueprint) SeedDirectories() []string {
 	dirs := []string{"etc", "usr", "var/lib/dpkg"}

@@ -109,8 +109,7 @@ func cmdPackagesOnly(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	b, err := blueprint.Parse("blueprint.yaml", data)
 	ts.Check(err)
-	b.Software, b.Config, b.Generated, b.Directories, b.Alternatives, b.Builds = nil, nil, nil, nil, nil, nil
-	data, err = b.Marshal()
+	data, err = b.PackagesOnly().Marshal()
 	ts.Check(err)
 	ts.Check(os.MkdirAll(to, 0o755))
 	ts.Check(os.WriteFile(filepath.Join(to, "blueprint.yaml"), data, 0o644))

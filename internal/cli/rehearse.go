@@ -363,6 +363,9 @@ func claim(d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum) (string, e
 		return here, nil
 	}
 	for _, name := range b.Names() {
+		if strings.HasPrefix(name, "config/") {
+			continue // comes with the blueprint, from version control
+		}
 		from, ok := d.Provenance(sum[name])
 		if !ok || thisMachine(from) {
 			return here, nil

@@ -131,8 +131,9 @@ func Digest(b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
 // PackagesDigest names the part of a root that the packages alone make: what
 // stays the same when only configuration or software changed.
 func PackagesDigest(b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
+	p := b.PackagesOnly()
 	return digest(blueprint.Blueprint{
-		Trysail: b.Trysail, Machine: facts(b.Machine), Packages: b.Packages, Diversions: b.Diversions, Users: b.Users, Groups: b.Groups,
+		Trysail: p.Trysail, Machine: facts(p.Machine), Packages: p.Packages, Diversions: p.Diversions, Users: p.Users, Groups: p.Groups,
 	}, sum)
 }
 

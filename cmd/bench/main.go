@@ -1,0 +1,354 @@
+// Command bench measures Trysail against its peers and writes bench.json.
+//
+// Every figure is a ratio to something that ran in the same minutes on the same
+// machine: the plain build beside the traced one, mmdebstrap beside a cold
+// rebuild, in interleaved pairs, so that a busy machine slows both. Medians are
+// compared. A figure has a limit and says whether it is met; the exit status is
+// 3 if one is not.
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"trysail/blueprint"
+)
+
+// figure is one line of bench.json.
+type figure struct {
+	Name    string  `json:"name"`
+	Ratio   float64 `json:"ratio"`
+	Against string  `json:"against"`
+	Limit   float64 `json:"limit"`
+	Met     bool    `json:"met"`
+}
+
+type bench struct {
+	trysail string
+	scripts string
+	work    string
+	pairs   int
+	figures []figure
+}
+
+func main() {
+	pairs := flag.Int("pairs", 5, "interleaved pairs of each comparison")
+	only := flag.String("only", "", "run only this part: trace, rebuild")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *pairs, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		if errors.Is(err, errLimit) {
+			os.Exit(3)
+		}
+		os.Exit(1)
+	}
+}
+
+var errLimit = errors.New("a limit is not met")
+
+func run(ctx context.Context, pairs int, only string) (err error) {
+	b := &bench{pairs: pairs}
+	if b.trysail, err = filepath.Abs("bin/trysail"); err != nil {
+		return err
+	}
+	if b.scripts, err = filepath.Abs("scripts"); err != nil {
+		return err
+	}
+	if b.work, err = os.MkdirTemp("/var/tmp", "trysail-bench-"); err != nil {
+		return err
+	}
+	defer func() {
+		// Module caches are read-only.
+		_ = exec.Command("chmod", "-R", "u+w", b.work).Run()
+		err = errors.Join(err, os.RemoveAll(b.work))
+	}()
+	jq := project{"jq (C, autotools)", "jq", ". " + b.scripts + "/jq-release; jq_working_copy ", "jq-dist.tar.xz"}
+	age := project{"age (Go)", "age", ". " + b.scripts + "/age-release; age_working_copy ", "dist/*.tar.gz"}
+	if err := b.sh(ctx, b.work, nil, jq.prepare+b.work+"/jq"); err != nil {
+		return err
+	}
+	if only != "rebuild" {
+		if err := b.sh(ctx, b.work, nil, age.prepare+b.work+"/age filippo.io/age@v1.2.1"); err != nil {
+			return err
+		}
+		for _, p := range []project{age, jq} {
+			if err := b.tracing(ctx, p); err != nil {
+				return err
+			}
+		}
+	} else if _, err := b.capture(ctx, jq); err != nil {
+		return err
+	}
+	if only != "trace" {
+		if err := b.rebuilding(ctx, jq); err != nil {
+			return err
+		}
+	}
+	return b.report()
+}
+
+type project struct{ title, dir, prepare, output string }
+
+// sh runs a script and shows its output only if it fails.
+func (b *bench) sh(ctx context.Context, dir string, env []string, script string) error {
+	cmd := exec.CommandContext(ctx, "bash", "-euc", script)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", script, err, out)
+	}
+	return nil
+}
+
+func (b *bench) env() []string { return []string{"TRYSAIL_STATE=" + filepath.Join(b.work, "state")} }
+
+// plain builds in a clean clone with empty caches, as the capture does.
+func (b *bench) plain(ctx context.Context, p project) (time.Duration, error) {
+	clone, home := filepath.Join(b.work, "plain"), filepath.Join(b.work, "home")
+	if err := b.sh(ctx, b.work, nil, "git clone -q "+p.dir+" "+clone+"; mkdir "+home); err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, "./release.sh")
+	cmd.Dir = clone
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CACHE_HOME="+home+"/.cache", "GOPATH="+home+"/go", "GOCACHE="+home+"/.cache/go-build", "GOMODCACHE="+home+"/go/pkg/mod")
+	begin := time.Now()
+	out, err := cmd.CombinedOutput()
+	took := time.Since(begin)
+	if err != nil {
+		return 0, fmt.Errorf("plain build of %s: %w\n%s", p.title, err, out)
+	}
+	return took, b.sh(ctx, b.work, nil, "chmod -R u+w "+home+"; rm -rf "+clone+" "+home)
+}
+
+type captured struct {
+	Capture struct {
+		Seconds float64 `json:"seconds"`
+	} `json:"capture"`
+	peak int64 // bytes of memory of the tracing program
+}
+
+// capture runs a capture and gives what it says of the traced build.
+func (b *bench) capture(ctx context.Context, p project) (*captured, error) {
+	cmd := exec.CommandContext(ctx, b.trysail, "capture", "--json", "--yes", "--output", p.output, "--", "./release.sh")
+	cmd.Dir, cmd.Env = filepath.Join(b.work, p.dir), append(os.Environ(), b.env()...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &captured{}
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	go func() { // until the capture has ended
+		defer close(watched)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+				c.peak = max(c.peak, highWater(cmd.Process.Pid))
+			}
+		}
+	}()
+	err := cmd.Wait()
+	close(done)
+	<-watched
+	if err != nil {
+		return nil, fmt.Errorf("capture of %s: %w\n%s%s", p.title, err, out.Bytes(), errOut.Bytes())
+	}
+	return c, json.Unmarshal(out.Bytes(), c)
+}
+
+func highWater(pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0 // ended
+	}
+	for line := range strings.Lines(string(data)) {
+		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
+			if err == nil {
+				return kb << 10
+			}
+		}
+	}
+	return 0
+}
+
+func (b *bench) tracing(ctx context.Context, p project) error {
+	var plain, traced []float64
+	var peak int64
+	for i := range b.pairs {
+		say("%s: pair %d of %d", p.title, i+1, b.pairs)
+		t, err := b.plain(ctx, p)
+		if err != nil {
+			return err
+		}
+		c, err := b.capture(ctx, p)
+		if err != nil {
+			return err
+		}
+		plain, traced = append(plain, t.Seconds()), append(traced, c.Capture.Seconds)
+		peak = max(peak, c.peak)
+		say("  plain %.1f s, traced %.1f s", t.Seconds(), c.Capture.Seconds)
+	}
+	b.add("traced build of "+p.title, median(traced)/median(plain), "the plain build, no Trysail", 1.05)
+	b.add("memory while capturing "+p.title, float64(peak)/(150<<20), "150 MB", 1)
+	return nil
+}
+
+func (b *bench) rebuilding(ctx context.Context, p project) error {
+	dir := filepath.Join(b.work, p.dir, "trysail")
+	packages := filepath.Join(b.work, "packages")
+	n, err := packagesOnly(dir, packages)
+	if err != nil {
+		return err
+	}
+	depot := filepath.Join(b.work, "state/depot")
+	env := append(b.env(), "REPOSITORY="+filepath.Join(b.work, "repository"))
+	reference := filepath.Join(b.work, "reference")
+	rebuild := b.trysail + " rebuild --blueprint " + packages
+	if err := b.sh(ctx, b.work, env, rebuild+" --into "+reference); err != nil {
+		return err
+	}
+	if err := b.sh(ctx, b.work, append(env, "SETUP_ONLY=1"), b.scripts+"/mmdebstrap-same-set "+packages+" "+depot+" "+reference+" -"); err != nil {
+		return err
+	}
+	floor := "ls repository/deb/*.deb | xargs -P2 -I{} sh -c 'dpkg-deb --fsys-tarfile {} | tar --extract --directory floor --keep-directory-symlink'"
+	var ours, theirs, floors, configures []float64
+	for i := range max(3, b.pairs-2) {
+		say("rebuild of %d packages: pair %d of %d", n, i+1, max(3, b.pairs-2))
+		if err := b.sh(ctx, b.work, nil, "rm -rf theirs floor; mkdir floor; ln -s usr/bin usr/sbin usr/lib usr/lib64 floor/; mkdir -p floor/usr/bin floor/usr/sbin floor/usr/lib floor/usr/lib64; sync"); err != nil {
+			return err
+		}
+		o, err := b.time(ctx, env, rebuild+" --cold --json > cold.json")
+		if err != nil {
+			return err
+		}
+		t, err := b.time(ctx, env, b.scripts+"/mmdebstrap-same-set "+packages+" "+depot+" "+reference+" theirs")
+		if err != nil {
+			return err
+		}
+		f, err := b.time(ctx, env, floor)
+		if err != nil {
+			return err
+		}
+		c, err := configureSeconds(filepath.Join(b.work, "cold.json"))
+		if err != nil {
+			return err
+		}
+		ours, theirs, floors, configures = append(ours, o), append(theirs, t), append(floors, f+c), append(configures, c)
+		say("  cold rebuild %.1f s (%.1f s of it dpkg --configure), mmdebstrap %.1f s, floor %.1f s", o, c, t, f+c)
+	}
+	b.add(fmt.Sprintf("cold rebuild of %d packages", n), median(ours)/median(theirs), "mmdebstrap, same packages, same local .debs", 0.33)
+	b.add("cold rebuild, beside its floor", median(ours)/median(floors), "untarring the same bytes and one dpkg --configure -a", 2)
+	var warm []float64
+	for range b.pairs {
+		w, err := b.time(ctx, env, "echo exit | "+rebuild+" --shell")
+		if err != nil {
+			return err
+		}
+		warm = append(warm, w)
+	}
+	b.add("warm rebuild to a shell and out", median(warm)/0.5, "0.5 s", 1)
+	return nil
+}
+
+func (b *bench) time(ctx context.Context, env []string, script string) (float64, error) {
+	begin := time.Now()
+	err := b.sh(ctx, b.work, env, script)
+	return time.Since(begin).Seconds(), err
+}
+
+func configureSeconds(file string) (float64, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	var s struct {
+		Steps []struct {
+			Name    string
+			Seconds float64
+		}
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return 0, err
+	}
+	for _, t := range s.Steps {
+		if t.Name == "configure" {
+			return t.Seconds, nil
+		}
+	}
+	return 0, fmt.Errorf("%s: no step configure", file)
+}
+
+// packagesOnly writes a blueprint with nothing but the packages and users of another.
+func packagesOnly(from, to string) (int, error) {
+	data, err := os.ReadFile(filepath.Join(from, "blueprint.yaml"))
+	if err != nil {
+		return 0, err
+	}
+	bp, err := blueprint.Parse("blueprint.yaml", data)
+	if err != nil {
+		return 0, err
+	}
+	sum, err := os.ReadFile(filepath.Join(from, "blueprint.sum"))
+	if err != nil {
+		return 0, err
+	}
+	bp = bp.PackagesOnly()
+	if data, err = bp.Marshal(); err != nil {
+		return 0, err
+	}
+	return len(bp.Packages), errors.Join(os.MkdirAll(to, 0o755), os.WriteFile(filepath.Join(to, "blueprint.yaml"), data, 0o644), os.WriteFile(filepath.Join(to, "blueprint.sum"), sum, 0o644))
+}
+
+func (b *bench) add(name string, ratio float64, against string, limit float64) {
+	ratio = float64(int(ratio*1000+0.5)) / 1000
+	b.figures = append(b.figures, figure{name, ratio, against, limit, ratio <= limit})
+}
+
+func (b *bench) report() error {
+	missed := false
+	fmt.Printf("%-42s %7s %7s  %-4s %s\n", "figure", "ratio", "limit", "met", "against")
+	for _, f := range b.figures {
+		met := "yes"
+		if !f.Met {
+			met, missed = "NO", true
+		}
+		fmt.Printf("%-42s %7.3f %7.2f  %-4s %s\n", f.Name, f.Ratio, f.Limit, met, f.Against)
+	}
+	data, err := json.MarshalIndent(b.figures, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("bench.json", append(data, '\n'), 0o644); err != nil {
+		return err
+	}
+	if missed {
+		return errLimit
+	}
+	return nil
+}
+
+func median(list []float64) float64 {
+	s := slices.SortedFunc(slices.Values(list), func(a, b float64) int { return cmp.Compare(a, b) })
+	return s[len(s)/2]
+}
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

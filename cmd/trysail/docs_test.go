@@ -1,0 +1,89 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"trysail/blueprint"
+	"trysail/internal/recorder"
+)
+
+// blocks finds the fenced blocks of a document by what stands after the fence.
+func blocks(t *testing.T, file, info string) []string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, m := range regexp.MustCompile("(?ms)^```"+regexp.QuoteMeta(info)+"\n(.*?)^```").FindAllStringSubmatch(string(data), -1) {
+		list = append(list, m[1])
+	}
+	if len(list) == 0 {
+		t.Fatalf("%s has no block %q", file, info)
+	}
+	return list
+}
+
+func TestExamplesOfFormats(t *testing.T) {
+	for _, text := range blocks(t, "docs/blueprint.md", "yaml blueprint") {
+		b, err := blueprint.Parse("docs/blueprint.md", []byte(text))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		again, err := b.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := blueprint.Parse("again", again); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, text := range blocks(t, "docs/blueprint.md", "text sum") {
+		if sum, err := blueprint.ParseSum("docs/blueprint.md", []byte(text)); err != nil || len(sum) != 3 {
+			t.Errorf("%d names, %v", len(sum), err)
+		}
+	}
+	for _, text := range blocks(t, "docs/blueprint.md", "json observation") {
+		if list, err := blueprint.ParseObservation([]byte(text)); err != nil || len(list) != 3 {
+			t.Errorf("%d paths, %v", len(list), err)
+		}
+	}
+	for _, text := range blocks(t, "docs/recording.md", "json recording") {
+		if _, err := recorder.ParseRecording([]byte(text)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The guide's commands are typed in its order, in an empty directory.
+func TestGuide(t *testing.T) {
+	if ok, err := condition("root"); err != nil {
+		t.Fatal(err)
+	} else if !ok {
+		t.Skip("needs root")
+	}
+	state := t.TempDir()
+	t.Cleanup(func() { unmountBelow(t, state) })
+	script := strings.Join(append(blocks(t, "docs/guide.md", "sh"), blocks(t, "docs/depot.md", "sh")...), "\n")
+	cmd := exec.Command("sh", "-euxc", script)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "PATH="+buildBinary(t)+":"+os.Getenv("PATH"), "TRYSAIL_STATE="+state)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"Rebuildable here: the rebuilt machine makes the same bytes", "kept by update-alternatives",
+		"This machine is what its blueprint says", "0 problem(s)", "cc (",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the guide's output lacks %q:\n%s", want, out)
+		}
+	}
+}
