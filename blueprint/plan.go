@@ -111,7 +111,7 @@ func AlternativeCommands(list []Alternative, state func(name, value string) (kno
 
 // quote makes a word of a shell script.
 func quote(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@%,=") == "" {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@%,") == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
@@ -189,7 +189,7 @@ func (b *Blueprint) foreignCommand() string {
 	if len(b.Machine.Foreign) == 0 {
 		return ""
 	}
-	return `printf '%s\n' ` + b.Machine.Architecture + " " + strings.Join(b.Machine.Foreign, " ") + ` > "$ROOT/var/lib/dpkg/arch"`
+	return `printf '%s\n' ` + command(append([]string{b.Machine.Architecture}, b.Machine.Foreign...)) + ` > "$ROOT/var/lib/dpkg/arch"`
 }
 
 func (b *Blueprint) diversionCommands() string {
@@ -207,14 +207,15 @@ func (b *Blueprint) seedCommands() []string {
 	cmds := []string{`mkdir "$ROOT"; chmod 755 "$ROOT"`}
 	dirs := []string{}
 	for _, d := range b.SeedDirectories() {
-		dirs = append(dirs, `"$ROOT"/`+d)
+		dirs = append(dirs, `"$ROOT"/`+quote(d))
 	}
 	cmds = append(cmds, "mkdir -p "+strings.Join(dirs, " "))
 	for _, l := range b.Machine.MergedUsr {
-		cmds = append(cmds, fmt.Sprintf(`ln -s usr/%s "$ROOT"/%s`, l, l))
+		cmds = append(cmds, fmt.Sprintf(`ln -s %s "$ROOT"/%s`, quote("usr/"+l), quote(l)))
 	}
 	for _, f := range b.SeedFiles() {
-		cmds = append(cmds, fmt.Sprintf("cat > \"$ROOT\"/%s <<'END'\n%sEND", f.Path, f.Text), fmt.Sprintf(`chmod %s "$ROOT"/%s`, f.Mode, f.Path))
+		// No line of these files begins with a colon, so none ends the text early.
+		cmds = append(cmds, fmt.Sprintf("cat > \"$ROOT\"/%s <<':END'\n%s:END", f.Path, f.Text), fmt.Sprintf(`chmod %s "$ROOT"/%s`, f.Mode, f.Path))
 	}
 	if gid, ok := b.GroupNumbers()["shadow"]; ok {
 		cmds = append(cmds, fmt.Sprintf(`chown 0:%d "$ROOT"/etc/shadow "$ROOT"/etc/gshadow`, gid))
@@ -225,7 +226,7 @@ func (b *Blueprint) seedCommands() []string {
 func (b *Blueprint) softwareCommands() []string {
 	var cmds []string
 	for _, s := range b.Software {
-		cmds = append(cmds, `rm -rf "$ROOT"`+quote(s.Path), fmt.Sprintf(`tar --extract --zstd --file %s --directory "$ROOT" --numeric-owner --preserve-permissions`, quote(s.OriginalName())))
+		cmds = append(cmds, `in_root rm -rf `+quote(s.Path), fmt.Sprintf(`zstd -dc %s | enter tar --extract --directory / --numeric-owner --preserve-permissions`, quote(s.OriginalName())))
 	}
 	return cmds
 }
@@ -247,14 +248,14 @@ func (b *Blueprint) fileCommands(files []File, name func(File) string) []string 
 	var cmds []string
 	for _, f := range files {
 		to := `"$ROOT"` + quote(f.Path)
-		cmds = append(cmds, `mkdir -p "$ROOT"`+quote(path.Dir(f.Path)))
+		cmds = append(cmds, `place `+quote(path.Dir(f.Path)))
 		switch {
 		case f.Link != "":
-			cmds = append(cmds, fmt.Sprintf(`ln -sfn %s %s && chown -h %s %s`, quote(f.Link), to, b.numeric(f.Owner), to))
+			cmds = append(cmds, fmt.Sprintf(`ln -sfn %s %s && chown -h %s %s`, quote(f.Link), to, quote(b.numeric(f.Owner)), to))
 		case f.Encrypted:
-			cmds = append(cmds, fmt.Sprintf(`test -z "$KEY" || { rm -f %s; age --decrypt -i "$KEY" %s > %s && chown %s %s && chmod %s %s; }`, to, quote(name(f)), to, b.numeric(f.Owner), to, f.Mode, to))
+			cmds = append(cmds, fmt.Sprintf(`test -z "$KEY" || { rm -f %s; age --decrypt -i "$KEY" %s > %s && chown %s %s && chmod %s %s; }`, to, quote(name(f)), to, quote(b.numeric(f.Owner)), to, quote(f.Mode), to))
 		default:
-			cmds = append(cmds, fmt.Sprintf(`rm -f %s && cp %s %s && chown %s %s && chmod %s %s`, to, quote(name(f)), to, b.numeric(f.Owner), to, f.Mode, to))
+			cmds = append(cmds, fmt.Sprintf(`rm -f %s && cp %s %s && chown %s %s && chmod %s %s`, to, quote(name(f)), to, quote(b.numeric(f.Owner)), to, quote(f.Mode), to))
 		}
 	}
 	return cmds
@@ -266,7 +267,7 @@ func (b *Blueprint) finishCommands() []string {
 	slices.SortFunc(dirs, func(x, y Directory) int { return strings.Compare(x.Path, y.Path) })
 	for _, d := range dirs {
 		to := `"$ROOT"` + quote(d.Path)
-		cmds = append(cmds, fmt.Sprintf(`mkdir -p %s && chown %s %s && chmod %s %s`, to, b.numeric(d.Owner), to, d.Mode, to))
+		cmds = append(cmds, fmt.Sprintf(`place %s && chown %s %s && chmod %s %s`, quote(d.Path), quote(b.numeric(d.Owner)), to, quote(d.Mode), to))
 	}
 	for _, a := range b.Alternatives {
 		install := AlternativeCommands([]Alternative{a}, func(string, string) (bool, bool) { return false, false })
