@@ -32,6 +32,15 @@ const (
 	ClassUnexplained Class = "unexplained" // none of these: the capture is not good
 )
 
+func (c Class) known() bool {
+	switch c {
+	case ClassPackage, ClassConfig, ClassSoftware, ClassGenerated, ClassAlternative, ClassDirectory, ClassDownload, ClassSource,
+		ClassOutput, ClassTemporary, ClassSystem, ClassLive, ClassSecret, ClassIgnored, ClassMissing, ClassUnexplained:
+		return true
+	}
+	return false
+}
+
 // Observed is one path of an observation: what the build did with it, its class
 // and what it was at the time.
 type Observed struct {
@@ -81,6 +90,12 @@ func ParseObservation(data []byte) ([]Observed, error) {
 		var o Observed
 		if err := dec.Decode(&o); err != nil {
 			return nil, fmt.Errorf("observation line %d: %w", line, err)
+		}
+		if rest := s.Bytes()[dec.InputOffset():]; len(bytes.TrimSpace(rest)) > 0 {
+			return nil, fmt.Errorf("observation line %d: something follows the path %q", line, o.Path)
+		}
+		if !o.Class.known() {
+			return nil, fmt.Errorf("observation line %d: class %q is not known", line, o.Class)
 		}
 		if !strings.HasPrefix(o.Path, "/") {
 			return nil, fmt.Errorf("observation line %d: path %q is not absolute", line, o.Path)

@@ -1,6 +1,9 @@
 package blueprint
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Omission is a path that a captured build used and that no item of the
 // blueprint provides any more.
@@ -43,12 +46,11 @@ func (b *Blueprint) Uncovered(observation []Observed) []Omission {
 		have["directory "+d.Path] = true
 	}
 	within := func(p string) bool {
-		for _, s := range b.Software {
-			if p == s.Path || strings.HasPrefix(p, s.Path+"/") || strings.HasPrefix(s.Path, p+"/") {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(b.Software, func(s Software) bool { return p == s.Path || strings.HasPrefix(p, s.Path+"/") })
+	}
+	// above tells a directory that a tree brings with it.
+	above := func(p string) bool {
+		return slices.ContainsFunc(b.Software, func(s Software) bool { return strings.HasPrefix(s.Path, p+"/") })
 	}
 	seen := map[string]bool{}
 	var list []Omission
@@ -57,7 +59,8 @@ func (b *Blueprint) Uncovered(observation []Observed) []Omission {
 			continue // what the rebuilt machine's own scripts make is no item
 		}
 		key := o.Provider()
-		if have[key] || seen[key] || ((o.Class == ClassSoftware || o.Class == ClassDirectory) && within(o.Path)) {
+		switch {
+		case have[key], seen[key], o.Class == ClassSoftware && within(o.Path), o.Class == ClassDirectory && (within(o.Path) || above(o.Path)):
 			continue
 		}
 		seen[key] = true

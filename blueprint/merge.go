@@ -23,8 +23,17 @@ func (e *ConflictError) Hint() string {
 // side, a build of the same name replaced, everything else united. Two versions
 // of one thing are a conflict, because one machine has one. What only the
 // replaced build needed stays until all builds are captured anew; that costs
-// space and never a release.
+// space and never a release. After a conflict b is as it was.
 func (b *Blueprint) Merge(n *Blueprint) error {
+	m := *b
+	if err := m.merge(n); err != nil {
+		return err
+	}
+	*b = m
+	return nil
+}
+
+func (b *Blueprint) merge(n *Blueprint) error {
 	if len(b.Builds) == 0 || (len(b.Builds) == 1 && len(n.Builds) == 1 && b.Builds[0].Name == n.Builds[0].Name) {
 		*b = *n // nothing of the old one is needed by another build
 		return nil
@@ -43,9 +52,17 @@ func (b *Blueprint) Merge(n *Blueprint) error {
 		if x.SHA256 != y.SHA256 || x.Link != y.Link {
 			return "other content\x00changed"
 		}
+		if x.Mode != y.Mode || x.Owner != y.Owner {
+			return x.Mode + " " + x.Owner + "\x00" + y.Mode + " " + y.Owner
+		}
 		return ""
 	}, "config", err)
-	b.Generated, err = unite(b.Generated, n.Generated, func(f File) string { return f.Path }, nil, "generated", err)
+	b.Generated, err = unite(b.Generated, n.Generated, func(f File) string { return f.Path }, func(x, y File) string {
+		if x.SHA256 != y.SHA256 || x.Link != y.Link {
+			return "other content\x00changed"
+		}
+		return ""
+	}, "generated", err)
 	b.Software, err = unite(b.Software, n.Software, func(s Software) string { return s.Path }, nil, "software", err)
 	b.Directories, err = unite(b.Directories, n.Directories, func(d Directory) string { return d.Path }, nil, "directory", err)
 	b.Alternatives, err = unite(b.Alternatives, n.Alternatives, func(a Alternative) string { return a.Name }, func(x, y Alternative) string {

@@ -1,7 +1,6 @@
 package blueprint
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"maps"
@@ -26,31 +25,35 @@ func (s Sum) Marshal() []byte {
 // ParseSum reads blueprint.sum strictly.
 func ParseSum(file string, data []byte) (Sum, error) {
 	s := Sum{}
-	sc := bufio.NewScanner(bytes.NewReader(data))
-	sc.Buffer(make([]byte, 16<<10), 64<<10)
 	line := 0
-	for sc.Scan() {
+	for text := range bytes.Lines(data) {
 		line++
-		hash, name, ok := strings.Cut(sc.Text(), "  ")
+		text, whole := bytes.CutSuffix(text, []byte("\n"))
+		if !whole {
+			return nil, &ParseError{File: file, Line: line, What: "the last line is torn", Remedy: remedyRestore}
+		}
+		hash, name, ok := strings.Cut(string(text), "  ")
 		digest := "sha256:" + hash
 		if !ok || !digestRE.MatchString(digest) {
-			return nil, &ParseError{File: file, Line: line, What: "not a line of sha256sum: " + clip(sc.Text()), Remedy: remedyRestore}
+			return nil, &ParseError{File: file, Line: line, What: fmt.Sprintf("not a line of sha256sum: %q", clip(string(text))), Remedy: remedyRestore}
 		}
 		if !localPath(name) || path.Clean(name) != name {
 			return nil, &ParseError{File: file, Line: line, What: fmt.Sprintf("name %q is not relative and clean", clip(name)), Remedy: remedyRestore}
+		}
+		if top, _, _ := strings.Cut(name, "/"); !slices.Contains(originalKinds(), top) || top == name {
+			return nil, &ParseError{File: file, Line: line, What: fmt.Sprintf("name %q is not that of an original (%s)", clip(name), strings.Join(originalKinds(), "/, ")+"/"), Remedy: remedyRestore}
 		}
 		if old, dup := s[name]; dup && old != digest {
 			return nil, &ParseError{File: file, Line: line, What: name + " stands twice with different digests", Remedy: "remove the wrong line, or capture again"}
 		}
 		s[name] = digest
 	}
-	if err := sc.Err(); err != nil {
-		return nil, &ParseError{File: file, Line: line + 1, What: err.Error(), Remedy: remedyRestore}
-	}
-	if len(data) > 0 && data[len(data)-1] != '\n' {
-		return nil, &ParseError{File: file, Line: line, What: "the last line is torn", Remedy: remedyRestore}
-	}
 	return s, nil
+}
+
+// originalKinds are the directories in which originals stand by their names.
+func originalKinds() []string {
+	return []string{"config", "deb", "downloads", "generated", "observation", "software", "source"}
 }
 
 func clip(s string) string {
@@ -117,8 +120,8 @@ func (s Sum) Check(b *Blueprint) error {
 	for _, x := range b.Builds {
 		want[x.SourceName()], want[x.DownloadsName()], want[x.ObservationName()] = x.Source.Original, x.Downloads, x.Observation
 	}
-	for name, d := range want {
-		if d != "" && s[name] != d {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if d := want[name]; d != "" && s[name] != d {
 			return &ParseError{File: "blueprint.sum", What: fmt.Sprintf("%s is %s here and %s in blueprint.yaml", name, s[name], d), Remedy: remedyRestore}
 		}
 	}
