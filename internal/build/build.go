@@ -265,16 +265,26 @@ func (o *Options) live(sp *machine.Spec) error {
 			continue
 		}
 		switch l.Kind {
-		case "device":
-			if _, err := os.Stat(l.Address); err != nil {
-				return fmt.Errorf("live dependency %s: device %s is not on this machine: %w", l.Name, l.Address, err)
+		case "device", "unix", "file":
+			if strings.HasPrefix(l.Address, "@") {
+				continue // an abstract socket is no file
 			}
-			sp.Devices = append(sp.Devices, l.Address)
-		case "unix", "file":
-			if _, err := os.Stat(l.Address); err != nil {
+			info, err := os.Stat(l.Address)
+			if err != nil {
 				return fmt.Errorf("live dependency %s: %s is not on this machine: %w", l.Name, l.Address, err)
 			}
-			sp.Mounts = append(sp.Mounts, machine.Mount{Source: l.Address, Target: l.Address, Recursive: true})
+			// A blueprint names these: it may open a dongle or a service to the
+			// build, and neither this machine's disks nor its files for writing.
+			switch mode := info.Mode(); {
+			case l.Kind == "device" && mode&fs.ModeCharDevice == 0:
+				return fmt.Errorf("live dependency %s: %s is not a character device", l.Name, l.Address)
+			case l.Kind == "unix" && mode&fs.ModeSocket == 0:
+				return fmt.Errorf("live dependency %s: %s is not a socket", l.Name, l.Address)
+			case l.Kind == "device":
+				sp.Devices = append(sp.Devices, l.Address)
+			default:
+				sp.Mounts = append(sp.Mounts, machine.Mount{Source: l.Address, Target: l.Address, ReadOnly: l.Kind == "file"})
+			}
 		}
 	}
 	return nil

@@ -241,7 +241,7 @@ func safeName(s string) string {
 	if s == "" {
 		return "build"
 	}
-	return s
+	return strings.TrimRight(s[:min(len(s), 60)], "-.")
 }
 
 // source makes the clean checkout and keeps it as an original.

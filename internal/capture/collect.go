@@ -196,13 +196,30 @@ func (c *capture) generated(ctx context.Context, o blueprint.Observed) error {
 	return nil
 }
 
+// treeFile names the original of a tree with characters that a shell, a
+// registry and blueprint.sum take as they are, and as no other tree.
+func treeFile(tree string, others []blueprint.Software) string {
+	base := strings.TrimLeft(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(".+~_@=,-", r):
+			return r
+		}
+		return '-'
+	}, tree), ".+~_@=,-")
+	if base == "" {
+		base = "tree"
+	}
+	name := base + ".tar.zst"
+	for n := 2; slices.ContainsFunc(others, func(x blueprint.Software) bool { return x.File == name }); n++ {
+		name = fmt.Sprintf("%s-%d.tar.zst", base, n)
+	}
+	return name
+}
+
 // software keeps one whole tree, whichever of its files were used.
 func (c *capture) software(ctx context.Context, tree string) error {
 	c.Step("keeping " + tree)
-	s := blueprint.Software{Path: tree, File: treeFile(tree)}
-	for n := 2; slices.ContainsFunc(c.b.Software, func(x blueprint.Software) bool { return x.File == s.File }); n++ {
-		s.File = fmt.Sprintf("%s-%d.tar.zst", strings.TrimSuffix(s.File, ".tar.zst"), n)
-	}
+	s := blueprint.Software{Path: tree, File: treeFile(tree, c.b.Software)}
 	skip := append(build.Caches(c.user.Home, c.x.Environment), c.ws.Root, c.State.Dir)
 	digest, err := PutTree(ctx, c.Depot, func(w io.Writer) error {
 		tw := tar.NewWriter(w)
@@ -246,18 +263,6 @@ func (c *capture) software(ctx context.Context, tree string) error {
 	c.b.Software = append(c.b.Software, s)
 	c.draft.Sum[s.OriginalName()] = digest
 	return nil
-}
-
-// treeFile names the original of a tree with characters that a shell, a
-// registry and blueprint.sum take as they are.
-func treeFile(tree string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("._+@,=", r):
-			return r
-		}
-		return '-'
-	}, strings.Trim(tree, "/")) + ".tar.zst"
 }
 
 func parents(p string) []string {

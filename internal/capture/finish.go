@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"path/filepath"
 	"slices"
@@ -99,6 +100,10 @@ func (c *capture) connections() {
 			}
 		}
 		l.Proposed = true
+		base := l.Name
+		for n := 2; slices.ContainsFunc(c.b.LiveDependencies, func(have blueprint.LiveDependency) bool { return have.Name == l.Name }); n++ {
+			l.Name = fmt.Sprintf("%s-%d", base, n)
+		}
 		c.b.LiveDependencies = append(c.b.LiveDependencies, l)
 		c.attention(l.Address, l.Why, remedy)
 	}

@@ -85,7 +85,7 @@ func Inspect(ctx context.Context, name string, now time.Time, progress func(stri
 			if err != nil || p == dir || a.standing(p) {
 				return err
 			}
-			s := blueprint.Software{Path: p, File: treeFile(p)}
+			s := blueprint.Software{Path: p, File: treeFile(p, b.Software)}
 			s.Files, s.Size = treeSize(p)
 			b.Software = append(b.Software, s)
 			if d.IsDir() {
