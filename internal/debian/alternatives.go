@@ -52,6 +52,9 @@ func ReadAlternatives(root string) ([]Alternative, error) {
 	}
 	var list []Alternative
 	for _, n := range names {
+		if strings.HasSuffix(n.Name(), ".dpkg-tmp") {
+			continue // of an update-alternatives that was killed
+		}
 		file := filepath.Join(dir, n.Name())
 		data, err := os.ReadFile(file)
 		if err != nil {
@@ -74,7 +77,11 @@ func ReadAlternatives(root string) ([]Alternative, error) {
 // the link, slave names and links up to an empty line, then for each choice its
 // path, priority and one line for each slave, up to an empty line.
 func ParseAlternative(file, name string, data []byte) (*Alternative, error) {
-	lines := strings.Split(string(data), "\n")
+	text, whole := strings.CutSuffix(string(data), "\n")
+	lines := strings.Split(text, "\n")
+	if !whole {
+		return nil, &FileError{file, len(lines), "the file is torn"}
+	}
 	at := 0
 	next := func() (string, error) {
 		if at >= len(lines) {
@@ -91,7 +98,14 @@ func ParseAlternative(file, name string, data []byte) (*Alternative, error) {
 		return nil, &FileError{file, 1, fmt.Sprintf("mode %.20q is neither auto nor manual", mode)}
 	}
 	a := &Alternative{Name: name, Manual: mode == "manual"}
-	if a.Link, err = next(); err != nil {
+	nextPath := func() (string, error) {
+		p, err := next()
+		if err == nil && !strings.HasPrefix(p, "/") {
+			err = &FileError{file, at, fmt.Sprintf("%.60q is no absolute path", p)}
+		}
+		return p, err
+	}
+	if a.Link, err = nextPath(); err != nil {
 		return nil, err
 	}
 	for {
@@ -102,7 +116,7 @@ func ParseAlternative(file, name string, data []byte) (*Alternative, error) {
 		if slave == "" {
 			break
 		}
-		link, err := next()
+		link, err := nextPath()
 		if err != nil {
 			return nil, err
 		}
@@ -115,6 +129,9 @@ func ParseAlternative(file, name string, data []byte) (*Alternative, error) {
 		}
 		if p == "" {
 			return a, nil
+		}
+		if !strings.HasPrefix(p, "/") {
+			return nil, &FileError{file, at, fmt.Sprintf("%.60q is no absolute path", p)}
 		}
 		prio, err := next()
 		if err != nil {

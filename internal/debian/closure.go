@@ -124,13 +124,17 @@ func (db *Database) native() string {
 }
 
 func (q provider) satisfies(by *Package, poss dependency.Possibility, native string) bool {
-	if arch := by.Architecture; q.pkg.MultiArch != "foreign" && (poss.Arch == nil || poss.Arch.CPU != "any") {
-		if arch == "all" {
-			arch = native
-		}
-		if have := q.pkg.Architecture; have != arch && have != "all" {
-			return false
-		}
+	want := by.Architecture
+	anyArch := q.pkg.MultiArch == "foreign"
+	if poss.Arch != nil { // "name:any", "name:i386"
+		want = poss.Arch.String()
+		anyArch = poss.Arch.CPU == "any"
+	}
+	if want == "all" {
+		want = native
+	}
+	if have := q.pkg.Architecture; !anyArch && have != want && have != "all" {
+		return false
 	}
 	if poss.Version == nil {
 		return true
@@ -142,11 +146,11 @@ func (q provider) satisfies(by *Package, poss dependency.Possibility, native str
 	if err != nil {
 		return false
 	}
-	want, err := version.Parse(poss.Version.Number)
+	bound, err := version.Parse(poss.Version.Number)
 	if err != nil {
 		return false
 	}
-	c := version.Compare(have, want)
+	c := version.Compare(have, bound)
 	switch poss.Version.Operator {
 	case ">=":
 		return c >= 0

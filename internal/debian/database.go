@@ -36,13 +36,13 @@ import (
 
 // Package is one paragraph of dpkg's status file or of a .deb's control file.
 type Package struct {
-	Name, Version, Architecture, MultiArch string
-	Essential, Protected                   bool
-	Priority                               string
-	PreDepends, Depends, Provides          string
-	Status                                 string            // "install ok installed"
-	Conffiles                              map[string]string // path -> md5 of the packaged version
-	Raw                                    []byte            // the paragraph as it stands
+	Name, Version, Architecture, MultiArch  string
+	Essential, Protected                    bool
+	Priority                                string
+	PreDepends, Depends, Provides, Replaces string
+	Status                                  string            // "install ok installed"
+	Conffiles                               map[string]string // path -> md5 of the packaged version
+	Raw                                     []byte            // the paragraph as it stands
 }
 
 // Key is the package's name with its architecture.
@@ -79,6 +79,9 @@ func (e *FileError) Hint() string {
 func ParseStatus(file string, data []byte) ([]*Package, error) {
 	var list []*Package
 	line := 1
+	if n := len(data); n > 0 && data[n-1] != '\n' {
+		return nil, &FileError{file, 1 + bytes.Count(data, []byte("\n")), "the last line is torn"}
+	}
 	for len(data) > 0 {
 		end := bytes.Index(data, []byte("\n\n"))
 		para := data
@@ -125,24 +128,44 @@ func parseParagraph(file string, line int, para []byte) (*Package, error) {
 	}
 	p.Name, p.Version, p.Architecture, p.MultiArch = fields["package"], fields["version"], fields["architecture"], fields["multi-arch"]
 	p.Essential, p.Protected = fields["essential"] == "yes", fields["protected"] == "yes" || fields["important"] == "yes"
-	p.Priority, p.PreDepends, p.Depends, p.Provides = fields["priority"], fields["pre-depends"], fields["depends"], fields["provides"]
+	p.Priority, p.PreDepends, p.Depends, p.Provides, p.Replaces = fields["priority"], fields["pre-depends"], fields["depends"], fields["provides"], fields["replaces"]
 	p.Status = fields["status"]
 	if p.Name == "" {
 		return nil, &FileError{file, line, "paragraph without a Package field"}
 	}
-	if !validName(p.Name) || strings.ContainsAny(p.Version+p.Architecture, "/\n ") {
+	if !validName(p.Name) || strings.ContainsFunc(p.Version+p.Architecture, notInVersion) {
 		return nil, &FileError{file, line, fmt.Sprintf("package %.60q: name, version or architecture is not valid", p.Name)}
 	}
 	if c := fields["conffiles"]; c != "" {
 		p.Conffiles = map[string]string{}
 		for _, l := range strings.Split(c, "\n") {
-			f := strings.Fields(l)
-			if len(f) >= 2 && !slices.Contains(f[2:], "obsolete") && !slices.Contains(f[2:], "remove-on-upgrade") {
-				p.Conffiles[f[0]] = f[1]
+			if name, md5, ok := conffile(l); ok {
+				p.Conffiles[name] = md5
 			}
 		}
 	}
 	return p, nil
+}
+
+// conffile reads one line of the field: a path, which may hold blanks, the md5
+// of the packaged version, and marks of files that are no longer shipped.
+func conffile(line string) (name, md5 string, ok bool) {
+	line = strings.TrimSpace(line)
+	for _, mark := range []string{" obsolete", " remove-on-upgrade"} {
+		if strings.HasSuffix(line, mark) {
+			return "", "", false
+		}
+	}
+	i := strings.LastIndexByte(line, ' ')
+	if i <= 0 || !strings.HasPrefix(line, "/") {
+		return "", "", false
+	}
+	return strings.TrimSpace(line[:i]), line[i+1:], true
+}
+
+// notInVersion tells what a version or an architecture never holds.
+func notInVersion(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".+:~-", r)
 }
 
 func validName(s string) bool {
@@ -205,7 +228,7 @@ func ReadDatabase(root string) (*Database, error) {
 		return nil, err
 	}
 	for _, p := range all {
-		if !strings.HasSuffix(p.Status, " installed") {
+		if !present(p.Status) {
 			continue
 		}
 		db.packages = append(db.packages, p)
@@ -215,6 +238,13 @@ func ReadDatabase(root string) (*Database, error) {
 		}
 	}
 	return db, nil
+}
+
+// present tells that a package's files are whole on the machine: installed, or
+// waiting for another package's trigger, which changes nothing in them.
+func present(status string) bool {
+	f := strings.Fields(status)
+	return len(f) == 3 && (f[2] == "installed" || f[2] == "triggers-awaited" || f[2] == "triggers-pending")
 }
 
 func (db *Database) readFiles(dir string, p *Package) error {

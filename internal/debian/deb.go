@@ -31,6 +31,7 @@ type Deb struct {
 	Control  []ControlFile // in the archive's order
 	dataName string
 	data     io.Reader
+	rest     io.Reader // the whole stream, to its end
 }
 
 // ControlFile is one member of the control archive: preinst, md5sums, triggers…
@@ -73,11 +74,10 @@ func ReadDeb(ctx context.Context, name string, r io.Reader) (*Deb, error) {
 		}
 		switch {
 		case member == "debian-binary":
-			v := make([]byte, min(size, 64))
-			if _, err := io.ReadFull(br, v); err != nil || !bytes.HasPrefix(v, []byte("2.")) {
+			v, err := br.Peek(int(min(size, 2)))
+			if err != nil || string(v) != "2." {
 				return nil, &ArchiveError{name, member, "format version is not 2.x"}
 			}
-			size -= int64(len(v))
 		case strings.HasPrefix(member, "control.tar"):
 			if size > maxControl {
 				return nil, &ArchiveError{name, member, fmt.Sprintf("%d bytes are too many", size)}
@@ -98,7 +98,7 @@ func ReadDeb(ctx context.Context, name string, r io.Reader) (*Deb, error) {
 			if d.Package == nil {
 				return nil, &ArchiveError{name, member, "stands before control.tar"}
 			}
-			d.dataName, d.data = member, &exactReader{r: br, n: size}
+			d.dataName, d.data, d.rest = member, &exactReader{r: br, n: size}, br
 			return d, nil
 		}
 		if _, err := io.CopyN(io.Discard, br, size+size&1); err != nil {
@@ -125,6 +125,20 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// limitedReader fails where a stream has more than n bytes.
+type limitedReader struct {
+	r io.Reader
+	n int64
+}
+
+func (l *limitedReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p[:min(int64(len(p)), l.n+1)])
+	if l.n -= int64(n); l.n < 0 {
+		return n, errors.New("it unpacks to more bytes than any real one")
+	}
+	return n, err
+}
+
 func arHeader(r io.Reader) (name string, size int64, err error) {
 	h := make([]byte, 60)
 	if _, err := io.ReadFull(r, h); err != nil {
@@ -146,7 +160,8 @@ func (d *Deb) readControl(ctx context.Context, name, member string, raw []byte) 
 		return &ArchiveError{name, member, err.Error()}
 	}
 	defer rd.Close()
-	tr := tar.NewReader(io.LimitReader(rd, maxControl))
+	lr := &limitedReader{r: rd, n: maxControl}
+	tr := tar.NewReader(lr)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -159,14 +174,24 @@ func (d *Deb) readControl(ctx context.Context, name, member string, raw []byte) 
 			continue
 		}
 		file := path.Clean(h.Name)
-		if file != path.Base(file) || file == ".." {
+		if file != path.Base(file) || file == ".." || file == "." || file == "/" {
 			return &ArchiveError{name, member, fmt.Sprintf("member %.60q is not a plain name", h.Name)}
 		}
-		data, err := io.ReadAll(io.LimitReader(tr, maxControlFile))
+		if d.File(file) != nil {
+			return &ArchiveError{name, member, fmt.Sprintf("member %.60q stands twice", h.Name)}
+		}
+		if h.Size > maxControlFile {
+			return &ArchiveError{name, member, fmt.Sprintf("member %.60q has %d bytes, which are too many", h.Name, h.Size)}
+		}
+		data, err := io.ReadAll(tr)
 		if err != nil {
 			return &ArchiveError{name, member, err.Error()}
 		}
 		d.Control = append(d.Control, ControlFile{file, h.Mode & 0o777, data})
+	}
+	// The decompressor's checksum is at the end.
+	if _, err := io.Copy(io.Discard, lr); err != nil {
+		return &ArchiveError{name, member, err.Error()}
 	}
 	c := d.File("control")
 	if c == nil {
@@ -278,7 +303,7 @@ func (f *filter) Close() error {
 // not yet configured.
 func (d *Deb) StatusEntry() []byte {
 	var b bytes.Buffer
-	for line := range bytes.Lines(d.Package.Raw) {
+	for line := range bytes.Lines(controlOf(d.Package)) {
 		b.Write(line)
 		if bytes.HasPrefix(bytes.ToLower(line), []byte("package:")) {
 			b.WriteString("Status: install ok unpacked\n")

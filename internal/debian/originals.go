@@ -245,9 +245,8 @@ func take(ctx context.Context, p *Package, file, want, from, why string, sink Si
 
 // aptIndex asks apt once which of the exact versions its sources have.
 func aptIndex(ctx context.Context, pkgs []*Package) (map[string]indexed, error) {
-	found := map[string]indexed{}
 	if len(pkgs) == 0 {
-		return found, nil
+		return nil, nil
 	}
 	args := []string{"show"}
 	for _, p := range pkgs {
@@ -263,6 +262,13 @@ func aptIndex(ctx context.Context, pkgs []*Package) (map[string]indexed, error) 
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	return parseIndex(out)
+}
+
+// parseIndex reads what apt-cache show prints. Only what apt can download
+// counts: the paragraphs of installed packages name no file.
+func parseIndex(out []byte) (map[string]indexed, error) {
+	found := map[string]indexed{}
 	list, err := ParseStatus("apt-cache show", out)
 	if err != nil {
 		return nil, err
@@ -349,6 +355,9 @@ func Repack(ctx context.Context, db *Database, p *Package, scratch string) (stri
 	if err := os.WriteFile(filepath.Join(info, "control"), controlOf(p), 0o644); err != nil {
 		return "", err
 	}
+	if err := keepConffiles(stage, filepath.Join(info, "conffiles")); err != nil {
+		return "", err
+	}
 	out := filepath.Join(scratch, p.FileName())
 	cmd := exec.CommandContext(ctx, "dpkg-deb", "-Zgzip", "-z1", "--build", stage, out)
 	// One time for all members, so the same files give the same archive.
@@ -357,6 +366,30 @@ func Repack(ctx context.Context, db *Database, p *Package, scratch string) (stri
 		return "", fmt.Errorf("dpkg-deb: %w: %s", err, lastLine(string(msg)))
 	}
 	return out, nil
+}
+
+// keepConffiles leaves out configuration files that the administrator removed:
+// dpkg-deb builds no package that lacks one it lists.
+func keepConffiles(stage, list string) error {
+	data, err := os.ReadFile(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var kept bytes.Buffer
+	for line := range strings.Lines(string(data)) {
+		name := strings.TrimSpace(line)
+		if _, err := os.Lstat(filepath.Join(stage, name)); strings.HasPrefix(name, "/") && err != nil {
+			continue
+		}
+		kept.WriteString(line)
+	}
+	if kept.Len() == 0 {
+		return os.Remove(list)
+	}
+	return os.WriteFile(list, kept.Bytes(), 0o644)
 }
 
 // controlOf turns a status paragraph back into a control file.

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"pault.ag/go/debian/dependency"
 )
 
 // Target is a root that packages are unpacked into, several at a time.
@@ -107,8 +106,10 @@ func (t *Target) Unpack(ctx context.Context, d *Deb) (*Unpacked, error) {
 	if _, err := io.Copy(io.Discard, rd); err != nil {
 		return nil, &ArchiveError{d.Package.Name, d.dataName, err.Error()}
 	}
-	if _, err := io.Copy(io.Discard, d.data); err != nil {
-		return nil, fmt.Errorf("package %s: %w", d.Package.Name, err)
+	for _, r := range []io.Reader{d.data, d.rest} {
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return nil, fmt.Errorf("package %s: %w", d.Package.Name, err)
+		}
 	}
 	return &u.out, nil
 }
@@ -119,18 +120,8 @@ func isDisk(err error) bool {
 
 func replaced(p *Package) map[string]bool {
 	m := map[string]bool{}
-	for line := range strings.Lines(string(p.Raw)) {
-		value, ok := strings.CutPrefix(line, "Replaces:")
-		if !ok {
-			continue
-		}
-		if dep, err := dependency.Parse(strings.TrimSpace(value)); err == nil {
-			for _, rel := range dep.Relations {
-				for _, poss := range rel.Possibilities {
-					m[poss.Name] = true
-				}
-			}
-		}
+	for _, name := range names(p.Replaces) {
+		m[name] = true
 	}
 	return m
 }
@@ -145,8 +136,16 @@ type unpacking struct {
 }
 
 func (u *unpacking) member(h *tar.Header, r io.Reader) error {
-	if strings.Contains(h.Name, "\x00") || strings.Contains("/"+h.Name+"/", "/../") {
+	if strings.Contains("/"+h.Name+"/", "/../") {
 		return errors.New("its name leaves the root")
+	}
+	if strings.ContainsAny(h.Name, "\x00\n") {
+		return errors.New("its name holds a line end, which dpkg's lists cannot")
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return errors.New("it is a sparse file, which no package holds")
+		}
 	}
 	name := path.Clean("/" + h.Name)
 	if name == "/" {
@@ -177,13 +176,12 @@ func (u *unpacking) write(at, name string, h *tar.Header, r io.Reader) error {
 	root := u.t.root
 	switch h.Typeflag {
 	case tar.TypeReg:
-		f, err := root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			if err = root.Remove(at); err == nil {
-				f, err = root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			}
-		}
-		if err != nil {
+		var f *os.File
+		made, err := u.t.create(at, u.d.Package, func() (err error) {
+			f, err = root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			return err
+		})
+		if err != nil || !made {
 			return err
 		}
 		defer f.Close()
@@ -211,19 +209,13 @@ func (u *unpacking) write(at, name string, h *tar.Header, r io.Reader) error {
 		}
 		return futimes(fd, h.ModTime)
 	case tar.TypeSymlink:
-		if err := root.Symlink(h.Linkname, at); err != nil {
-			if !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			if info, err := root.Stat(at); err == nil && info.IsDir() {
-				return nil // dpkg never replaces a directory by a link
-			}
-			if err := root.Remove(at); err != nil {
-				return err
-			}
-			if err := root.Symlink(h.Linkname, at); err != nil {
-				return err
-			}
+		// dpkg leaves a directory, or a link to one, where a package has a link.
+		if info, err := root.Stat(at); err == nil && info.IsDir() {
+			return nil
+		}
+		made, err := u.t.create(at, u.d.Package, func() error { return root.Symlink(h.Linkname, at) })
+		if err != nil || !made {
+			return err
 		}
 		uid, gid := u.t.owner(h)
 		return root.Lchown(at, uid, gid)
@@ -240,37 +232,13 @@ func (u *unpacking) write(at, name string, h *tar.Header, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := root.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return root.Link(path.Join(dir, path.Base(to)), at)
+		_, err = u.t.create(at, u.d.Package, func() error { return root.Link(path.Join(dir, path.Base(to)), at) })
+		return err
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return u.mknod(at, h)
+		return errors.New("it is a device node or a pipe, which Debian's policy forbids in packages")
 	default:
 		return fmt.Errorf("members of type %q are not known", h.Typeflag)
 	}
-}
-
-func (u *unpacking) mknod(at string, h *tar.Header) error {
-	dir, err := u.t.root.Open(path.Dir(at))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	mode := uint32(h.Mode) & 0o7777
-	switch h.Typeflag {
-	case tar.TypeChar:
-		mode |= unix.S_IFCHR
-	case tar.TypeBlock:
-		mode |= unix.S_IFBLK
-	default:
-		mode |= unix.S_IFIFO
-	}
-	if err := unix.Mknodat(int(dir.Fd()), path.Base(at), mode, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
-		return err
-	}
-	uid, gid := u.t.owner(h)
-	return u.t.root.Lchown(at, uid, gid)
 }
 
 func futimes(fd int, t time.Time) error {
@@ -313,6 +281,35 @@ func (t *Target) claim(at string, p *Package, replaces map[string]bool) (bool, e
 	t.claims[at] = claim{p, replaces}
 	return true, nil
 }
+
+// create makes a file or link in the place of what another package had there,
+// unless that package has claimed the place since. A directory stays: dpkg never
+// replaces one.
+func (t *Target) create(at string, p *Package, add func() error) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.claims[at].pkg != p {
+		return false, nil
+	}
+	err := add()
+	if !errors.Is(err, fs.ErrExist) {
+		return err == nil, err
+	}
+	info, err := t.root.Lstat(at)
+	if err != nil {
+		return false, err
+	}
+	if info.IsDir() {
+		return false, errDirectory
+	}
+	if err := t.root.Remove(at); err != nil {
+		return false, err
+	}
+	err = add()
+	return err == nil, err
+}
+
+var errDirectory = errors.New("a directory stands in its place")
 
 // mkdir makes a directory, or leaves one (or a link to one) that is there.
 func (t *Target) mkdir(at string, h *tar.Header) error {
