@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"pault.ag/go/debian/dependency"
 	"pault.ag/go/debian/version"
 )
 
@@ -47,18 +46,15 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 		p := queue[0]
 		queue = queue[1:]
 		for _, field := range []string{p.PreDepends, p.Depends} {
-			if field == "" {
-				continue
-			}
-			dep, err := dependency.Parse(field)
+			dep, err := parseRelations(field)
 			if err != nil {
 				missing = append(missing, p.Name+": unreadable dependency "+field)
 				continue
 			}
-			for _, rel := range dep.Relations {
+			for _, rel := range dep {
 				var choice []*Package
-				for _, poss := range rel.Possibilities {
-					for _, q := range providers[poss.Name] {
+				for _, poss := range rel.any {
+					for _, q := range providers[poss.name] {
 						if q.satisfies(p, poss, native) {
 							choice = append(choice, q.pkg)
 						}
@@ -66,7 +62,7 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 				}
 				switch len(choice) {
 				case 0:
-					missing = append(missing, p.Name+": "+rel.String())
+					missing = append(missing, p.Name+": "+rel.text)
 				case 1:
 					add(choice[0])
 				default:
@@ -93,20 +89,13 @@ func (db *Database) providers() map[string][]provider {
 	m := map[string][]provider{}
 	for _, p := range db.packages {
 		m[p.Name] = append(m[p.Name], provider{p, p.Version})
-		if p.Provides == "" {
-			continue
-		}
-		dep, err := dependency.Parse(p.Provides)
+		dep, err := parseRelations(p.Provides)
 		if err != nil {
 			continue // a name that cannot be read cannot be depended upon
 		}
-		for _, rel := range dep.Relations {
-			for _, poss := range rel.Possibilities {
-				v := ""
-				if poss.Version != nil {
-					v = poss.Version.Number
-				}
-				m[poss.Name] = append(m[poss.Name], provider{p, v})
+		for _, rel := range dep {
+			for _, poss := range rel.any {
+				m[poss.name] = append(m[poss.name], provider{p, poss.version})
 			}
 		}
 	}
@@ -123,12 +112,11 @@ func (db *Database) native() string {
 	return ""
 }
 
-func (q provider) satisfies(by *Package, poss dependency.Possibility, native string) bool {
+func (q provider) satisfies(by *Package, poss possibility, native string) bool {
 	want := by.Architecture
 	anyArch := q.pkg.MultiArch == "foreign"
-	if poss.Arch != nil { // "name:any", "name:i386"
-		want = poss.Arch.String()
-		anyArch = poss.Arch.CPU == "any"
+	if poss.arch != "" { // "name:any", "name:i386"
+		want, anyArch = poss.arch, poss.arch == "any"
 	}
 	if want == "all" {
 		want = native
@@ -136,7 +124,7 @@ func (q provider) satisfies(by *Package, poss dependency.Possibility, native str
 	if have := q.pkg.Architecture; !anyArch && have != want && have != "all" {
 		return false
 	}
-	if poss.Version == nil {
+	if poss.version == "" {
 		return true
 	}
 	if q.version == "" {
@@ -146,12 +134,12 @@ func (q provider) satisfies(by *Package, poss dependency.Possibility, native str
 	if err != nil {
 		return false
 	}
-	bound, err := version.Parse(poss.Version.Number)
+	bound, err := version.Parse(poss.version)
 	if err != nil {
 		return false
 	}
 	c := version.Compare(have, bound)
-	switch poss.Version.Operator {
+	switch poss.operator {
 	case ">=":
 		return c >= 0
 	case "<=":

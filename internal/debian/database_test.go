@@ -99,6 +99,7 @@ func TestParseStatusDamage(t *testing.T) {
 
 func FuzzParseStatus(f *testing.F) {
 	f.Add([]byte(status))
+	f.Add([]byte("Package: a\nDepends: b [cinux-a-------------ny]\n")) // the library panics on it
 	f.Add([]byte("Package: a\n\n\n\nPackage: b\nConffiles:\n /x y obsolete\n"))
 	f.Add([]byte("Package: a\nDepends: b:any (>= 1~) [linux-any] <!nocheck> | c\nProvides: d (= 1)\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -3,8 +3,6 @@ package debian
 import (
 	"slices"
 	"strings"
-
-	"pault.ag/go/debian/dependency"
 )
 
 // Order sorts packages so that each comes after those it depends on, as far as
@@ -71,17 +69,14 @@ func visit(list, seeds []*Deb) []*Deb {
 // names lists every package name in a dependency field. A field that cannot be
 // read has none: Closure has named it before.
 func names(field string) []string {
-	if field == "" {
-		return nil
-	}
-	dep, err := dependency.Parse(field)
+	dep, err := parseRelations(field)
 	if err != nil {
 		return nil
 	}
 	var list []string
-	for _, rel := range dep.Relations {
-		for _, poss := range rel.Possibilities {
-			list = append(list, poss.Name)
+	for _, rel := range dep {
+		for _, poss := range rel.any {
+			list = append(list, poss.name)
 		}
 	}
 	return list
