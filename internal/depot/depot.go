@@ -176,7 +176,8 @@ func (d *Depot) full(err error) error {
 	return fmt.Errorf("depot: %w", err)
 }
 
-// Put keeps a stream and returns its digest and size. What is there already is not written twice.
+// Put keeps a stream and returns its digest and size. What is there already and
+// whole is not written twice.
 func (d *Depot) Put(ctx context.Context, r io.Reader) (string, int64, error) {
 	return d.put(ctx, r, "")
 }
@@ -207,8 +208,15 @@ func (d *Depot) put(ctx context.Context, r io.Reader, want string) (dg string, n
 	if want != "" && dg != want {
 		return "", 0, &DigestError{Want: want, Got: dg}
 	}
-	if info, serr := os.Stat(d.path(dg)); serr == nil && info.Size() == n {
-		return dg, n, os.Remove(f.Name())
+	// What is there is kept if it is whole: a changed one is replaced, and the
+	// time of the other is renewed, so that Prune leaves it to this writer.
+	if have, cerr := d.check(ctx, dg); cerr == nil && have == n {
+		now := time.Now()
+		if err := os.Chtimes(d.path(dg), now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", 0, d.full(err)
+		} else if err == nil {
+			return dg, n, os.Remove(f.Name())
+		}
 	}
 	if err = f.Chmod(0o444); err == nil {
 		err = f.Sync()
@@ -320,8 +328,10 @@ func (d *Depot) Tag(ctx context.Context, name string, created time.Time, items [
 	}
 	index := v1.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, ArtifactType: ArtifactType,
+		Manifests:   []v1.Descriptor{},
 		Annotations: map[string]string{v1.AnnotationCreated: created.UTC().Format(time.RFC3339), v1.AnnotationRefName: name},
 	}
+	names := map[string]string{}
 	for part := range slices.Chunk(items, maxLayers) {
 		m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, ArtifactType: ArtifactType, Config: v1.DescriptorEmptyJSON}
 		m.Config.Data = nil
@@ -329,6 +339,10 @@ func (d *Depot) Tag(ctx context.Context, name string, created time.Time, items [
 			if err := checkItem(it); err != nil {
 				return "", err
 			}
+			if old, twice := names[it.Name]; twice {
+				return "", fmt.Errorf("depot: %s stands twice in reference %s (%s and %s)", it.Name, name, old, it.Digest)
+			}
+			names[it.Name] = it.Digest
 			info, err := os.Stat(d.path(it.Digest))
 			if err != nil {
 				return "", &NotFoundError{it.Name + " (" + it.Digest + ")", d.dir}
@@ -345,17 +359,30 @@ func (d *Depot) Tag(ctx context.Context, name string, created time.Time, items [
 	if err != nil {
 		return "", err
 	}
+	return string(desc.Digest), d.name(name, desc, items)
+}
+
+// name gives a reference's index its name, if everything it needs is there.
+func (d *Depot) name(name string, desc v1.Descriptor, items []Item) error {
 	desc.Annotations = map[string]string{v1.AnnotationRefName: name}
-	return string(desc.Digest), d.updateIndex(func(ix *v1.Index) {
+	return d.updateIndex(func(ix *v1.Index) error {
+		// Looked at again under the lock that Prune holds.
+		for _, it := range items {
+			if !d.Has(it.Digest) {
+				return &NotFoundError{it.Name + " (" + it.Digest + ")", d.dir}
+			}
+		}
 		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool { return m.Annotations[v1.AnnotationRefName] == name })
 		ix.Manifests = append(ix.Manifests, desc)
+		return nil
 	})
 }
 
 // Untag removes a name; Prune removes what it alone referred to.
 func (d *Depot) Untag(name string) error {
-	return d.updateIndex(func(ix *v1.Index) {
+	return d.updateIndex(func(ix *v1.Index) error {
 		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool { return m.Annotations[v1.AnnotationRefName] == name })
+		return nil
 	})
 }
 
@@ -381,21 +408,38 @@ func (d *Depot) putJSON(ctx context.Context, v any, mediaType string) (v1.Descri
 	return v1.Descriptor{MediaType: mediaType, Digest: digest.Digest(dg), Size: int64(len(data)), ArtifactType: ArtifactType}, err
 }
 
-// updateIndex replaces index.json under a lock that other processes honour.
-func (d *Depot) updateIndex(change func(*v1.Index)) error {
-	lock, err := os.OpenFile(filepath.Join(d.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+// lock waits until no other process changes index.json or removes blobs. It
+// ends when the file is closed.
+func (d *Depot) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(d.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return d.full(err)
+		return nil, d.full(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("depot: lock: %w", err)
+	}
+	return f, nil
+}
+
+// updateIndex replaces index.json under the lock.
+func (d *Depot) updateIndex(change func(*v1.Index) error) error {
+	lock, err := d.lock()
+	if err != nil {
+		return err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("depot: lock: %w", err)
-	}
 	ix, err := d.index()
 	if err != nil {
 		return err
 	}
-	change(ix)
+	if err := change(ix); err != nil {
+		return err
+	}
+	// The blobs' names are on the disk before one that leads to them.
+	if err := syncDir(d.blobs()); err != nil {
+		return d.full(err)
+	}
 	data, err := json.MarshalIndent(ix, "", " ")
 	if err != nil {
 		return err
@@ -406,18 +450,44 @@ func (d *Depot) updateIndex(change func(*v1.Index)) error {
 	return nil
 }
 
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// IndexError says that the list of references cannot be read.
+type IndexError struct {
+	File string
+	Err  error
+}
+
+func (e *IndexError) Error() string { return "depot: " + e.File + " is damaged: " + e.Err.Error() }
+func (e *IndexError) Unwrap() error { return e.Err }
+
+// Hint says what to do.
+func (e *IndexError) Hint() string {
+	return "the originals are not touched: restore the file from a backup, or move it away and capture or pull each reference again (what is there is not moved twice)"
+}
+
 func (d *Depot) index() (*v1.Index, error) {
-	ix := &v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex}
-	f, err := os.Open(filepath.Join(d.dir, v1.ImageIndexFile))
+	file := filepath.Join(d.dir, v1.ImageIndexFile)
+	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ix, nil
+		return &v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("depot: %w", err)
 	}
-	defer f.Close()
-	if err := json.NewDecoder(io.LimitReader(f, maxManifest)).Decode(ix); err != nil {
-		return nil, fmt.Errorf("depot: %s is damaged (%w): pull the reference again, or restore the file", filepath.Join(d.dir, v1.ImageIndexFile), err)
+	ix := &v1.Index{}
+	if err := json.Unmarshal(data, ix); err != nil {
+		return nil, &IndexError{file, err}
+	}
+	if ix.SchemaVersion != 2 {
+		return nil, &IndexError{file, fmt.Errorf("schema version %d is not 2", ix.SchemaVersion)}
 	}
 	return ix, nil
 }
@@ -433,6 +503,9 @@ func (d *Depot) Resolve(ctx context.Context, name string) (*Reference, error) {
 		if m.Annotations[v1.AnnotationRefName] == name && (pin == "" || pin == string(m.Digest)) {
 			return d.readReference(ctx, name, string(m.Digest))
 		}
+	}
+	if pin != "" {
+		name += "@" + pin
 	}
 	return nil, &NotFoundError{"reference " + name, d.dir}
 }

@@ -1,17 +1,17 @@
 package depot
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -92,18 +92,67 @@ func (d *Depot) Push(ctx context.Context, refName, target string, o TransferOpti
 	go func() {
 		defer close(drained)
 		for u := range updates {
-			t.Bytes = u.Complete
 			if o.Progress != nil && u.Total > 0 {
 				o.Progress(u.Complete, u.Total)
 			}
 		}
 	}()
-	err = remote.WriteIndex(ref, ix, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithProgress(updates), remote.WithJobs(4))
+	m := &meter{next: remote.DefaultTransport, stored: map[string]bool{}}
+	err = remote.WriteIndex(ref, ix, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(m), remote.WithProgress(updates), remote.WithJobs(4))
 	<-drained
+	t.Bytes = m.sent.Load()
+	seen := map[string]bool{}
+	for _, it := range r.Items {
+		if seen[it.Digest] || !m.has(it.Digest) {
+			t.Skipped++
+		}
+		seen[it.Digest] = true
+	}
 	if err != nil {
 		return nil, fmt.Errorf("push to %s: %w", target, err)
 	}
 	return t, nil
+}
+
+// meter counts what a push really sends, and which blobs the registry took.
+type meter struct {
+	next http.RoundTripper
+	sent atomic.Int64
+	mu   sync.Mutex
+	// stored holds the digests of blobs whose upload ended well.
+	stored map[string]bool
+}
+
+// RoundTrip is http.RoundTripper's.
+func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		r = r.Clone(r.Context())
+		r.Body = &meteredBody{r.Body, &m.sent}
+	}
+	resp, err := m.next.RoundTrip(r)
+	if dg := r.URL.Query().Get("digest"); err == nil && dg != "" && r.Method == http.MethodPut && resp.StatusCode == http.StatusCreated {
+		m.mu.Lock()
+		m.stored[dg] = true
+		m.mu.Unlock()
+	}
+	return resp, err
+}
+
+func (m *meter) has(dg string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stored[dg]
+}
+
+type meteredBody struct {
+	io.ReadCloser
+	sent *atomic.Int64
+}
+
+func (b *meteredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sent.Add(int64(n))
+	return n, err
 }
 
 // Pull copies a reference from a registry. Every blob is checked against its
@@ -159,7 +208,7 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 			}
 			items = append(items, it)
 		}
-		if _, err := d.PutBytes(ctx, sub.Manifest); err != nil {
+		if _, err := d.PutExpected(ctx, bytes.NewReader(sub.Manifest), string(md.Digest)); err != nil {
 			return nil, err
 		}
 	}
@@ -173,11 +222,8 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 	if err != nil {
 		return nil, err
 	}
-	top := v1.Descriptor{MediaType: v1.MediaTypeImageIndex, Digest: digest.Digest(t.Digest), Size: int64(len(desc.Manifest)), ArtifactType: ArtifactType, Annotations: map[string]string{v1.AnnotationRefName: refName}}
-	return t, d.updateIndex(func(ix *v1.Index) {
-		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool { return m.Annotations[v1.AnnotationRefName] == refName })
-		ix.Manifests = append(ix.Manifests, top)
-	})
+	top := v1.Descriptor{MediaType: v1.MediaTypeImageIndex, Digest: digest.Digest(t.Digest), Size: int64(len(desc.Manifest)), ArtifactType: ArtifactType}
+	return t, d.name(refName, top, items)
 }
 
 // pullItems fetches what is not there yet and returns what it fetched, also
@@ -188,7 +234,8 @@ func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.R
 	seen := map[string]bool{}
 	for _, it := range items {
 		t.Items++
-		if seen[it.Digest] || d.Has(it.Digest) {
+		info, err := os.Stat(d.path(it.Digest))
+		if seen[it.Digest] || (err == nil && info.Size() == it.Size) { // a torn one is fetched again
 			t.Skipped++
 			continue
 		}
@@ -197,9 +244,10 @@ func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.R
 		total += it.Size
 	}
 	var done atomic.Int64
+	whole := make([]atomic.Bool, len(todo))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	for _, it := range todo {
+	for i, it := range todo {
 		g.Go(func() error {
 			l, err := puller.Layer(ctx, ref.Context().Digest(it.Digest))
 			if err != nil {
@@ -214,6 +262,10 @@ func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.R
 			if err != nil {
 				return fmt.Errorf("pull %s: %w", it.Name, err)
 			}
+			if n != it.Size {
+				return fmt.Errorf("pull %s: it has %d bytes, and its manifest says %d", it.Name, n, it.Size)
+			}
+			whole[i].Store(true)
 			if now := done.Add(n); o.Progress != nil {
 				o.Progress(now, total)
 			}
@@ -222,8 +274,8 @@ func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.R
 	}
 	err := g.Wait()
 	t.Bytes = done.Load()
-	for _, it := range todo {
-		if d.Has(it.Digest) {
+	for i, it := range todo {
+		if whole[i].Load() {
 			fetched = append(fetched, it)
 		}
 	}
@@ -249,9 +301,11 @@ func (d *Depot) provenance() map[string]string {
 }
 
 func (d *Depot) recordProvenance(items []Item, from string) error {
-	if _, err := os.Stat(filepath.Join(d.dir, provenanceFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	lock, err := d.lock()
+	if err != nil {
 		return err
 	}
+	defer lock.Close()
 	m := d.provenance()
 	for _, it := range items {
 		if _, ok := m[it.Digest]; !ok {

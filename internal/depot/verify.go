@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -38,7 +41,7 @@ func (d *Depot) Verify(ctx context.Context, progress func(done, total int64)) (*
 	if err != nil {
 		return nil, err
 	}
-	rep := &Report{Problems: bad}
+	rep := &Report{Problems: append([]Problem{}, bad...)}
 	var total, done int64
 	var blobs []string
 	for _, f := range files {
@@ -79,7 +82,9 @@ func (d *Depot) Verify(ctx context.Context, progress func(done, total int64)) (*
 			return nil
 		})
 	}
-	return rep, g.Wait()
+	err = g.Wait()
+	slices.SortStableFunc(rep.Problems, func(a, b Problem) int { return strings.Compare(a.Digest, b.Digest) })
+	return rep, err
 }
 
 func (d *Depot) check(ctx context.Context, dg string) (int64, error) {
@@ -100,7 +105,7 @@ func (d *Depot) referenced(ctx context.Context) (names map[string][]string, size
 	}
 	names, sizes = map[string][]string{}, map[string]int64{}
 	for _, m := range ix.Manifests {
-		ref := m.Annotations["org.opencontainers.image.ref.name"]
+		ref := m.Annotations[v1.AnnotationRefName]
 		r, err := d.readReference(ctx, ref, string(m.Digest))
 		if err != nil {
 			bad = append(bad, Problem{string(m.Digest), []string{ref}, err.Error()})
@@ -130,6 +135,14 @@ func (d *Depot) referenced(ctx context.Context) (names map[string][]string, size
 // Prune removes temporary files of killed runs and blobs that no reference
 // names. Blobs younger than an hour stay: a running capture names its own last.
 func (d *Depot) Prune(ctx context.Context, now time.Time) (removed int, bytes int64, err error) {
+	lock, err := d.lock()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer lock.Close()
+	if _, err := os.Stat(filepath.Join(d.dir, v1.ImageIndexFile)); errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, errors.New("depot: index.json is not there, so no original is known to be needed, and nothing is pruned")
+	}
 	names, _, bad, err := d.referenced(ctx)
 	if err != nil {
 		return 0, 0, err
