@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -98,7 +100,7 @@ func (d *Depot) Push(ctx context.Context, refName, target string, o TransferOpti
 		}
 	}()
 	m := &meter{next: remote.DefaultTransport, stored: map[string]bool{}}
-	err = remote.WriteIndex(ref, ix, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(m), remote.WithProgress(updates), remote.WithJobs(4))
+	err = remote.WriteIndex(ref, ix, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(m), remote.WithRetryPredicate(passing(func() bool { return ctx.Err() != nil })), remote.WithProgress(updates), remote.WithJobs(4))
 	<-drained
 	t.Bytes = m.sent.Load()
 	seen := map[string]bool{}
@@ -112,6 +114,18 @@ func (d *Depot) Push(ctx context.Context, refName, target string, o TransferOpti
 		return nil, fmt.Errorf("push to %s: %w", target, err)
 	}
 	return t, nil
+}
+
+// passing tells errors that a second try may mend, while there is a use for it:
+// the library waits some seconds between tries, whatever happened meanwhile.
+func passing(over func() bool) func(error) bool {
+	return func(err error) bool {
+		if err == nil || over() || errors.Is(err, context.Canceled) {
+			return false
+		}
+		var t interface{ Temporary() bool }
+		return errors.As(err, &t) && t.Temporary() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
+	}
 }
 
 // meter counts what a push really sends, and which blobs the registry took.
@@ -162,7 +176,8 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 	if err != nil {
 		return nil, err
 	}
-	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	var failed atomic.Bool
+	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithRetryPredicate(passing(func() bool { return failed.Load() || ctx.Err() != nil })))
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +230,7 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 	if _, err := d.PutBytes(ctx, []byte("{}")); err != nil {
 		return nil, err
 	}
-	fetched, err := d.pullItems(ctx, puller, ref, items, t, o)
+	fetched, err := d.pullItems(ctx, puller, ref, items, t, o, &failed)
 	if perr := d.recordProvenance(fetched, ref.Context().String()); perr != nil && err == nil {
 		err = perr
 	}
@@ -228,7 +243,7 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 
 // pullItems fetches what is not there yet and returns what it fetched, also
 // when it was cut: those items came from elsewhere.
-func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.Reference, items []Item, t *Transfer, o TransferOptions) ([]Item, error) {
+func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.Reference, items []Item, t *Transfer, o TransferOptions, failed *atomic.Bool) ([]Item, error) {
 	var total int64
 	var todo, fetched []Item
 	seen := map[string]bool{}
@@ -248,7 +263,12 @@ func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.R
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for i, it := range todo {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer func() {
+				if err != nil {
+					failed.Store(true)
+				}
+			}()
 			l, err := puller.Layer(ctx, ref.Context().Digest(it.Digest))
 			if err != nil {
 				return fmt.Errorf("pull %s: %w", it.Name, err)

@@ -36,7 +36,7 @@ func registries() map[string]func(t *testing.T) string {
 func inProcess(t *testing.T) string {
 	t.Helper()
 	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	return s.Listener.Addr().String()
 }
 
@@ -141,7 +141,7 @@ func newBetween(t *testing.T, to string) *between {
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.Start()
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	b.addr = s.Listener.Addr().String()
 	return b
 }
