@@ -117,8 +117,19 @@ func byName(p string) string {
 	return ""
 }
 
-// maxLine is the longest line that is looked at; longer ones are cut.
-const maxLine = 64 << 10
+const (
+	// maxLine is how much of a line is looked at in one piece, and overlap how
+	// much of it again in the next, so that no secret is cut in two.
+	maxLine = 64 << 10
+	overlap = 4 << 10
+)
+
+// netrc knows files in the format of netrc(5), where a password stands in a line
+// of its own.
+func netrc(p string) bool {
+	base := path.Base(p)
+	return base == ".netrc" || base == "_netrc" || base == "netrc" || base == ".authinfo" || strings.HasPrefix(p, "/etc/apt/auth.conf")
+}
 
 // Scan looks for secrets in one file, whose name is the one on its machine.
 func Scan(name string, r io.Reader) ([]Finding, error) {
@@ -127,16 +138,21 @@ func Scan(name string, r io.Reader) ([]Finding, error) {
 	}
 	var list []Finding
 	table := rules()
+	if netrc(name) {
+		table = append(table, rule{"netrc", "a password for a machine", regexp.MustCompile(`(?i)(?:^|\s)password\s+(\S+)`), 1})
+	}
 	seen := map[string]bool{}
 	br := bufio.NewReaderSize(r, maxLine)
-	for n := 1; ; n++ {
-		line, err := br.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			err = nil
-			n-- // the same line goes on
+	var before []byte // the end of the piece before, of the same line
+	for n := 1; ; {
+		piece, err := br.ReadSlice('\n')
+		full := errors.Is(err, bufio.ErrBufferFull)
+		text := piece
+		if len(before) > 0 {
+			text = append(before, piece...)
 		}
 		for _, ru := range table {
-			m := ru.re.FindSubmatch(line)
+			m := ru.re.FindSubmatch(text)
 			if m == nil || seen[ru.name] {
 				continue
 			}
@@ -146,12 +162,17 @@ func Scan(name string, r io.Reader) ([]Finding, error) {
 			seen[ru.name] = true
 			list = append(list, Finding{Path: name, Line: n, Rule: ru.name, What: ru.what})
 		}
-		if errors.Is(err, io.EOF) {
+		switch {
+		case full:
+			before = bytes.Clone(piece[len(piece)-overlap:])
+			continue
+		case errors.Is(err, io.EOF):
 			return list, nil
-		}
-		if err != nil {
+		case err != nil:
 			return list, err
 		}
+		before = nil
+		n++
 	}
 }
 
@@ -190,6 +211,9 @@ func (e *RecipientError) Hint() string {
 func Recipients(lines []string) ([]age.Recipient, error) {
 	var list []age.Recipient
 	for _, l := range lines {
+		if private(l) {
+			return nil, &RecipientError{"(not shown)", errors.New("this is a private key, which belongs to one person alone: give the public one")}
+		}
 		var r age.Recipient
 		var err error
 		if strings.HasPrefix(l, "ssh-") {
@@ -203,6 +227,11 @@ func Recipients(lines []string) ([]age.Recipient, error) {
 		list = append(list, r)
 	}
 	return list, nil
+}
+
+// private tells a private key that was given by mistake: it must not be printed.
+func private(l string) bool {
+	return strings.Contains(strings.ToUpper(l), "AGE-SECRET-KEY-") || strings.Contains(l, "-----BEGIN ")
 }
 
 // Encrypt encrypts to all recipients.
