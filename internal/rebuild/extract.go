@@ -43,6 +43,9 @@ func Extract(ctx context.Context, root *os.Root, r io.Reader, rename func(string
 		name := path.Clean(h.Name)
 		if rename != nil {
 			name = rename(name)
+			if h.Typeflag == tar.TypeLink {
+				h.Linkname = rename(path.Clean(h.Linkname))
+			}
 		}
 		if strings.HasPrefix(name, "/") || name == ".." || strings.HasPrefix(name, "../") {
 			return fmt.Errorf("member %q leaves the root", h.Name)
@@ -63,7 +66,13 @@ func Extract(ctx context.Context, root *os.Root, r io.Reader, rename func(string
 			return err
 		}
 	}
-	// The depot's digest is checked at the end of its stream.
+	// zstd's checksum is at the end of its stream, and the depot's digest is
+	// checked at the end of its own. The decoder reads in the background, so it
+	// must be done before anyone else reads.
+	if _, err := io.Copy(io.Discard, zr); err != nil {
+		return err
+	}
+	zr.Close()
 	_, err = io.Copy(io.Discard, r)
 	return err
 }

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,7 +59,16 @@ func (m *maker) config(ctx context.Context) error {
 // rebuilt machine's own scripts made something else.
 func (m *maker) generated(ctx context.Context) error {
 	for _, f := range m.Blueprint.Generated {
-		if sum, err := fileSum(filepath.Join(m.root, f.Path)); err == nil && sum == f.SHA256 {
+		same := false
+		err := m.inside(func(root *os.Root) error {
+			sum, err := fileSum(root, f.Path[1:])
+			same = err == nil && sum == f.SHA256
+			return nil // what cannot be read is laid anew
+		})
+		if err != nil {
+			return err
+		}
+		if same {
 			continue
 		}
 		if err := m.lay(ctx, f, f.GeneratedName()); err != nil {
@@ -208,8 +216,8 @@ func (m *maker) ids(owner string) (uid, gid int) {
 	return number(u, m.Blueprint.UserNumbers()), number(g, m.Blueprint.GroupNumbers())
 }
 
-func fileSum(p string) (string, error) {
-	f, err := os.Open(p)
+func fileSum(root *os.Root, name string) (string, error) {
+	f, err := root.Open(name)
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -84,7 +85,11 @@ func (m *maker) unpack(ctx context.Context) error {
 	if err := m.preinst(ctx, preinst, heads); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(filepath.Join(m.root, "var/lib/dpkg/diversions"))
+	var data []byte
+	err = m.inside(func(root *os.Root) (err error) {
+		data, err = root.ReadFile("var/lib/dpkg/diversions")
+		return err
+	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -97,6 +102,17 @@ func (m *maker) unpack(ctx context.Context) error {
 		return err
 	}
 	return m.writeStatus()
+}
+
+// inside gives the root that is being made. Whatever a package or its scripts
+// put there, a link of theirs does not lead out of it.
+func (m *maker) inside(f func(root *os.Root) error) error {
+	root, err := os.OpenRoot(m.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return f(root)
 }
 
 func (m *maker) open(ctx context.Context, p blueprint.Package) (*debian.Deb, io.ReadCloser, error) {
@@ -165,25 +181,29 @@ func (m *maker) wave(ctx context.Context, list []blueprint.Package, done *atomic
 
 // info writes what dpkg keeps of an unpacked package.
 func (m *maker) info(d *debian.Deb, u *debian.Unpacked) error {
-	base := filepath.Join(m.root, "var/lib/dpkg/info", d.Package.InfoName()+".")
+	return m.inside(func(root *os.Root) error { return writeInfo(root, d, u) })
+}
+
+func writeInfo(root *os.Root, d *debian.Deb, u *debian.Unpacked) error {
+	base := "var/lib/dpkg/info/" + d.Package.InfoName() + "."
 	for _, c := range d.Control {
 		if c.Name == "control" || strings.Contains(c.Name, "/") {
 			continue
 		}
 		mode := fs.FileMode(c.Mode) & 0o777
-		if err := os.WriteFile(base+c.Name, c.Data, mode); err != nil {
+		if err := root.WriteFile(base+c.Name, c.Data, mode); err != nil {
 			return err
 		}
-		if err := os.Chmod(base+c.Name, mode); err != nil {
+		if err := root.Chmod(base+c.Name, mode); err != nil {
 			return err
 		}
 	}
 	if u.MD5 != "" {
-		if err := os.WriteFile(base+"md5sums", []byte(u.MD5), 0o644); err != nil {
+		if err := root.WriteFile(base+"md5sums", []byte(u.MD5), 0o644); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(base+"list", u.ListFile(), 0o644)
+	return root.WriteFile(base+"list", u.ListFile(), 0o644)
 }
 
 // database makes dpkg's empty database.
@@ -223,27 +243,29 @@ func (m *maker) writeStatus() error {
 			buf.WriteByte('\n')
 		}
 	}
-	if err := os.WriteFile(filepath.Join(m.root, "var/lib/dpkg/status"), buf.Bytes(), 0o644); err != nil {
-		return err
-	}
-	return m.interests()
+	return m.inside(func(root *os.Root) error {
+		if err := root.WriteFile("var/lib/dpkg/status", buf.Bytes(), 0o644); err != nil {
+			return err
+		}
+		return m.interests(root)
+	})
 }
 
-func (m *maker) interests() error {
-	dir := filepath.Join(m.root, "var/lib/dpkg")
+func (m *maker) interests(root *os.Root) error {
+	const dir = "var/lib/dpkg/"
 	var file bytes.Buffer
 	named := map[string][]string{}
 	for _, p := range m.Blueprint.Packages {
 		base := ""
 		for _, n := range []string{p.Name, p.Key()} {
-			if _, err := os.Stat(filepath.Join(dir, "info", n+".triggers")); err == nil {
+			if _, err := root.Stat(dir + "info/" + n + ".triggers"); err == nil {
 				base = n
 			}
 		}
 		if base == "" {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(dir, "info", base+".triggers"))
+		data, err := root.ReadFile(dir + "info/" + base + ".triggers")
 		if err != nil {
 			return err
 		}
@@ -263,11 +285,11 @@ func (m *maker) interests() error {
 		if strings.Contains(name, "/") || strings.HasPrefix(name, ".") {
 			return fmt.Errorf("trigger name %q is not valid", name)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "triggers", name), []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		if err := root.WriteFile(dir+"triggers/"+name, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(dir, "triggers/File"), file.Bytes(), 0o644)
+	return root.WriteFile(dir+"triggers/File", file.Bytes(), 0o644)
 }
 
 // preinst runs the packages' scripts in one go, in the order of dependency.
@@ -358,21 +380,25 @@ func (t *tail) String() string {
 // configure configures every package with its own scripts, in one pass of dpkg.
 // No service is started: a policy-rc.d says so, as Debian's policy provides.
 func (m *maker) configure(ctx context.Context) error {
-	policy := filepath.Join(m.root, "usr/sbin/policy-rc.d")
-	if err := os.MkdirAll(filepath.Dir(policy), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil {
+	const policy = "usr/sbin/policy-rc.d"
+	err := m.inside(func(root *os.Root) error {
+		if err := root.MkdirAll(path.Dir(policy), 0o755); err != nil {
+			return err
+		}
+		return root.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755)
+	})
+	if err != nil {
 		return err
 	}
 	if err := m.sh(ctx, "dpkg --log=/var/log/dpkg.log --force-confold,unsafe-io --configure -a </dev/null"); err != nil {
 		return err
 	}
-	if err := os.Remove(policy); err != nil {
-		return err
-	}
 	// dpkg's exit status is good even where it leaves something half done.
-	data, err := os.ReadFile(filepath.Join(m.root, "var/lib/dpkg/status"))
+	var data []byte
+	err = m.inside(func(root *os.Root) (err error) {
+		data, err = root.ReadFile("var/lib/dpkg/status")
+		return errors.Join(err, root.Remove(policy))
+	})
 	if err != nil {
 		return err
 	}

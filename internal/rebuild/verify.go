@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 
@@ -23,7 +23,14 @@ type Deviation struct {
 // Verify compares a root with what a captured build found there: every path of
 // the observation that a machine must provide. It names omissions even where
 // the blueprint itself has lost them.
-func Verify(root string, observation []blueprint.Observed, skip map[string]bool) ([]Deviation, error) {
+// It looks below the root only: a link there that leads out of it would show
+// this machine's own file instead.
+func Verify(dir string, observation []blueprint.Observed, skip map[string]bool) ([]Deviation, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
 	var list []Deviation
 	for _, o := range observation {
 		if !o.Provided() || skip[o.Path] {
@@ -40,14 +47,20 @@ func Verify(root string, observation []blueprint.Observed, skip map[string]bool)
 	return list, nil
 }
 
-func deviates(root string, o blueprint.Observed) (string, error) {
-	p := filepath.Join(root, o.Path)
-	info, err := os.Lstat(p)
+func deviates(root *os.Root, o blueprint.Observed) (string, error) {
+	p := path.Clean("/" + o.Path)[1:]
+	if p == "" {
+		return "", nil
+	}
+	info, err := root.Lstat(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || isNotDir(err) {
 		if o.Class == blueprint.ClassGenerated && o.SHA256 == "" && o.Ops == "stat" {
 			return "", nil
 		}
 		return "is missing", nil
+	}
+	if escapes(err) {
+		return "stands behind a link that the captured machine had not", nil
 	}
 	if err != nil {
 		return "", err
@@ -57,7 +70,7 @@ func deviates(root string, o blueprint.Observed) (string, error) {
 	case o.Type == "dir" && !info.IsDir(), o.Type == "file" && !info.Mode().IsRegular(), o.Type == "link" && info.Mode()&fs.ModeSymlink == 0:
 		return "is not a " + o.Type, nil
 	case o.Type == "link" && !remade:
-		target, err := os.Readlink(p)
+		target, err := root.Readlink(p)
 		if err != nil {
 			return "", err
 		}
@@ -65,7 +78,7 @@ func deviates(root string, o blueprint.Observed) (string, error) {
 			return "leads to " + target + ", not to " + o.Link, nil
 		}
 	case o.SHA256 != "" && o.Type == "file":
-		sum, err := fileSum(p)
+		sum, err := fileSum(root, p)
 		if err != nil {
 			return "", err
 		}
@@ -74,6 +87,12 @@ func deviates(root string, o blueprint.Observed) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// escapes tells that a look-up left the root.
+func escapes(err error) bool {
+	var pe *fs.PathError
+	return errors.As(err, &pe) && strings.Contains(pe.Err.Error(), "escapes")
 }
 
 func isNotDir(err error) bool {
