@@ -55,7 +55,7 @@ func parseSourcesList(data []byte) []blueprint.AptSource {
 			}
 			f = f[end+1:]
 		}
-		if len(f) < 2 {
+		if len(f) < 2 || strings.HasPrefix(f[0], "cdrom:") {
 			continue
 		}
 		s.URIs, s.Suites, s.Components = []string{withoutCredentials(f[0])}, f[1:2], f[2:]
@@ -82,7 +82,7 @@ func parseSources(data []byte) []blueprint.AptSource {
 				}
 			}
 		}
-		if len(fields["uris"]) == 0 || slices.Contains(fields["enabled"], "no") {
+		if len(fields["uris"]) == 0 || len(fields["enabled"]) == 1 && slices.Contains([]string{"no", "false", "without", "off", "disable"}, strings.ToLower(fields["enabled"][0])) {
 			continue
 		}
 		s := blueprint.AptSource{Types: fields["types"], Suites: fields["suites"], Components: fields["components"]}
@@ -99,7 +99,20 @@ func parseSources(data []byte) []blueprint.AptSource {
 
 func withoutCredentials(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
+	if err != nil {
+		// An address that cannot be read may hold a password all the same.
+		scheme, rest, ok := strings.Cut(address, "://")
+		host, tail, slash := strings.Cut(rest, "/")
+		if !ok {
+			return address
+		}
+		address = scheme + "://" + host[strings.LastIndexByte(host, '@')+1:]
+		if slash {
+			address += "/" + tail
+		}
+		return address
+	}
+	if u.User == nil {
 		return address
 	}
 	u.User = nil

@@ -14,11 +14,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
 	"trysail/internal/debian"
+	"trysail/internal/secret"
 )
 
 // ReadMachine reads what the machine is, apart from its packages and files.
@@ -131,7 +133,7 @@ func ReadUsers(root string) ([]blueprint.User, []blueprint.Group, error) {
 		if uerr != nil || gerr != nil || f[0] == "" {
 			continue
 		}
-		users = append(users, blueprint.User{Name: f[0], UID: uid, GID: gid, Gecos: f[4], Home: f[5], Shell: f[6]})
+		users = append(users, blueprint.User{Name: f[0], UID: uid, GID: gid, Gecos: oneLine(f[4]), Home: f[5], Shell: f[6]})
 	}
 	data, err = os.ReadFile(filepath.Join(root, "etc/group"))
 	if err != nil {
@@ -154,6 +156,17 @@ func ReadUsers(root string) ([]blueprint.User, []blueprint.Group, error) {
 		groups = append(groups, g)
 	}
 	return users, groups, nil
+}
+
+// oneLine makes the name of a person fit for the blueprint: old machines have
+// them in Latin-1, and no build depends on one.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // Invoker is the user whose build this is: the one named, the one who called
@@ -204,7 +217,7 @@ func chooseEnvironment(environ, named []string, u blueprint.User) (env map[strin
 	for k, v := range all {
 		switch {
 		case matchAny(ownVariables(), k):
-		case matchAny(allowedVariables(), k):
+		case matchAny(allowedVariables(), k) && !holdsSecret(k, v):
 			env[k] = v
 		default:
 			withheld = append(withheld, k)
@@ -216,6 +229,9 @@ func chooseEnvironment(environ, named []string, u blueprint.User) (env map[strin
 			if v, ok = all[k]; !ok {
 				return nil, nil, fmt.Errorf("--env %s: there is no such variable (give NAME=VALUE to set one)", k)
 			}
+		}
+		if f, found := secret.Variable(k, v); found && f.Rule != "name" {
+			return nil, nil, fmt.Errorf("--env %s: it holds %s, which the blueprint would keep in the clear: let the build read it from a file, or do without", k, f.What)
 		}
 		env[k] = v
 		withheld = slices.DeleteFunc(withheld, func(w string) bool { return w == k })
@@ -230,6 +246,13 @@ func chooseEnvironment(environ, named []string, u blueprint.User) (env map[strin
 	})
 	slices.Sort(withheld)
 	return env, withheld, nil
+}
+
+// holdsSecret tells a variable that a rule allows and that is a secret all the
+// same: GOOGLE_API_KEY begins like the variables of Go.
+func holdsSecret(k, v string) bool {
+	_, found := secret.Variable(k, v)
+	return found
 }
 
 // readLimits reads the limits that this process, and so the build, has.

@@ -1,16 +1,16 @@
 package capture
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/google/renameio/v2"
 )
 
 // writeFiles writes a blueprint directory: each file whole or not at all, the
@@ -31,43 +31,66 @@ func writeFiles(dir string, files, config map[string][]byte) error {
 	}
 	slices.Sort(names)
 	slices.SortStableFunc(names, func(a, b string) int { return last(a) - last(b) })
-	made := []string{dir}
 	for _, name := range names {
-		p := filepath.Join(dir, name)
 		if !filepath.IsLocal(name) {
 			return fmt.Errorf("blueprint file %q leaves its directory", name)
 		}
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			return err
-		}
-		if err := renameio.WriteFile(p, all[name], 0o644); err != nil {
+	}
+	// The directory is in somebody's working copy, and root writes to it: a link
+	// in there must not lead elsewhere.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	own := func(name string) error { return root.Lchown(name, uid, gid) }
+	for _, name := range names {
+		if err := writeFile(root, name, all[name], own); err != nil {
 			if errors.Is(err, syscall.ENOSPC) {
 				return fmt.Errorf("%w: the disk is full; nothing was lost: free space and run the same command again", err)
 			}
 			return err
 		}
-		for d := p; d != dir && d != "/" && d != "."; d = filepath.Dir(d) {
-			made = append(made, d)
-		}
 	}
-	err := filepath.WalkDir(filepath.Join(dir, "config"), func(p string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), "config", func(p string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(dir, p)
-		if err != nil || all[rel] != nil {
-			return err
+		if _, kept := all[p]; kept {
+			return nil
 		}
-		return os.Remove(p)
+		return root.Remove(p)
 	})
+	return errors.Join(err, own("."))
+}
+
+// writeFile writes one file, whole or not at all, and gives it and the
+// directories above it their owner.
+func writeFile(root *os.Root, name string, data []byte, own func(name string) error) error {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	tmp := path.Join(path.Dir(name), ".new-"+rand.Text())
+	f, err := root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	for _, p := range made {
-		if err := os.Lchown(p, uid, gid); err != nil {
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = own(tmp)
+	}
+	if err == nil {
+		err = root.Rename(tmp, name)
+	}
+	if err != nil {
+		return errors.Join(err, root.Remove(tmp))
+	}
+	for d := path.Dir(name); d != "."; d = path.Dir(d) {
+		if err := own(d); err != nil {
 			return err
 		}
 	}
