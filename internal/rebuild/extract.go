@@ -9,8 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -24,11 +24,11 @@ func Extract(ctx context.Context, root *os.Root, r io.Reader, rename func(string
 	}
 	defer zr.Close()
 	tr := tar.NewReader(zr)
-	type stamp struct {
+	type directory struct {
 		name string
-		time time.Time
+		head *tar.Header
 	}
-	var dirs []stamp
+	var dirs []directory
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -57,13 +57,16 @@ func Extract(ctx context.Context, root *os.Root, r io.Reader, rename func(string
 			return fmt.Errorf("member %s: %w", h.Name, err)
 		}
 		if h.Typeflag == tar.TypeDir {
-			dirs = append(dirs, stamp{name, h.ModTime})
+			dirs = append(dirs, directory{name, h})
 		}
 	}
-	// What came into a directory changed its time.
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := root.Chtimes(dirs[i].name, dirs[i].time, dirs[i].time); err != nil {
-			return err
+	// What comes into a directory needs to be allowed in, and changes its time.
+	for _, d := range slices.Backward(dirs) {
+		if err := permit(root, d.name, d.head); err != nil {
+			return fmt.Errorf("member %s: %w", d.head.Name, err)
+		}
+		if err := root.Chtimes(d.name, d.head.ModTime, d.head.ModTime); err != nil {
+			return fmt.Errorf("member %s: %w", d.head.Name, err)
 		}
 	}
 	// zstd's checksum is at the end of its stream, and the depot's digest is
@@ -82,15 +85,16 @@ func member(root *os.Root, name string, h *tar.Header, r io.Reader) error {
 		info, err := root.Lstat(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			if err := root.MkdirAll(name, 0o755); err != nil {
+			if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 				return err
 			}
+			return root.Mkdir(name, 0o700)
 		case err != nil:
 			return err
 		case !info.IsDir():
 			return errors.New("something else stands where it has a directory")
 		}
-		return permit(root, name, h)
+		return nil
 	}
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
