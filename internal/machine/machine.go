@@ -66,14 +66,15 @@ func OpenState(ctx context.Context, dir, run string, log *slog.Logger) (*State, 
 		return nil, err
 	}
 	s := &State{Dir: dir, Run: run, log: log}
-	for _, d := range []string{s.scratch(), s.journals(), filepath.Join(dir, "roots")} {
+	for _, d := range []string{s.scratch(), s.journals(), s.Roots()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("state: %w", err)
 		}
 	}
-	// The build's user must be able to pass through to its root.
-	for _, d := range []string{dir, s.scratch(), filepath.Join(dir, "roots")} {
-		if err := os.Chmod(d, 0o711); err != nil {
+	// Roots hold set-user-ID programs of whatever age, and what a blueprint lays
+	// down: no user of this machine may reach them but in a container.
+	for d, mode := range map[string]fs.FileMode{dir: 0o711, s.scratch(): 0o700, s.Roots(): 0o700} {
+		if err := os.Chmod(d, mode); err != nil {
 			return nil, fmt.Errorf("state: %w", err)
 		}
 	}

@@ -122,6 +122,24 @@ func TestOpenStateNeedsRoot(t *testing.T) {
 	}
 }
 
+// TestRootsAreClosed: no user of the machine reaches the set-user-ID programs of a
+// rebuilt root, or what a session lays out.
+func TestRootsAreClosed(t *testing.T) {
+	s := state(t)
+	// As an earlier version left them.
+	if err := errors.Join(os.Chmod(s.Roots(), 0o711), os.Chmod(s.scratch(), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenState(context.Background(), s.Dir, s.Run, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{s.Roots(), s.scratch(), s.journals()} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v %v", dir, info.Mode(), err)
+		}
+	}
+}
+
 // TestSession: everything is in the journal before it is made, and Close undoes
 // it and erases the journal.
 func TestSession(t *testing.T) {
