@@ -60,7 +60,7 @@ func (b *Blueprint) RebuildDocument() string {
 		p("")
 		p("The source is `%s` (%s revision %s). Unpack it at %s in the root, owned by `%s`, and run there, as that user, with umask %s and the environment in `blueprint.yaml`:", x.SourceName(), prose(x.Source.VCS), prose(x.Source.Revision), span(x.Workspace), x.User, x.Umask)
 		p("")
-		w.WriteString(block("sh", []string{"cd " + quote(x.WorkDirectory()) + " && " + command(x.Command)}))
+		w.WriteString(block("text", []string{"cd " + quote(x.WorkDirectory()) + " && " + command(x.Command)}))
 		p("")
 		if x.Downloads != "" {
 			p("What it downloads is recorded in `%s`: each answer's body is in the depot under its digest.", x.DownloadsName())
