@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
 )
 
 // Limits on what an archive may make us hold in memory.
@@ -61,12 +63,25 @@ func (e *ArchiveError) Hint() string {
 
 // ReadDeb reads the archive up to the beginning of its data.
 func ReadDeb(ctx context.Context, name string, r io.Reader) (*Deb, error) {
+	return openDeb(ctx, name, r, nil)
+}
+
+// ReadDebAgain opens an archive whose control part is known from an earlier
+// ReadDeb of the same bytes: decompressing it again would take a process.
+func ReadDebAgain(ctx context.Context, name string, r io.Reader, known *Deb) (*Deb, error) {
+	return openDeb(ctx, name, r, known)
+}
+
+func openDeb(ctx context.Context, name string, r io.Reader, known *Deb) (*Deb, error) {
 	br := bufio.NewReaderSize(r, 256<<10)
 	magic := make([]byte, 8)
 	if _, err := io.ReadFull(br, magic); err != nil || string(magic) != "!<arch>\n" {
 		return nil, &ArchiveError{name, "", "not an ar archive"}
 	}
 	d := &Deb{}
+	if known != nil {
+		d.Package, d.Control = known.Package, known.Control
+	}
 	for {
 		member, size, err := arHeader(br)
 		if err != nil {
@@ -78,7 +93,7 @@ func ReadDeb(ctx context.Context, name string, r io.Reader) (*Deb, error) {
 			if err != nil || string(v) != "2." {
 				return nil, &ArchiveError{name, member, "format version is not 2.x"}
 			}
-		case strings.HasPrefix(member, "control.tar"):
+		case strings.HasPrefix(member, "control.tar") && known == nil:
 			if size > maxControl {
 				return nil, &ArchiveError{name, member, fmt.Sprintf("%d bytes are too many", size)}
 			}
@@ -268,10 +283,17 @@ type filter struct {
 func startFilter(ctx context.Context, r io.Reader, argv ...string) (io.ReadCloser, error) {
 	f := &filter{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...)}
 	f.cmd.Stdin, f.cmd.Stderr = r, &f.stderr
-	var err error
-	if f.ReadCloser, err = f.cmd.StdoutPipe(); err != nil {
+	out, err := f.cmd.StdoutPipe()
+	if err != nil {
 		return nil, err
 	}
+	if file, ok := out.(*os.File); ok {
+		if c, err := file.SyscallConn(); err == nil {
+			// Fewer switches between the two programs; a refusal costs speed only.
+			_ = c.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20) })
+		}
+	}
+	f.ReadCloser = out
 	return f, f.cmd.Start()
 }
 

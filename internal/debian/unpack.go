@@ -2,6 +2,7 @@ package debian
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/md5"
@@ -79,7 +80,7 @@ func (t *Target) Unpack(ctx context.Context, d *Deb) (*Unpacked, error) {
 		conffiles[c] = true
 	}
 	u := &unpacking{t: t, d: d, replaces: replaced(d.Package), conffiles: conffiles, sums: d.File("md5sums") == nil}
-	tr := tar.NewReader(rd)
+	tr := tar.NewReader(bufio.NewReaderSize(rd, 256<<10))
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -264,6 +264,15 @@ func (d *Depot) Has(dg string) bool {
 	return err == nil && digestRE.MatchString(dg)
 }
 
+// Size is an original's size in bytes, 0 where it is not there.
+func (d *Depot) Size(dg string) int64 {
+	info, err := os.Stat(d.path(dg))
+	if err != nil || !digestRE.MatchString(dg) {
+		return 0
+	}
+	return info.Size()
+}
+
 // Get opens an original. The reader fails with a DigestError at the end if the
 // bytes were not those of the digest.
 func (d *Depot) Get(_ context.Context, dg string) (io.ReadCloser, error) {

@@ -163,7 +163,7 @@ type maker struct {
 	session *machine.Session
 	root    string // the mounted overlay whose upper layer is being made
 	target  *debian.Target
-	debs    map[string]bool // unpacked
+	heads   map[string]*debian.Deb // what is known of each package's original
 	status  map[string][]byte
 	skipped []string
 }
@@ -182,7 +182,7 @@ func Root(ctx context.Context, o Options) (s *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{Options: o, debs: map[string]bool{}, status: map[string][]byte{}}
+	m := &maker{Options: o, status: map[string][]byte{}}
 	m.server = &Server{Digest: "sha256:" + whole}
 	defer func() {
 		if err != nil {

@@ -2,6 +2,7 @@ package rebuild
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,11 +49,12 @@ func (m *maker) unpack(ctx context.Context) error {
 	var first, second []blueprint.Package
 	preinst := map[string][]byte{}
 	heads := make([]*debian.Deb, len(m.Blueprint.Packages))
+	m.heads = map[string]*debian.Deb{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	for i, p := range m.Blueprint.Packages {
 		g.Go(func() error {
-			d, r, err := m.open(gctx, p)
+			d, r, err := m.open(gctx, p, nil)
 			if err != nil {
 				return err
 			}
@@ -62,6 +64,9 @@ func (m *maker) unpack(ctx context.Context) error {
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	for i, p := range m.Blueprint.Packages {
+		m.heads[p.Key()] = heads[i]
 	}
 	// What a script needs to run at all cannot wait for its own script.
 	base := debian.Needed(heads, func(p *debian.Package) bool { return p.Essential })
@@ -115,12 +120,13 @@ func (m *maker) inside(f func(root *os.Root) error) error {
 	return f(root)
 }
 
-func (m *maker) open(ctx context.Context, p blueprint.Package) (*debian.Deb, io.ReadCloser, error) {
+// open opens a package's original; known is what an earlier open gave of it.
+func (m *maker) open(ctx context.Context, p blueprint.Package, known *debian.Deb) (*debian.Deb, io.ReadCloser, error) {
 	r, err := m.Depot.Get(ctx, m.Sum[p.DebName()])
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", p.DebName(), err)
 	}
-	d, err := debian.ReadDeb(ctx, p.File, r)
+	d, err := debian.ReadDebAgain(ctx, p.File, r, known)
 	if err != nil {
 		r.Close()
 		return nil, nil, m.blame(ctx, p.DebName(), err)
@@ -152,12 +158,17 @@ func (m *maker) blame(ctx context.Context, name string, err error) error {
 
 func (m *maker) wave(ctx context.Context, list []blueprint.Package, done *atomic.Int64) error {
 	// Largest first: the last to finish should not be the longest.
+	sizes := map[string]int64{}
+	for _, p := range list {
+		sizes[p.Key()] = m.Depot.Size(m.Sum[p.DebName()])
+	}
+	list = slices.SortedFunc(slices.Values(list), func(a, b blueprint.Package) int { return cmp.Compare(sizes[b.Key()], sizes[a.Key()]) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU() + 1)
 	var mu sync.Mutex
 	for _, p := range list {
 		g.Go(func() error {
-			d, r, err := m.open(ctx, p)
+			d, r, err := m.open(ctx, p, m.heads[p.Key()])
 			if err != nil {
 				return err
 			}
