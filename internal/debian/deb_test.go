@@ -260,30 +260,25 @@ func TestReadDebDamage(t *testing.T) {
 // TestReadDebBomb: what unpacks to more than any real control archive is
 // refused before it fills the memory.
 func TestReadDebBomb(t *testing.T) {
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	tw := tar.NewWriter(w)
-	zeros := make([]byte, 1<<20)
-	member := func(name string, n int) {
-		if err := tw.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(n) << 20}); err != nil {
+	// gzip streams may follow each other, so a mebibyte is packed only once.
+	const mib = 1 << 20
+	zeros := gz(t, make([]byte, mib))
+	header := func(name string, size int64) []byte {
+		var b bytes.Buffer
+		if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: size}); err != nil {
 			t.Fatal(err)
 		}
-		for range n {
-			if _, err := tw.Write(zeros); err != nil {
-				t.Fatal(err)
-			}
-		}
+		return gz(t, b.Bytes())
 	}
+	var many []byte
 	for i := range 3 {
-		member(fmt.Sprint("part", i), maxControlFile>>20)
-	}
-	if err := errors.Join(tw.Close(), w.Close()); err != nil {
-		t.Fatal(err)
+		many = append(many, header(fmt.Sprint("part", i), maxControlFile)...)
+		many = append(many, bytes.Repeat(zeros, maxControlFile/mib)...)
 	}
 	for name, ctl := range map[string][]byte{
-		"many": b.Bytes(),
-		"one":  gz(t, tarball(t, entry{tar.Header{Name: "control", Typeflag: tar.TypeReg}, strings.Repeat("x", maxControlFile+1)})),
-		"tail": gz(t, append(tarball(t, file("control", control)), make([]byte, maxControl)...)),
+		"many": many,
+		"one":  append(header("control", maxControlFile+1), zeros...),
+		"tail": append(gz(t, tarball(t, file("control", control))), bytes.Repeat(zeros, maxControl/mib)...),
 	} {
 		_, err := ReadDeb(context.Background(), name, bytes.NewReader(ar(arMember{"debian-binary", []byte("2.0\n")}, arMember{"control.tar.gz", ctl}, arMember{"data.tar", nil})))
 		if err == nil || !strings.Contains(err.Error(), "many") && !strings.Contains(err.Error(), "more bytes") {
