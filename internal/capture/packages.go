@@ -115,7 +115,7 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 				names = append(names, p.Name)
 			}
 		}
-		c.attention(clipList(names, 4), fmt.Sprintf("%d package(s) were packed again from the installed files, because no source has their version any more", again), "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps")
+		c.attention(fmt.Sprintf("%d repacked package(s)", again), "packed again from the installed files, because no source has these versions any more: "+clipList(names, 6), "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps")
 	}
 	return nil
 }
