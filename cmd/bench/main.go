@@ -230,7 +230,7 @@ func (b *bench) rebuilding(ctx context.Context, p project) error {
 		return err
 	}
 	floor := "ls repository/deb/*.deb | xargs -P2 -I{} sh -c 'dpkg-deb --fsys-tarfile {} | tar --extract --directory floor --keep-directory-symlink'"
-	var ours, theirs, floors, configures []float64
+	var ours, theirs, floors []float64
 	for i := range max(3, b.pairs-2) {
 		say("rebuild of %d packages: pair %d of %d", n, i+1, max(3, b.pairs-2))
 		if err := b.sh(ctx, b.work, nil, "rm -rf theirs floor; mkdir floor; ln -s usr/bin usr/sbin usr/lib usr/lib64 floor/; mkdir -p floor/usr/bin floor/usr/sbin floor/usr/lib floor/usr/lib64; sync"); err != nil {
@@ -252,7 +252,7 @@ func (b *bench) rebuilding(ctx context.Context, p project) error {
 		if err != nil {
 			return err
 		}
-		ours, theirs, floors, configures = append(ours, o), append(theirs, t), append(floors, f+c), append(configures, c)
+		ours, theirs, floors = append(ours, o), append(theirs, t), append(floors, f+c)
 		say("  cold rebuild %.1f s (%.1f s of it dpkg --configure), mmdebstrap %.1f s, floor %.1f s", o, c, t, f+c)
 	}
 	b.add(fmt.Sprintf("cold rebuild of %d packages", n), median(ours)/median(theirs), "mmdebstrap, same packages, same local .debs", 0.33)
