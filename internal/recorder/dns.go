@@ -41,12 +41,17 @@ func (r *Recorder) resolve(w dns.ResponseWriter, q *dns.Msg) {
 		}
 		return
 	}
-	if strings.HasSuffix(name, ".arpa") || !r.exists(name) {
+	known, own := r.exists(name)
+	if !known {
 		m.Rcode = dns.RcodeNameError
 		return
 	}
 	if question.Qtype == dns.TypeA {
-		m.Answer = append(m.Answer, &dns.A{Hdr: header(question), A: r.address(name)})
+		ip := net.IPv4(127, 0, 0, 1)
+		if !own {
+			ip = r.address(name)
+		}
+		m.Answer = append(m.Answer, &dns.A{Hdr: header(question), A: ip})
 	}
 }
 
@@ -55,35 +60,45 @@ func header(q dns.Question) dns.RR_Header {
 }
 
 // exists tells whether a name is known: to the world while recording, to the
-// recording on replay.
-func (r *Recorder) exists(name string) bool {
+// recording on replay; and whether it is a name of the build's own loopback.
+func (r *Recorder) exists(name string) (known, own bool) {
+	if strings.HasSuffix(name, ".arpa") {
+		return false, false
+	}
 	for _, l := range r.o.Live {
 		if host, _, err := net.SplitHostPort(l.Address); err == nil && !l.Proposed && strings.EqualFold(host, name) {
-			return true
+			return true, false
 		}
 	}
 	if r.o.Replay != nil {
+		if r.index.own[name] {
+			return true, true
+		}
 		if r.index.hosts[name] {
-			return true
+			return true, false
 		}
 		if strings.Contains(name, ".") && !r.index.unknown[name] {
 			r.block("name " + name)
 		}
-		return false
+		return false, false
 	}
 	// Behind a proxy, names are the proxy's to resolve.
 	p, err := r.o.Upstream(&url.URL{Scheme: "https", Host: name})
-	known := (err == nil && p != nil && strings.Contains(name, ".")) || r.o.Lookup(r.ctx, name)
+	list := &r.rec.Unknown
+	if err == nil && p != nil && strings.Contains(name, ".") {
+		known, list = true, &r.rec.Names
+	} else if addrs := r.o.Lookup(r.ctx, name); len(addrs) > 0 {
+		known, list = true, &r.rec.Names
+		if !slices.ContainsFunc(addrs, func(ip net.IP) bool { return !ip.IsLoopback() }) {
+			own, list = true, &r.rec.Own
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := &r.rec.Unknown
-	if known {
-		list = &r.rec.Names
-	}
 	if !slices.Contains(*list, name) {
 		*list = append(*list, name)
 	}
-	return known
+	return known, own
 }
 
 // address gives a name its address in 198.18.0.0/15, which is set aside for

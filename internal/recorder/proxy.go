@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +129,15 @@ func spooled(q *http.Request) (body *os.File, digest string, err error) {
 	return f, "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// asked is the part of an exchange that a request decides.
+func asked(q *http.Request, u *url.URL, digest string) Exchange {
+	x := Exchange{Method: q.Method, URL: cleanURL(u), Accept: q.Header.Get("Accept"), Encoding: q.Header.Get("Accept-Encoding"), Range: q.Header.Get("Range"), Request: digest}
+	if x.Condition = q.Header.Get("If-None-Match"); x.Condition == "" {
+		x.Condition = q.Header.Get("If-Modified-Since")
+	}
+	return x
+}
+
 // record asks upstream and keeps the answer.
 func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
 	body, digest, err := spooled(q)
@@ -137,7 +145,7 @@ func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	x := Exchange{Method: q.Method, URL: cleanURL(u), Accept: q.Header.Get("Accept"), Range: q.Header.Get("Range"), Request: digest}
+	x := asked(q, u, digest)
 	// A client that goes away early does not make the record less whole.
 	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Minute)
 	defer cancel()
@@ -178,8 +186,8 @@ func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
 		}
 		in = http.NoBody
 		delete(x.Header, "Content-Length")
-	} else if secretAnswer(res) {
-		if in, err = r.tokens(w, res.Body); err != nil {
+	} else if mayGrant(res) {
+		if in, err = granted(w, res, x.Header); err != nil {
 			r.o.Log.Info("download failed", "url", x.URL, "err", err)
 			panic(http.ErrAbortHandler)
 		}
@@ -225,33 +233,22 @@ func (c *client) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// secretAnswer tells small JSON answers, which may hold a token.
-func secretAnswer(res *http.Response) bool {
-	return strings.Contains(res.Header.Get("Content-Type"), "json") && res.Header.Get("Content-Encoding") == "" && res.ContentLength >= 0 && res.ContentLength < 64<<10
-}
-
-// tokens passes an answer on, and gives what may be kept of it: an answer that
-// grants a token is kept with a token that opens nothing.
-func (r *Recorder) tokens(w io.Writer, body io.Reader) (io.Reader, error) {
-	data, err := io.ReadAll(body)
+// granted passes a JSON answer on, and gives what may be kept of it. One that
+// turns out to be long is no token.
+func granted(w http.ResponseWriter, res *http.Response, kept map[string][]string) (io.Reader, error) {
+	data, err := io.ReadAll(io.LimitReader(res.Body, mostToken))
 	if err != nil {
 		return nil, err
 	}
-	_, _ = (&client{w: w.(http.ResponseWriter)}).Write(data)
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(data, &fields) != nil {
-		return bytes.NewReader(data), nil
+	to := &client{w: w}
+	_, _ = to.Write(data) // never fails
+	if len(data) == mostToken {
+		return io.MultiReader(bytes.NewReader(data), io.TeeReader(res.Body, to)), nil
 	}
-	changed := false
-	for _, k := range []string{"token", "access_token", "refresh_token", "id_token", "secret", "client_secret"} {
-		if v, ok := fields[k]; ok && len(v) > 2 && v[0] == '"' {
-			fields[k] = json.RawMessage(`"not-kept-by-trysail"`)
-			changed = true
-		}
-	}
+	data, changed := withoutTokens(data, res.Header.Get("Content-Encoding"))
 	if changed {
-		if data, err = json.Marshal(fields); err != nil {
-			return nil, err
+		for _, k := range []string{"Content-Encoding", "Content-Length", "Content-Md5", "Digest", "Etag"} {
+			delete(kept, k)
 		}
 	}
 	return bytes.NewReader(data), nil
@@ -274,9 +271,10 @@ func (r *Recorder) replay(w http.ResponseWriter, q *http.Request, u *url.URL) {
 	if body != nil {
 		body.Close()
 	}
-	clean := cleanURL(u)
+	wanted := asked(q, u, digest)
+	clean := wanted.URL
 	r.mu.Lock()
-	x := r.index.find(q.Method, clean, digest, q.Header.Get("Accept"), q.Header.Get("Range"))
+	x := r.index.find(&wanted)
 	r.mu.Unlock()
 	if x == nil {
 		r.block(q.Method + " " + clean)

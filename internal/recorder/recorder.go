@@ -58,8 +58,9 @@ type Options struct {
 	Upstream func(*url.URL) (*url.URL, error)
 	Roots    *x509.CertPool // what the machine trusts; default: the system's and SSL_CERT_FILE
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
-	// Lookup tells whether a name exists; default: the machine's resolver.
-	Lookup func(ctx context.Context, name string) bool
+	// Lookup gives the addresses of a name, none if it does not exist; default:
+	// the machine's resolver.
+	Lookup func(ctx context.Context, name string) []net.IP
 	Log    *slog.Logger
 }
 
@@ -106,9 +107,12 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 		o.Dial = d.DialContext
 	}
 	if o.Lookup == nil {
-		o.Lookup = func(ctx context.Context, name string) bool {
-			addrs, err := net.DefaultResolver.LookupIPAddr(ctx, name)
-			return err == nil && len(addrs) > 0
+		o.Lookup = func(ctx context.Context, name string) []net.IP {
+			addrs, err := net.DefaultResolver.LookupIP(ctx, "ip", name)
+			if err != nil {
+				return nil
+			}
+			return addrs
 		}
 	}
 	if o.Upstream == nil {
@@ -306,41 +310,6 @@ func meantOf(c net.Conn) meant {
 	return meant{}
 }
 
-// sort looks at the first bytes. A client that says nothing waits for a server
-// that speaks first, as ssh and mail do.
-func (r *Recorder) sort(raw net.Conn) error {
-	m, err := r.destination(raw)
-	if err != nil {
-		return err
-	}
-	return r.sortFor(raw, bufio.NewReaderSize(raw, 8<<10), m)
-}
-
-// sortFor is sort for a connection whose destination is known.
-func (r *Recorder) sortFor(raw net.Conn, br *bufio.Reader, m meant) error {
-	if l := r.live("tcp", m.address(), m.raw); l != nil {
-		return r.pass(raw, br, m, "live dependency "+l.Name)
-	}
-	if err := raw.SetReadDeadline(time.Now().Add(400 * time.Millisecond)); err != nil {
-		return err
-	}
-	head, perr := br.Peek(8)
-	if err := raw.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	c := &conn{Conn: raw, r: br, meant: m, closed: make(chan struct{})}
-	switch sniff(head) {
-	case speaksTLS:
-		return r.serveTLS(c)
-	case speaksHTTP:
-		return r.hand(c, c)
-	}
-	if errors.Is(perr, io.EOF) {
-		return perr // opened and closed: a probe
-	}
-	return r.pass(raw, br, m, "")
-}
-
 // hand gives a connection to the HTTP server and waits for its end.
 func (r *Recorder) hand(c *conn, serve net.Conn) error {
 	select {
@@ -379,65 +348,6 @@ func (r *Recorder) serveTLS(c *conn) error {
 		return err
 	}
 	return r.hand(c, server)
-}
-
-// pass connects a build to what cannot be recorded, and names it. On replay
-// only live dependencies pass.
-func (r *Recorder) pass(c net.Conn, head io.Reader, m meant, why string) error {
-	defer c.Close()
-	liveDep := why != ""
-	if r.o.Replay != nil && !liveDep {
-		r.block("tcp " + m.address())
-		r.note(Connection{Network: "tcp", Address: m.address(), Why: "tcp", Blocked: true})
-		return nil
-	}
-	up, err := r.o.Dial(r.ctx, "tcp", m.address())
-	if err != nil {
-		if !liveDep {
-			r.note(Connection{Network: "tcp", Address: m.address(), Why: "tcp, not reached"})
-		}
-		return err
-	}
-	defer up.Close()
-	r.track(up, true)
-	defer r.track(up, false)
-	upr := bufio.NewReader(up)
-	if !liveDep {
-		why = "tcp"
-	}
-	done := make(chan error, 2)
-	go func() {
-		var in io.Reader = c
-		if head != nil {
-			in = head
-		}
-		_, err := io.Copy(up, in)
-		closeWrite(up)
-		done <- err
-	}()
-	go func() {
-		if first, err := upr.Peek(4); err == nil && string(first) == "SSH-" && !liveDep {
-			r.mu.Lock()
-			why = "ssh"
-			r.mu.Unlock()
-		}
-		_, err := io.Copy(c, upr)
-		closeWrite(c)
-		done <- err
-	}()
-	<-done
-	<-done
-	r.mu.Lock()
-	said := why
-	r.mu.Unlock()
-	r.note(Connection{Network: "tcp", Address: m.address(), Why: said, Allowed: liveDep})
-	return nil
-}
-
-func closeWrite(c net.Conn) {
-	if t, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = t.CloseWrite() // the other side may be gone already
-	}
 }
 
 // note keeps a connection that is not recorded; the same one is counted.
@@ -492,25 +402,3 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
-
-type speech int
-
-const (
-	speaksOther speech = iota
-	speaksTLS
-	speaksHTTP
-)
-
-// sniff tells a protocol by its first bytes.
-func sniff(head []byte) speech {
-	if len(head) >= 3 && head[0] == 0x16 && head[1] == 3 && head[2] <= 4 {
-		return speaksTLS
-	}
-	for _, m := range []string{"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "PROPFIND", "REPORT ", "MKACTIVI", "CHECKOUT", "MERGE ", "TRACE "} {
-		n := min(len(m), 8)
-		if len(head) >= n && string(head[:n]) == m[:n] {
-			return speaksHTTP
-		}
-	}
-	return speaksOther
-}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +75,10 @@ func needRoot(t *testing.T) {
 
 const large = 3 << 20
 
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
 func body(n int) []byte { return bytes.Repeat([]byte("0123456789abcdef"), n/16) }
 
 func newWorld(t *testing.T) *world {
@@ -127,6 +132,24 @@ func newWorld(t *testing.T) *world {
 		fmt.Fprint(z, "zipped")
 		z.Close()
 	})
+	mux.HandleFunc("/zeros", func(w http.ResponseWriter, q *http.Request) {
+		n, err := strconv.ParseInt(q.URL.Query().Get("n"), 10, 64)
+		if err != nil {
+			http.Error(w, err.Error(), 400)
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(n))
+		_, _ = io.CopyN(w, zeros{}, n) // the client may go
+	})
+	mux.HandleFunc("/length", func(w http.ResponseWriter, q *http.Request) {
+		n, err := io.Copy(io.Discard, q.Body)
+		if err != nil {
+			http.Error(w, err.Error(), 500)
+			return
+		}
+		fmt.Fprint(w, n)
+	})
+	hunters(mux)
 	w := &world{store: &memory{blobs: map[string][]byte{}}, raw: map[string]string{}}
 	w.upstream = httptest.NewUnstartedServer(mux)
 	w.upstream.EnableHTTP2 = true
@@ -143,7 +166,15 @@ func (w *world) options(replay *Recording) Options {
 	return Options{
 		Replay: replay, Store: w.store, Roots: w.roots,
 		Upstream: func(*url.URL) (*url.URL, error) { return w.proxy, nil },
-		Lookup:   func(_ context.Context, name string) bool { return strings.HasSuffix(name, "example.com") },
+		Lookup: func(_ context.Context, name string) []net.IP {
+			switch {
+			case name == "own.example.com":
+				return []net.IP{net.IPv4(127, 0, 0, 1)}
+			case strings.HasSuffix(name, "example.com"):
+				return []net.IP{net.IPv4(192, 0, 2, 1)}
+			}
+			return nil
+		},
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			w.dialed++
 			to := w.raw[address]
@@ -433,13 +464,16 @@ func TestCut(t *testing.T) {
 
 func TestCleanURL(t *testing.T) {
 	for in, want := range map[string]string{
-		"https://u:p@h/x":                        "https://h/x",
-		"https://h/x?b=2&a=1":                    "https://h/x?b=2&a=1",
-		"https://h/x?token=t&a=1":                "https://h/x?a=1",
-		"https://h/x?X-Amz-Signature=s&f=1":      "https://h/x?f=1",
-		"https://h/x?sig=s&se=2026&f=1":          "https://h/x?f=1",
-		"https://h/x?st=1&key=2":                 "https://h/x?st=1&key=2",
-		"https://h/x?Expires=1&Signature=2#frag": "https://h/x",
+		"https://u:p@h/x":                                        "https://h/x",
+		"https://h/x?b=2&a=1":                                    "https://h/x?b=2&a=1",
+		"https://h/x?token=t&a=1":                                "https://h/x?a=1",
+		"https://h/x?X-Amz-Signature=s&f=1":                      "https://h/x?f=1",
+		"https://h/x?sig=s&se=2026&f=1":                          "https://h/x?f=1",
+		"https://h/x?st=1&key=2":                                 "https://h/x?st=1&key=2",
+		"https://h/x?Expires=1&Signature=2#frag":                 "https://h/x",
+		"https://h/x?b=%2F&a=1;token=t":                          "https://h/x?b=%2F&a=1",
+		"https://h/x?AWSAccessKeyId=k&Signature=2&Expires=1&f=1": "https://h/x?f=1",
+		"https://h/x?api-key=t":                                  "https://h/x",
 	} {
 		u, err := url.Parse(in)
 		if err != nil {
@@ -473,7 +507,7 @@ func FuzzParseRecording(f *testing.F) {
 		if err != nil {
 			return
 		}
-		newIndex(r).find("GET", "https://h/x", "", "", "bytes=0-1")
+		newIndex(r).find(&Exchange{Method: "GET", URL: "https://h/x", Range: "bytes=0-1"})
 		if _, err := r.Marshal(); err != nil {
 			t.Error(err)
 		}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -19,8 +21,11 @@ type Exchange struct {
 	Method string `json:"method"`
 	URL    string `json:"url"`
 	// Accept and Range are the request's headers that choose among answers.
-	Accept string `json:"accept,omitempty"`
-	Range  string `json:"range,omitempty"`
+	Accept   string `json:"accept,omitempty"`
+	Range    string `json:"range,omitempty"`
+	Encoding string `json:"encoding,omitempty"` // Accept-Encoding
+	// Condition is the validator of a conditional request.
+	Condition string `json:"condition,omitempty"`
 	// Request is the digest of the request's body, "" if there was none.
 	Request string              `json:"request,omitempty"`
 	Status  int                 `json:"status"`
@@ -48,6 +53,8 @@ type Recording struct {
 	Connections []Connection `json:"connections,omitempty"`
 	// Names lists the names that were asked for and exist.
 	Names []string `json:"names,omitempty"`
+	// Own lists names that are the loopback's own: the build's servers.
+	Own []string `json:"own_names,omitempty"`
 	// Unknown lists names that did not exist.
 	Unknown []string `json:"unknown_names,omitempty"`
 }
@@ -72,6 +79,7 @@ func (r *Recording) sort() {
 	})
 	slices.Sort(r.Unknown)
 	slices.Sort(r.Names)
+	slices.Sort(r.Own)
 }
 
 // Bodies lists the digests and sizes of everything the recording refers to.
@@ -122,83 +130,18 @@ func ParseRecording(data []byte) (*Recording, error) {
 	return &r, nil
 }
 
-// sensitiveParameters are those of signed addresses and tokens: never kept,
-// and never the same twice.
-func sensitiveParameter(name string) bool {
-	n := strings.ToLower(name)
-	for _, p := range []string{"x-amz-", "x-goog-", "x-oss-"} {
-		if strings.HasPrefix(n, p) {
-			return true
-		}
-	}
-	return slices.Contains([]string{"signature", "sig", "se", "sp", "sv", "sr", "skoid", "sktid", "skt", "ske", "sks", "skv", "spr", "st", "expires", "key-pair-id", "policy", "token", "access_token", "private_token", "job_token", "auth", "apikey", "api_key", "key", "jwt", "password", "passwd", "secret", "client_secret", "hmac", "x-signature", "response-content-disposition"}, n)
-}
-
-// signed tells that an address carries a signature: only then are its short,
-// common parameter names taken for parts of one.
-func signed(q url.Values) bool {
-	for k := range q {
-		n := strings.ToLower(k)
-		if strings.HasPrefix(n, "x-amz-") || strings.HasPrefix(n, "x-goog-") || n == "signature" || n == "sig" || n == "x-signature" || n == "hmac" {
-			return true
-		}
-	}
-	return false
-}
-
-// cleanURL takes credentials and signatures out of an address.
-func cleanURL(u *url.URL) string {
-	c := *u
-	c.User = nil
-	c.Fragment = ""
-	q := c.Query()
-	always := []string{"token", "access_token", "private_token", "job_token", "apikey", "api_key", "jwt", "password", "passwd", "secret", "client_secret"}
-	sig := signed(q)
-	changed := false
-	for k := range q {
-		if (sig && sensitiveParameter(k)) || slices.Contains(always, strings.ToLower(k)) {
-			q.Del(k)
-			changed = true
-		}
-	}
-	if changed {
-		c.RawQuery = q.Encode()
-	}
-	return c.String()
-}
-
-// cleanHeader copies an answer's headers without cookies, credentials, hop by
-// hop fields, and with cleaned addresses.
-func cleanHeader(h map[string][]string) map[string][]string {
-	out := map[string][]string{}
-	for k, v := range h {
-		switch strings.ToLower(k) {
-		case "set-cookie", "set-cookie2", "authorization", "proxy-authorization", "www-authenticate-token", "connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection", "te", "trailer", "alt-svc", "x-auth-token", "x-amz-security-token", "x-vault-token", "private-token", "x-api-key":
-			continue
-		case "location", "content-location", "link":
-			for _, s := range v {
-				if u, err := url.Parse(s); err == nil && u.RawQuery != "" {
-					s = cleanURL(u)
-				}
-				out[k] = append(out[k], s)
-			}
-		default:
-			out[k] = slices.Clone(v)
-		}
-	}
-	return out
-}
-
 // index finds answers on replay.
 type index struct {
 	byKey   map[string][]*Exchange
 	served  map[string]int
 	hosts   map[string]bool
+	own     map[string]bool
 	unknown map[string]bool
+	raw     map[string]bool // addresses of what speaks neither HTTP nor TLS
 }
 
 func newIndex(r *Recording) *index {
-	x := &index{byKey: map[string][]*Exchange{}, served: map[string]int{}, hosts: map[string]bool{}, unknown: map[string]bool{}}
+	x := &index{byKey: map[string][]*Exchange{}, served: map[string]int{}, hosts: map[string]bool{}, own: map[string]bool{}, unknown: map[string]bool{}, raw: map[string]bool{}}
 	for i := range r.Exchanges {
 		e := &r.Exchanges[i]
 		k := recordingKey(e.Method, e.URL, e.Request)
@@ -207,11 +150,21 @@ func newIndex(r *Recording) *index {
 			x.hosts[u.Hostname()] = true
 		}
 	}
-	for _, n := range r.Names {
-		x.hosts[n] = true
+	for _, l := range []struct {
+		list []string
+		set  map[string]bool
+	}{{r.Names, x.hosts}, {r.Own, x.own}, {r.Unknown, x.unknown}} {
+		for _, n := range l.list {
+			l.set[n] = true
+		}
 	}
-	for _, n := range r.Unknown {
-		x.unknown[n] = true
+	for _, c := range r.Connections {
+		if c.Why == "tcp" || c.Why == "ssh" {
+			x.raw[c.Address] = true
+		}
+		if host, _, err := net.SplitHostPort(c.Address); err == nil && net.ParseIP(host) == nil {
+			x.hosts[host] = true
+		}
 	}
 	return x
 }
@@ -219,19 +172,40 @@ func newIndex(r *Recording) *index {
 // recordingKey is what a request must agree in to get a recorded answer.
 func recordingKey(method, address, body string) string { return method + " " + address + " " + body }
 
-// find chooses the answer: the same Range and Accept first, then the same
-// Range, then a whole body of which a range can be cut. Several answers to one
-// request are given in their order, the last one again and again.
-func (x *index) find(method, address, body, accept, rng string) *Exchange {
-	for _, m := range []string{method, "GET"} {
-		if m != method && method != "HEAD" {
+// find chooses the answer to a request, given as an exchange without one: that
+// of the most similar request, in the order of the tests below, and at last a
+// whole body of which a range can be cut. Several answers to one request are
+// given in their order, the last one again and again.
+//
+// An answer that demands credentials is passed over where a later one did not:
+// credentials are not kept, so who replays has none to show.
+func (x *index) find(q *Exchange) *Exchange {
+	for _, m := range []string{q.Method, http.MethodGet} {
+		if m != q.Method && q.Method != http.MethodHead {
 			break
 		}
-		all := x.byKey[recordingKey(m, address, body)]
-		for _, fits := range []func(*Exchange) bool{
-			func(e *Exchange) bool { return e.Range == rng && e.Accept == accept },
-			func(e *Exchange) bool { return e.Range == rng },
-			func(e *Exchange) bool { return e.Range == "" && e.Status == 200 },
+		var all, challenges []*Exchange
+		for _, e := range x.byKey[recordingKey(m, q.URL, q.Request)] {
+			switch {
+			case e.Status == http.StatusNotModified && q.Condition == "":
+			case e.Status == http.StatusUnauthorized:
+				challenges = append(challenges, e)
+			default:
+				all = append(all, e)
+			}
+		}
+		if len(all) == 0 {
+			all = challenges
+		}
+		for i, fits := range []func(*Exchange) bool{
+			func(e *Exchange) bool {
+				return e.Range == q.Range && e.Condition == q.Condition && e.Accept == q.Accept && e.Encoding == q.Encoding
+			},
+			func(e *Exchange) bool { return e.Range == q.Range && e.Condition == q.Condition && e.readable(q) },
+			func(e *Exchange) bool {
+				return e.Range == q.Range && e.Status != http.StatusNotModified && e.readable(q)
+			},
+			func(e *Exchange) bool { return e.Range == "" && e.Status == http.StatusOK && e.readable(q) },
 		} {
 			var list []*Exchange
 			for _, e := range all {
@@ -240,7 +214,7 @@ func (x *index) find(method, address, body, accept, rng string) *Exchange {
 				}
 			}
 			if len(list) > 0 {
-				k := fmt.Sprintf("%s %s %s %p", m, rng, accept, list[0])
+				k := fmt.Sprintf("%s %d %p", m, i, list[0])
 				n := min(x.served[k], len(list)-1)
 				x.served[k]++
 				return list[n]
@@ -248,6 +222,16 @@ func (x *index) find(method, address, body, accept, rng string) *Exchange {
 		}
 	}
 	return nil
+}
+
+// readable tells that a client can decode an answer that another one got.
+func (x *Exchange) readable(q *Exchange) bool {
+	for k, v := range x.Header {
+		if strings.EqualFold(k, "Content-Encoding") && len(v) > 0 && v[0] != "identity" {
+			return strings.Contains(q.Encoding, v[0])
+		}
+	}
+	return true
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
