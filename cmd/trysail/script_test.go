@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", strings.Join([]string{bin, tools, os.Getenv("PATH")}, ":"))
+			e.Values["internet"] = &internetHolder{}
 			e.Setenv("TRYSAIL_STATE", state)
 			// A script that fails in the middle may leave mounts, below which
 			// nothing must be removed.
@@ -67,6 +68,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": cmdJSON, "drop": cmdDrop, "clean-host": cmdCleanHost,
 			"same-tree": cmdSameTree, "packages-only": cmdPackagesOnly, "commands": cmdCommands,
+			"internet": cmdInternet, "confirm": cmdConfirm,
 		},
 	})
 }

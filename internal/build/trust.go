@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,7 +38,13 @@ func (o *Options) trust(env map[string]string) ([]machine.Mount, error) {
 		bundle = append(bundle, '\n')
 	}
 	bundle = append(bundle, o.Network.CA()...)
-	for name, data := range map[string][]byte{"ca.pem": bundle, "resolv.conf": o.Network.ResolvConf()} {
+	// The machine's own list of names is asked by the recorder, so that a name
+	// has one meaning when it is recorded and when it is replayed.
+	hosts := []byte("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	if o.Hostname != "" {
+		hosts = fmt.Appendf(hosts, "127.0.0.1\t%s\n", o.Hostname)
+	}
+	for name, data := range map[string][]byte{"ca.pem": bundle, "resolv.conf": o.Network.ResolvConf(), "hosts": hosts} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return nil, err
 		}
@@ -50,6 +57,7 @@ func (o *Options) trust(env map[string]string) ([]machine.Mount, error) {
 	mounts := []machine.Mount{
 		{Source: dir, Target: TrustDir, ReadOnly: true},
 		{Source: filepath.Join(dir, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
+		{Source: filepath.Join(dir, "hosts"), Target: "/etc/hosts", ReadOnly: true},
 	}
 	if _, err := os.Stat(filepath.Join(o.Root, systemBundle)); err == nil {
 		mounts = append(mounts, machine.Mount{Source: filepath.Join(dir, "ca.pem"), Target: systemBundle, ReadOnly: true})
