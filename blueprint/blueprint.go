@@ -157,6 +157,31 @@ type LiveDependency struct {
 	Fallback string `yaml:"fallback,omitempty" json:"fallback,omitempty"`
 }
 
+// Trouble says what is wrong with a live dependency on a day, and what to do
+// about it; "" if nothing is.
+func (l *LiveDependency) Trouble(day time.Time) (why, remedy string) {
+	const confirm = "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it"
+	then := l.Fallback
+	if then == "" {
+		then = "find another way"
+	}
+	ask := l.Owner
+	if ask == "" {
+		ask = "its owner"
+	}
+	switch today := day.UTC().Format(time.DateOnly); {
+	case l.Proposed:
+		return "capture proposed this live dependency, and nobody has confirmed it: a proof does not let the build reach it", confirm
+	case l.Expires != "" && l.Expires < today:
+		return "this live dependency expired on " + l.Expires, "ask " + ask + " to renew it, and write the new date under live_dependencies; else: " + then
+	case l.Owner == "" || l.Fallback == "":
+		return "nobody has said who owns this live dependency, or what to do without it", "give it an owner and a fallback under live_dependencies"
+	case l.Expires != "" && l.Expires <= day.UTC().AddDate(0, 0, 30).Format(time.DateOnly):
+		return "this live dependency expires on " + l.Expires, "ask " + ask + " to renew it; else: " + then
+	}
+	return "", ""
+}
+
 // Package is one installed package; its original is deb/FILE in blueprint.sum.
 type Package struct {
 	Name         string `yaml:"name" json:"name"`

@@ -168,6 +168,9 @@ func ageNeeded(b *Blueprint) string {
 
 func details(l LiveDependency) string {
 	var s string
+	if l.Proposed {
+		s = "; proposed by the capture, not confirmed"
+	}
 	for _, f := range []struct{ name, value string }{{"why", l.Why}, {"owner", l.Owner}, {"expires", l.Expires}, {"fallback", l.Fallback}} {
 		if f.value != "" {
 			s += "; " + f.name + ": " + prose(f.value)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -264,6 +265,8 @@ func (b *Blueprint) validateNotes(v *validator) {
 		default:
 			v.must(false, at+".kind", "use tcp, udp, unix, device, file or other", "live dependency %s: kind %q is not known", l.Name, l.Kind)
 		}
+		_, err := time.Parse(time.DateOnly, l.Expires)
+		v.must(l.Expires == "" || err == nil, at+".expires", "write the date as YYYY-MM-DD, or leave it out if it never expires", "live dependency %s: expires %q is not a date", l.Name, l.Expires)
 		v.once("live dependency", l.Name, at)
 	}
 	for i, r := range b.Ignore {

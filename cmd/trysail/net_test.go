@@ -41,6 +41,8 @@ type internet struct {
 	lo      netlink.Link
 	closers []io.Closer
 	proxied atomic.Int64
+	engine  string // a container engine's socket
+	dongle  string // a device
 	once    sync.Once
 }
 
@@ -64,6 +66,8 @@ func cmdInternet(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Defer(func() { up.stop() })
 		n.up = up
 		ts.Setenv("INTERNET", up.address.IP.String())
+		ts.Setenv("ENGINE", up.engine)
+		ts.Setenv("DONGLE", up.dongle)
 		ts.Setenv("NO_PROXY", strings.TrimPrefix(ts.Getenv("NO_PROXY")+",."+internetName, ","))
 	case "stop":
 		n.up.stop()
@@ -84,6 +88,8 @@ func (n *internet) stop() {
 		for _, c := range n.closers {
 			c.Close()
 		}
+		os.Remove(n.dongle)
+		os.RemoveAll(filepath.Dir(n.engine))
 		_ = netlink.AddrDel(n.lo, &n.address) // gone already, if a test before ended badly
 	})
 }
@@ -113,6 +119,22 @@ func startInternet(work string) (n *internet, err error) {
 	hosts := ""
 	for _, h := range []string{"web", "cdn", "git", "lic", "ssh"} {
 		hosts += fmt.Sprintf("%s %s.%s\n", ip, h, internetName)
+	}
+	n.engine, n.dongle = fmt.Sprintf("/run/trysail-test-%d/docker.sock", ip[15]), fmt.Sprintf("/dev/trysail-test-%d", ip[15])
+	if err := os.MkdirAll(filepath.Dir(n.engine), 0o755); err != nil {
+		return nil, err
+	}
+	engine, err := net.Listen("unix", n.engine)
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, engine)
+	go func() {
+		_ = http.Serve(engine, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "docker of the host") }))
+	}()
+	const zero = 1<<8 | 5 // the numbers of /dev/zero, by a name that no other machine knows
+	if err := syscall.Mknod(n.dongle, syscall.S_IFCHR|0o666, zero); err != nil {
+		return nil, fmt.Errorf("mknod %s: %w", n.dongle, err)
 	}
 	ca, certificate, err := testAuthority()
 	if err != nil {

@@ -258,6 +258,26 @@ func (o *Options) mounts() ([]machine.Mount, error) {
 	return list, nil
 }
 
+// LiveError says that a confirmed live dependency is not on this machine.
+type LiveError struct {
+	Dependency blueprint.LiveDependency
+	Err        error
+}
+
+func (e *LiveError) Error() string {
+	return fmt.Sprintf("live dependency %s is not on this machine: %s %s: %v", e.Dependency.Name, e.Dependency.Kind, e.Dependency.Address, e.Err)
+}
+
+func (e *LiveError) Unwrap() error { return e.Err }
+
+// Hint says what to do.
+func (e *LiveError) Hint() string {
+	if e.Dependency.Fallback != "" {
+		return "connect it to this machine; else: " + e.Dependency.Fallback
+	}
+	return "connect it to this machine"
+}
+
 // live opens what the blueprint declares and someone confirmed.
 func (o *Options) live(sp *machine.Spec) error {
 	for _, l := range o.Live {
@@ -271,7 +291,7 @@ func (o *Options) live(sp *machine.Spec) error {
 			}
 			info, err := os.Stat(l.Address)
 			if err != nil {
-				return fmt.Errorf("live dependency %s: %s is not on this machine: %w", l.Name, l.Address, err)
+				return &LiveError{l, err}
 			}
 			// A blueprint names these: it may open a dongle or a service to the
 			// build, and neither this machine's disks nor its files for writing.

@@ -122,6 +122,9 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 		if a.made(p) {
 			return set(blueprint.ClassTemporary, "", "made by the build")
 		}
+		if acc.Ops&trace.OpOpen == 0 {
+			return set(blueprint.ClassSystem, "device", "a device node that was looked at and not opened")
+		}
 		return set(blueprint.ClassLive, p, "a device node: hardware cannot be captured")
 	}
 	if r := matchRule(a.system, p); r != nil {

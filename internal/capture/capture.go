@@ -123,6 +123,7 @@ type capture struct {
 	result    *build.Result
 	tracked   []string
 	recording *recorder.Recording
+	dropped   int // packets of the build that nobody answered
 	hashes    map[string][2]string
 }
 
@@ -364,6 +365,7 @@ func (c *capture) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.dropped = rec.Stats().Blocked
 	if code := c.result.Exit.Code; code != 0 {
 		return &build.FailedError{Command: c.Command, Exit: *c.result.Exit, Where: "on the captured machine"}
 	}

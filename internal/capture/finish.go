@@ -91,11 +91,19 @@ func (c *capture) finish(ctx context.Context) error {
 }
 
 // connections proposes live dependencies for what the build reached outside of
-// the machine by other ways than a download.
+// the machine by other ways than a download, and looks at those it has.
 func (c *capture) connections() {
+	for _, l := range c.b.LiveDependencies {
+		if why, remedy := l.Trouble(c.Now()); why != "" && !l.Proposed {
+			c.attention(l.Name, why, remedy)
+		}
+	}
 	propose := func(l blueprint.LiveDependency, remedy string) {
 		for _, have := range c.b.LiveDependencies {
 			if have.Kind == l.Kind && have.Address == l.Address {
+				if have.Proposed {
+					c.attention(l.Address, l.Why, remedy)
+				}
 				return
 			}
 		}
@@ -104,7 +112,7 @@ func (c *capture) connections() {
 		for n := 2; slices.ContainsFunc(c.b.LiveDependencies, func(have blueprint.LiveDependency) bool { return have.Name == l.Name }); n++ {
 			l.Name = fmt.Sprintf("%s-%d", base, n)
 		}
-		c.b.LiveDependencies = append(c.b.LiveDependencies, l)
+		c.b.LiveDependencies = append(slices.Clip(c.b.LiveDependencies), l)
 		c.attention(l.Address, l.Why, remedy)
 	}
 	for _, x := range c.recording.Connections {
@@ -119,6 +127,9 @@ func (c *capture) connections() {
 		default:
 			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build connects to this by a protocol that cannot be recorded (a licence server, a database?)"}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
 		}
+	}
+	if c.dropped > 0 {
+		c.attention("UDP", fmt.Sprintf("%d packet(s) of the build that were neither TCP nor a question for a name were dropped", c.dropped), "if the build needs the answer, let it ask by TCP; else build without it")
 	}
 	for _, o := range c.draft.Observation {
 		if o.Class != blueprint.ClassLive {

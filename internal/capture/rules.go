@@ -48,6 +48,7 @@ func generatedRules() []rule {
 func ignoredRules() []rule {
 	return []rule{
 		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}", "/**/.npm/_logs{,/**}", "/**/.npm/_update-notifier-last-checked"}, true, "counters and logs that tools keep about themselves"},
+		{"apt-marks", []string{"/var/lib/apt/extended_states"}, true, "which packages apt may remove by itself"},
 		{"logs", []string{"/var/log{,/**}"}, true, "what programs said in the past"},
 	}
 }
@@ -56,6 +57,7 @@ func ignoredRules() []rule {
 func systemRules() []rule {
 	return []rule{
 		{"kernel", []string{"/proc{,/**}", "/sys{,/**}"}, true, "made by the kernel"},
+		{"name-service", []string{"/run/nscd{,/**}", "/run/systemd/{userdb,resolve,journal}{,/**}"}, true, "services that the C library asks where they run, and does without where they do not"},
 		{"runtime", []string{"/run{,/**}", "/var/run", "/var/lock"}, true, "state of running services, gone at every boot"},
 		{"resolver", []string{"/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/etc/mtab"}, true, "the network the machine is in; a build server runs without one"},
 		{"top-level", []string{"/", "/home", "/media", "/mnt", "/srv", "/opt", "/root", "/boot{,/**}"}, true, "the directories every system has"},

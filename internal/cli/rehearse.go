@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -125,7 +126,7 @@ func (a *app) prove(ctx context.Context, o rebuild.Options, sum blueprint.Sum, b
 	if err := r.omissions(ctx, o.Depot, b, builds); err != nil {
 		return err
 	}
-	r.LiveDependencies = nonNil(b.LiveDependencies)
+	r.live(b.LiveDependencies, o.Now())
 	r.Rebuild.Packages = len(b.Packages)
 	for _, p := range b.Packages {
 		if p.Repacked != "" {
@@ -213,6 +214,9 @@ func (r *result) add(p *rebuild.Proof) {
 		r.attention(dev.Item, dev.Path+" "+dev.What+" on the rebuilt machine", "capture the build again, or restore this item in the blueprint")
 	}
 	for _, u := range p.Unanswered {
+		if address, ok := strings.CutPrefix(u, "tcp "); ok {
+			u = address // a proposed dependency has it for a name
+		}
 		r.attention(u, "the rebuilt machine's build asked for this and no recording answers it", "capture the build again; declare what cannot be recorded under live_dependencies")
 	}
 }
@@ -284,18 +288,35 @@ func (r *result) sentence() string {
 	} else {
 		s = "Rebuildable here: " + s
 	}
-	for i, l := range r.LiveDependencies {
-		if l.Proposed {
-			continue
-		}
-		if i == 0 {
-			s += " But only if"
-		} else {
-			s += " and"
-		}
-		s += " " + l.Name + " survives"
+	if names := r.survivors(); len(names) == 1 {
+		s += " But only if " + names[0] + " survives."
+	} else if len(names) > 1 {
+		s += " But only if " + strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1] + " survive."
 	}
 	return s + r.things()
+}
+
+// live says which live dependencies there are and what is wrong with them.
+func (r *result) live(list []blueprint.LiveDependency, day time.Time) {
+	r.LiveDependencies = nonNil(list)
+	for _, l := range list {
+		if why, remedy := l.Trouble(day); l.Proposed {
+			r.attention(l.Address, why, remedy)
+		} else if why != "" {
+			r.attention(l.Name, why, remedy)
+		}
+	}
+}
+
+// survivors names what the rebuilt machine was let through to.
+func (r *result) survivors() []string {
+	var names []string
+	for _, l := range r.LiveDependencies {
+		if !l.Proposed {
+			names = append(names, l.Name)
+		}
+	}
+	return names
 }
 
 // where names the places of an equivalent proof in a few words.

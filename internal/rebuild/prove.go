@@ -123,7 +123,8 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	})
 	if err != nil {
 		var ce *machine.CommandError
-		if errors.As(err, &ce) {
+		var live *build.LiveError
+		if errors.As(err, &ce) || errors.As(err, &live) {
 			p.Verdict, p.Failure = Failed, err.Error()
 			return p, nil
 		}
