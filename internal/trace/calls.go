@@ -29,8 +29,8 @@ func calls() map[int][]call {
 
 		unix.SYS_EXECVE:   {p(0, -1, OpExec|opMissable)},
 		unix.SYS_EXECVEAT: {p(1, 0, OpExec|opMissable)},
-		unix.SYS_CHDIR:    {p(0, -1, OpChdir)},
-		unix.SYS_CHROOT:   {p(0, -1, OpChdir)},
+		unix.SYS_CHDIR:    {{Path: 0, Dir: -1, Flags: -1, Kind: kindChdir, Op: uint32(OpChdir)}},
+		unix.SYS_CHROOT:   {{Path: 0, Dir: -1, Flags: -1, Kind: kindChdir, Op: uint32(OpChdir)}},
 
 		unix.SYS_GETXATTR:          {p(0, -1, OpStat)},
 		unix.SYS_LGETXATTR:         {p(0, -1, OpStat)},
@@ -71,6 +71,12 @@ func calls() map[int][]call {
 		unix.SYS_RENAMEAT2: {p(1, 0, OpRemove), p(3, 2, OpWrite)},
 		unix.SYS_LINK:      {p(0, -1, OpOpen), p(1, -1, OpWrite)},
 		unix.SYS_LINKAT:    {p(1, 0, OpOpen), p(3, 2, OpWrite)},
+
+		// What is found below the target of a bind mount is below its source.
+		unix.SYS_MOUNT:     {{Path: 0, Dir: -1, Flags: -1, Kind: kindBind, Op: uint32(OpStat | opSource)}, {Path: 1, Dir: -1, Flags: -1, Kind: kindBind, Op: uint32(OpStat | opTarget)}},
+		unix.SYS_OPEN_TREE: {p(1, 0, OpStat)},
+
+		unix.SYS_IO_URING_SETUP: {{Path: -1, Dir: -1, Flags: -1, Kind: kindRing}},
 
 		unix.SYS_CONNECT: {{Kind: kindConnect, Op: uint32(OpConnect)}},
 	}

@@ -25,6 +25,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path"
@@ -97,6 +98,7 @@ type Result struct {
 	Connects []Connect
 	Events   uint64 // calls seen
 	Lost     uint64
+	Rings    uint64 // io_uring rings that the build made
 	Notes    []string
 }
 
@@ -120,8 +122,14 @@ type Tracer struct {
 	done     chan error
 	accesses map[string]*Access
 	connects map[Connect]bool
+	binds    map[string][]string // target -> sources
+	source   map[uint32]string   // of the bind mount whose target comes next, by task
 	malform  uint64
 	distinct atomic.Uint64
+}
+
+func newTracer(coll *ebpf.Collection) *Tracer {
+	return &Tracer{coll: coll, done: make(chan error, 1), accesses: map[string]*Access{}, connects: map[Connect]bool{}, binds: map[string][]string{}, source: map[uint32]string{}}
 }
 
 // call mirrors struct call in trace.bpf.c.
@@ -134,16 +142,29 @@ type call struct {
 const (
 	kindPath    = 1
 	kindConnect = 2
+	kindChdir   = 3
+	kindBind    = 4
+	kindRing    = 5
 	header      = 24 // bytes before the data of struct event
 )
 
-// opFailedExec marks execve in the table: a successful one has lost its
-// arguments, and what it finds there must not be believed.
-const opMissable Op = 1 << 31
+const (
+	// opMissable marks execve in the table: a successful one has lost its
+	// arguments, and what it finds there must not be believed.
+	opMissable Op = 1 << 31
+	// opSource and opTarget mark the two names of a bind mount.
+	opSource Op = 1 << 30
+	opTarget Op = 1 << 29
+)
 
 // Start attaches to the processes of a cgroup (version 2, its directory) and
 // their descendants. It returns when everything is being watched.
-func Start(ctx context.Context, cgroup string) (_ *Tracer, err error) {
+func Start(ctx context.Context, cgroup string) (*Tracer, error) {
+	return start(ctx, cgroup, 0)
+}
+
+// start is Start with a ring buffer of so many bytes; 0 is the usual size.
+func start(ctx context.Context, cgroup string, ring uint32) (_ *Tracer, err error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("tracing is built for amd64 only, this machine is %s", runtime.GOARCH)
 	}
@@ -151,14 +172,19 @@ func Start(ctx context.Context, cgroup string) (_ *Tracer, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("tracer: %w", err)
 	}
-	if err := spec.Variables["op_exec"].Set(uint32(OpExec)); err != nil {
-		return nil, fmt.Errorf("tracer: %w", err)
+	for name, value := range map[string]uint32{"op_exec": uint32(OpExec), "nr_chdir": unix.SYS_CHDIR, "nr_chroot": unix.SYS_CHROOT} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("tracer: %w", err)
+		}
+	}
+	if ring > 0 {
+		spec.Maps["events"].MaxEntries = ring
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return nil, &UnavailableError{Err: err}
 	}
-	t := &Tracer{coll: coll, done: make(chan error, 1), accesses: map[string]*Access{}, connects: map[Connect]bool{}}
+	t := newTracer(coll)
 	defer func() {
 		if err != nil {
 			t.close()
@@ -184,9 +210,9 @@ func Start(ctx context.Context, cgroup string) (_ *Tracer, err error) {
 		return nil, fmt.Errorf("tracer: %w", err)
 	}
 	go t.read()
-	for _, name := range []string{"sys_exit", "process_exec"} {
-		tp := map[string]string{"sys_exit": "sys_exit", "process_exec": "sched_process_exec"}[name]
-		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: tp, Program: coll.Programs[name]})
+	// A call's beginning is watched before its end is.
+	for _, at := range []struct{ program, tracepoint string }{{"sys_enter", "sys_enter"}, {"sys_exit", "sys_exit"}, {"process_exec", "sched_process_exec"}} {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: at.tracepoint, Program: coll.Programs[at.program]})
 		if err != nil {
 			return nil, &UnavailableError{Err: err}
 		}
@@ -239,8 +265,9 @@ func (t *Tracer) event(raw []byte) {
 		t.malform++
 		return
 	}
+	name, base := data[:nameLen], data[nameLen:nameLen+baseLen]
 	if op == OpConnect {
-		t.connect(data[:nameLen], ret)
+		t.connect(name, base, ret)
 		return
 	}
 	if op&opMissable != 0 && ret == 0 {
@@ -250,8 +277,50 @@ func (t *Tracer) event(raw []byte) {
 	if op&OpOpen != 0 && flags&(unix.O_ACCMODE|unix.O_CREAT|unix.O_TRUNC) != 0 {
 		op |= OpWrite
 	}
-	p := join(data[:nameLen], data[nameLen:nameLen+baseLen])
-	t.add(p, op, ret)
+	p := join(name, base)
+	switch task := le.Uint32(raw[20:]); {
+	case op&opSource != 0:
+		t.source[task] = path.Clean(p)
+	case op&opTarget != 0:
+		if from, to := t.source[task], path.Clean(p); from != "" && from != to {
+			if !slices.Contains(t.binds[to], from) {
+				t.binds[to] = append(t.binds[to], from)
+			}
+		}
+		delete(t.source, task)
+	}
+	if op &^= opSource | opTarget; op != 0 {
+		t.add(p, op, ret)
+	}
+}
+
+// followBinds adds, for each path that was met below the target of a bind
+// mount that the build made, the path below its source: that is where the file
+// is. A source may be below another target; depth ends a circle.
+func (t *Tracer) followBinds() {
+	if len(t.binds) == 0 {
+		return
+	}
+	list := slices.Collect(maps.Values(t.accesses))
+	for depth := 0; depth < 4 && len(list) > 0; depth++ {
+		var more []*Access
+		for _, a := range list {
+			p := path.Clean(a.Path)
+			for dir := p; a.Found && dir != "/"; dir = path.Dir(dir) {
+				for _, from := range t.binds[dir] {
+					at := path.Join(from, p[len(dir):])
+					x := t.accesses[at]
+					if x == nil {
+						x = &Access{Path: at}
+						t.accesses[at] = x
+						more = append(more, x)
+					}
+					x.Ops, x.Found = x.Ops|a.Ops, true
+				}
+			}
+		}
+		list = more
+	}
 }
 
 func (t *Tracer) add(p string, op Op, ret int32) {
@@ -284,13 +353,16 @@ func join(name, base []byte) string {
 	if len(base) == 0 {
 		dir = ""
 	}
+	if len(name) == 0 && dir != "" {
+		return dir
+	}
 	if len(name) > 0 && name[0] == '/' {
 		return dir + string(name)
 	}
 	return dir + "/" + string(name)
 }
 
-func (t *Tracer) connect(addr []byte, ret int32) {
+func (t *Tracer) connect(addr, base []byte, ret int32) {
 	if len(addr) < 2 {
 		return
 	}
@@ -312,11 +384,13 @@ func (t *Tracer) connect(addr []byte, ret int32) {
 		if i := bytes.IndexByte(name, 0); i >= 0 {
 			name = name[:i]
 		}
-		if len(name) > 0 && name[0] == '/' {
-			t.add(string(name), OpConnect, ret)
-			if ret == 0 || -ret == int32(unix.EINPROGRESS) {
-				t.connects[Connect{"unix", path.Clean(string(name))}] = true
-			}
+		if len(name) == 0 {
+			return
+		}
+		p := join(name, base)
+		t.add(p, OpConnect, ret)
+		if ret == 0 || -ret == int32(unix.EINPROGRESS) {
+			t.connects[Connect{"unix", path.Clean(p)}] = true
 		}
 	}
 }
@@ -339,7 +413,7 @@ func (t *Tracer) Stop() (*Result, error) {
 	} else {
 		err = <-t.done
 	}
-	var counts [3]uint64
+	var counts [4]uint64
 	for i := range counts {
 		var per []uint64
 		if lerr := t.coll.Maps["counts"].Lookup(uint32(i), &per); lerr != nil {
@@ -350,12 +424,13 @@ func (t *Tracer) Stop() (*Result, error) {
 		}
 	}
 	t.close()
-	r := &Result{Events: counts[0], Lost: counts[1] + counts[2] + stats + t.malform, Notes: []string{
+	r := &Result{Events: counts[0], Lost: counts[1] + counts[2] + stats + t.malform, Rings: counts[3], Notes: []string{
 		"files opened through io_uring and work done by daemons outside of the build are not seen",
 	}}
 	if counts[2] > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d calls of 32-bit programs could not be followed", counts[2]))
 	}
+	t.followBinds()
 	for _, a := range t.accesses {
 		r.Accesses = append(r.Accesses, *a)
 	}

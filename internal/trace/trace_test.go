@@ -254,8 +254,9 @@ func FuzzEvent(f *testing.F) {
 	f.Add(make([]byte, header))
 	f.Add(append(make([]byte, header), "/etc/passwd\x00etc\x00"...))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		tr := &Tracer{accesses: map[string]*Access{}, connects: map[Connect]bool{}}
+		tr := newTracer(nil)
 		tr.event(raw)
+		tr.followBinds()
 		for p := range tr.accesses {
 			if !strings.HasPrefix(p, "/") {
 				t.Errorf("path %q is not absolute", p)
