@@ -128,6 +128,9 @@ func (c *capture) connections() {
 			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build connects to this by a protocol that cannot be recorded (a licence server, a database?)"}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
 		}
 	}
+	if n := c.result.Trace.Rings; n > 0 {
+		c.attention("io_uring", fmt.Sprintf("the build made %d io_uring ring(s), through which it may open files unseen", n), "turn them off while capturing (sysctl kernel.io_uring_disabled=2; for Node UV_USE_IO_URING=0) and see that nothing else is found")
+	}
 	if c.dropped > 0 {
 		c.attention("UDP", fmt.Sprintf("%d packet(s) of the build that were neither TCP nor a question for a name were dropped", c.dropped), "if the build needs the answer, let it ask by TCP; else build without it")
 	}

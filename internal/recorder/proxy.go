@@ -166,7 +166,7 @@ func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
 	hopByHop(out.Header)
 	res, err := r.tr.RoundTrip(out)
 	if err != nil {
-		r.o.Log.Info("download failed", "method", q.Method, "url", x.URL, "err", err)
+		r.o.Log.Warn("download failed", "method", q.Method, "url", x.URL, "err", err)
 		r.refuse(w, http.StatusBadGateway, fmt.Sprintf("trysail: %s %s: %v", q.Method, x.URL, err))
 		return
 	}

@@ -17,6 +17,16 @@ import (
 // It needs root, cgroup v2 and a kernel with BTF.
 func watch(t *testing.T, dir string, argv ...string) *Result {
 	t.Helper()
+	r, err := watchWith(t, 0, dir, argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// watchWith is watch with a ring buffer of so many bytes, and gives Stop's error.
+func watchWith(t *testing.T, ring uint32, dir string, argv ...string) (*Result, error) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test traces real processes and needs root")
 	}
@@ -24,7 +34,7 @@ func watch(t *testing.T, dir string, argv ...string) *Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cg := filepath.Join(root, fmt.Sprintf("trysail-test-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
+	cg := filepath.Join(root, fmt.Sprintf("trysail-test-%d-%s", os.Getpid(), strings.NewReplacer("/", "-", " ", "-", ",", "-").Replace(t.Name())))
 	if err := os.Mkdir(cg, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +53,7 @@ func watch(t *testing.T, dir string, argv ...string) *Result {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	tr, err := Start(context.Background(), cg)
+	tr, err := start(context.Background(), cg, ring)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +64,15 @@ func watch(t *testing.T, dir string, argv ...string) *Result {
 	if err != nil {
 		t.Errorf("%v: %v\n%s", argv, err, out)
 	}
-	r, err := tr.Stop()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return tr.Stop()
+}
+
+// group makes a command the leader of a group that endGroup ends.
+func group() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func endGroup(cmd *exec.Cmd) {
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended
+	_ = cmd.Wait()
 }
 
 // resolved maps every physical name of the result to what was done with it.
