@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"software.sslmate.com/src/go-pkcs12"
 
@@ -62,29 +65,52 @@ func (o *Options) trust(env map[string]string) ([]machine.Mount, error) {
 	if _, err := os.Stat(filepath.Join(o.Root, systemBundle)); err == nil {
 		mounts = append(mounts, machine.Mount{Source: filepath.Join(dir, "ca.pem"), Target: systemBundle, ReadOnly: true})
 	}
-	stores := []string{"/etc/ssl/certs/java/cacerts"}
-	if home := env["JAVA_HOME"]; filepath.IsAbs(home) {
-		stores = append(stores, filepath.Join(home, "lib/security/cacerts"), filepath.Join(home, "jre/lib/security/cacerts"))
+	stores, err := javaStores(o.Root, env["JAVA_HOME"], o.User.Home)
+	if err != nil || len(stores) == 0 {
+		return mounts, err
+	}
+	data, err := JavaTrustStore(bundle)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cacerts"), data, 0o644); err != nil {
+		return nil, err
 	}
 	for _, store := range stores {
-		info, err := os.Lstat(filepath.Join(o.Root, store))
-		if err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		data, err := JavaTrustStore(bundle)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "cacerts"), data, 0o644); err != nil {
-			return nil, err
-		}
 		mounts = append(mounts, machine.Mount{Source: filepath.Join(dir, "cacerts"), Target: store, ReadOnly: true})
 	}
 	return mounts, nil
 }
 
-// JavaTrustStore turns a PEM bundle into the PKCS #12 store that Java reads,
-// with the password every Java knows.
+// javaStores finds the trust stores of the Javas in a root: Debian's, which its
+// own Javas share, and those that others bring along.
+func javaStores(root, javaHome, home string) ([]string, error) {
+	homes := []string{"/usr/lib/jvm/*", "/opt/*", "/usr/local/*", "/usr/local/lib/*", filepath.Join(home, ".sdkman/candidates/java/*"), filepath.Join(home, ".jdks/*")}
+	if filepath.IsAbs(javaHome) {
+		homes = append(homes, javaHome)
+	}
+	patterns := []string{"/etc/ssl/certs/java/cacerts"}
+	for _, h := range homes {
+		patterns = append(patterns, filepath.Join(h, "lib/security/cacerts"), filepath.Join(h, "jre/lib/security/cacerts"))
+	}
+	found := map[string]bool{}
+	for _, p := range patterns {
+		list, err := filepath.Glob(filepath.Join(root, p))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range list {
+			// A link leads to a store that is found by its own name.
+			if info, err := os.Lstat(f); err == nil && info.Mode().IsRegular() {
+				found["/"+strings.TrimPrefix(strings.TrimPrefix(f, root), "/")] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// JavaTrustStore turns a PEM bundle into a PKCS #12 store. It has no password:
+// Java opens its own store without one, and finds nothing in an encrypted one.
 func JavaTrustStore(bundle []byte) ([]byte, error) {
 	var entries []pkcs12.TrustStoreEntry
 	for rest := bytes.TrimSpace(bundle); ; {
@@ -101,5 +127,5 @@ func JavaTrustStore(bundle []byte) ([]byte, error) {
 		}
 		entries = append(entries, pkcs12.TrustStoreEntry{Cert: cert, FriendlyName: cert.Subject.String()})
 	}
-	return pkcs12.Modern.EncodeTrustStoreEntries(entries, "changeit")
+	return pkcs12.Passwordless.EncodeTrustStoreEntries(entries, "")
 }

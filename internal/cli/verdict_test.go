@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"trysail/blueprint"
 	"trysail/internal/rebuild"
@@ -40,5 +41,39 @@ func TestEquivalent(t *testing.T) {
 				t.Errorf("%q is not in:\n%s", want, out.String())
 			}
 		}
+	}
+}
+
+// TestSurvives: the verdict says on what it hangs, and what is wrong with that.
+func TestSurvives(t *testing.T) {
+	day := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	whole := func(name, expires string) blueprint.LiveDependency {
+		return blueprint.LiveDependency{Name: name, Kind: "tcp", Address: name + ":1", Owner: "ops", Expires: expires, Fallback: "the key in the safe"}
+	}
+	proposed := blueprint.LiveDependency{Name: "a", Kind: "tcp", Address: "a:1", Proposed: true}
+	for _, c := range []struct {
+		name string
+		list []blueprint.LiveDependency
+		want string
+	}{
+		{"none", nil, "of machine time."},
+		{"one", []blueprint.LiveDependency{whole("LIC01", "2028-01-01")}, "of machine time. But only if LIC01 survives."},
+		{"one, after a proposed one", []blueprint.LiveDependency{proposed, whole("LIC01", "")}, "But only if LIC01 survives. 1 thing to look at: a:1."},
+		{"two", []blueprint.LiveDependency{whole("DONGLE", ""), whole("LIC01", "")}, "But only if DONGLE and LIC01 survive."},
+		{"three", []blueprint.LiveDependency{whole("DONGLE", ""), whole("HSM", ""), whole("LIC01", "")}, "But only if DONGLE, HSM and LIC01 survive."},
+		{"expired", []blueprint.LiveDependency{whole("LIC01", "2026-11-23")}, "But only if LIC01 survives. 1 thing to look at: LIC01."},
+		{"last day", []blueprint.LiveDependency{whole("LIC01", "2026-11-24")}, "But only if LIC01 survives. 1 thing to look at: LIC01."},
+		{"nobody's", []blueprint.LiveDependency{{Name: "LIC01", Kind: "tcp", Address: "x:1"}}, "But only if LIC01 survives. 1 thing to look at: LIC01."},
+	} {
+		r := &result{Verdict: rebuild.Identical}
+		r.live(c.list, day)
+		if s := r.sentence(); !strings.HasSuffix(s, c.want) {
+			t.Errorf("%s: %s\nwant …%s", c.name, s, c.want)
+		}
+	}
+	r := &result{}
+	r.live([]blueprint.LiveDependency{whole("LIC01", "2026-11-23")}, day)
+	if at := r.Attention[0]; !strings.Contains(at.Why, "expired on 2026-11-23") || !strings.Contains(at.Remedy, "ask ops") || !strings.Contains(at.Remedy, "the key in the safe") {
+		t.Errorf("%+v", at)
 	}
 }
