@@ -331,7 +331,7 @@ func TestUpstreamProxy(t *testing.T) {
 		asked++
 		up, err := net.Dial("tcp", w.upstream.Listener.Addr().String())
 		if err != nil {
-			http.Error(rw, err.Error(), 502)
+			http.Error(rw, err.Error(), http.StatusBadGateway)
 			return
 		}
 		c, _, err := http.NewResponseController(rw).Hijack()
