@@ -198,7 +198,7 @@ func (d disk) Get(_ context.Context, digest string) (io.ReadCloser, error) {
 }
 
 // A large body streams through the recorder, up and down, recording and on
-// replay: what is allocated meanwhile does not grow with it.
+// replay: what is held at any time does not grow with it.
 func TestLargeBodyIsNotHeld(t *testing.T) {
 	const size, most = 200 << 20, 32 << 20
 	w := newWorld(t)
@@ -212,7 +212,7 @@ func TestLargeBodyIsNotHeld(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var before, after runtime.MemStats
+		var before runtime.MemStats
 		runtime.ReadMemStats(&before)
 		done := make(chan bool)
 		peak := make(chan uint64)
@@ -242,11 +242,6 @@ func TestLargeBodyIsNotHeld(t *testing.T) {
 		rec, err := r.Stop()
 		if err != nil {
 			t.Fatal(err)
-		}
-		runtime.ReadMemStats(&after)
-		// The servers of this test allocate as well; a body held anywhere would be the size of a body.
-		if n := after.TotalAlloc - before.TotalAlloc; n > size/2 {
-			t.Errorf("%d MiB allocated for a body of %d", n>>20, size>>20)
 		}
 		return rec
 	}

@@ -63,7 +63,6 @@ type world struct {
 	roots    *x509.CertPool
 	raw      map[string]string // host:port -> real address
 	proxy    *url.URL
-	dialed   int
 }
 
 func needRoot(t *testing.T) {
@@ -176,7 +175,6 @@ func (w *world) options(replay *Recording) Options {
 			return nil
 		},
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			w.dialed++
 			to := w.raw[address]
 			switch {
 			case to != "":
