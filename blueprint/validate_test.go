@@ -118,6 +118,7 @@ func validateCases() []validateCase {
 		{"live socket", func(b *Blueprint) { b.LiveDependencies[0].Kind, b.LiveDependencies[0].Address = "unix", "run/x" }, "live_dependencies[0].address", "absolute and clean"},
 		{"live file", func(b *Blueprint) { b.LiveDependencies[0].Kind, b.LiveDependencies[0].Address = "file", "/" }, "live_dependencies[0].address", "absolute and clean"},
 		{"live twice", func(b *Blueprint) { b.LiveDependencies[1].Name = "licences" }, "live_dependencies[1]", "twice"},
+		{"live expiry", func(b *Blueprint) { b.LiveDependencies[0].Expires = "next year" }, "live_dependencies[0].expires", "not a date"},
 		{"ignore without a reason", func(b *Blueprint) { b.Ignore[0].Why = "" }, "ignore[0]", "not complete"},
 		{"ignore relative", func(b *Blueprint) { b.Ignore[0].Glob = "**" }, "ignore[0]", "not complete"},
 		{"ignore bracket", func(b *Blueprint) { b.Ignore[0].Glob = "/a[" }, "ignore[0].glob", "is not one"},
