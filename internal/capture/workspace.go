@@ -12,9 +12,12 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"trysail/blueprint"
@@ -28,6 +31,7 @@ type Workspace struct {
 	Committed time.Time
 	// Changed lists files that differ from the revision, and will not be in the build.
 	Changed []string
+	inner   []string // submodules of the checkout, each after the one around it
 }
 
 // NoWorkingCopyError says that a directory is under no version control.
@@ -68,9 +72,15 @@ func FindWorkspace(ctx context.Context, dir string) (*Workspace, error) {
 	}
 }
 
-// vcs runs git or svn. The working copy may belong to the user who called sudo:
-// git is told that this one directory is wanted.
+// vcs runs git or svn.
 func vcs(ctx context.Context, name string, args ...string) (string, error) {
+	return vcsAs(ctx, nil, name, args...)
+}
+
+// vcsAs runs git or svn as the owner of a working copy, if root does so and the
+// copy is another's: git refuses such a copy, and the programs that its own
+// settings name (filters, monitors) must not run as root.
+func vcsAs(ctx context.Context, owner *account, name string, args ...string) (string, error) {
 	if _, err := exec.LookPath(name); err != nil {
 		pkg := map[string]string{"svn": "subversion"}[name]
 		if pkg == "" {
@@ -78,11 +88,12 @@ func vcs(ctx context.Context, name string, args ...string) (string, error) {
 		}
 		return "", fmt.Errorf("%s is not installed: apt-get install %s", name, pkg)
 	}
-	if name == "git" {
-		args = append([]string{"-c", "safe.directory=*"}, args...)
-	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
+	if owner != nil {
+		cmd.Env = append(cmd.Env, "HOME="+owner.home, "USER="+owner.name, "LOGNAME="+owner.name, "XDG_CONFIG_HOME=")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &owner.credential}
+	}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
@@ -94,10 +105,40 @@ func vcs(ctx context.Context, name string, args ...string) (string, error) {
 	return strings.TrimRight(out.String(), "\n"), nil
 }
 
-func openGit(ctx context.Context, w *Workspace) error {
-	git := func(args ...string) (string, error) {
-		return vcs(ctx, "git", append([]string{"-C", w.Root}, args...)...)
+// account is another user, to run programs as.
+type account struct {
+	name, home string
+	credential syscall.Credential
+}
+
+// ownerOfCopy is the account that owns a working copy, nil if it is the caller's
+// own, or if the caller may not become another.
+func ownerOfCopy(dir string) *account {
+	var st syscall.Stat_t
+	if os.Geteuid() != 0 || syscall.Stat(dir, &st) != nil || st.Uid == 0 {
+		return nil
 	}
+	a := &account{name: strconv.Itoa(int(st.Uid)), home: "/", credential: syscall.Credential{Uid: st.Uid, Gid: st.Gid, Groups: []uint32{st.Gid}}}
+	u, err := user.LookupId(a.name)
+	if err != nil {
+		return a // a number without a name can own files too
+	}
+	a.name, a.home = u.Username, u.HomeDir
+	if gid, err := strconv.ParseUint(u.Gid, 10, 32); err == nil {
+		a.credential.Gid = uint32(gid)
+	}
+	if ids, err := u.GroupIds(); err == nil {
+		for _, id := range ids {
+			if gid, err := strconv.ParseUint(id, 10, 32); err == nil {
+				a.credential.Groups = append(a.credential.Groups, uint32(gid))
+			}
+		}
+	}
+	return a
+}
+
+func openGit(ctx context.Context, w *Workspace) error {
+	git := func(args ...string) (string, error) { return w.git(ctx, args...) }
 	rev, err := git("rev-parse", "--verify", "HEAD^{commit}")
 	if err != nil {
 		return fmt.Errorf("%s has no commit to build: %w", w.Root, err)
@@ -123,6 +164,11 @@ func openGit(ctx context.Context, w *Workspace) error {
 		w.Source.URL = withoutPassword(remote)
 	}
 	return nil
+}
+
+// git asks the working copy itself, as its owner.
+func (w *Workspace) git(ctx context.Context, args ...string) (string, error) {
+	return vcsAs(ctx, ownerOfCopy(w.Root), "git", append([]string{"-C", w.Root}, args...)...)
 }
 
 func openSvn(ctx context.Context, w *Workspace) error {
@@ -211,59 +257,93 @@ func (w *Workspace) Checkout(ctx context.Context, dir string) error {
 	if w.Source.VCS != "git" {
 		return nil
 	}
-	// git must see an unchanged tree although times, owners and inodes differ
-	// from those of its own checkout, here and wherever the source is laid out.
+	for _, inner := range slices.Backward(append([]string{"."}, w.inner...)) {
+		if err := settle(ctx, filepath.Join(dir, inner)); err != nil {
+			return err
+		}
+	}
+	return w.normalise(dir)
+}
+
+// settle lets git see an unchanged tree although times, owners and inodes differ
+// from those of its own checkout, here and wherever the source is laid out.
+func settle(ctx context.Context, dir string) error {
 	for _, args := range [][]string{{"config", "core.checkStat", "minimal"}, {"config", "core.trustctime", "false"}, {"update-index", "-q", "--refresh"}} {
 		if _, err := vcs(ctx, "git", append([]string{"-C", dir}, args...)...); err != nil {
 			return err
 		}
 	}
-	return w.normalise(filepath.Join(dir, ".git"))
+	return nil
 }
 
 func (w *Workspace) checkoutGit(ctx context.Context, dir string) error {
-	if _, err := vcs(ctx, "git", "clone", "--quiet", "--no-hardlinks", "--no-checkout", "file://"+w.Root, dir); err != nil {
-		if !strings.Contains(err.Error(), "dubious ownership") {
-			return err
-		}
-		return fmt.Errorf("%w (git refuses another user's repository: git config --global --add safe.directory %s)", err, w.Root)
-	}
-	git := func(args ...string) error {
-		_, err := vcs(ctx, "git", append([]string{"-C", dir, "-c", "protocol.file.allow=always", "-c", "advice.detachedHead=false"}, args...)...)
+	if err := cloneGit(ctx, w.Root, dir); err != nil {
 		return err
 	}
-	if branch, err := vcs(ctx, "git", "-C", w.Root, "symbolic-ref", "--short", "-q", "HEAD"); err == nil {
+	git := func(args ...string) error {
+		_, err := vcs(ctx, "git", append([]string{"-C", dir, "-c", "advice.detachedHead=false"}, args...)...)
+		return err
+	}
+	if branch, err := w.git(ctx, "symbolic-ref", "--short", "-q", "HEAD"); err == nil {
 		if err := git("checkout", "--quiet", "-B", branch, w.Source.Revision); err != nil {
 			return err
 		}
 	} else if err := git("checkout", "--quiet", "--detach", w.Source.Revision); err != nil {
 		return err
 	}
-	// Submodules come from the working copy's own clones, so no network is needed.
-	paths, err := vcs(ctx, "git", "-C", w.Root, "submodule", "--quiet", "foreach", "--recursive", "echo $displaypath")
-	if err != nil {
+	if err := w.submodules(ctx, dir); err != nil {
 		return err
-	}
-	for _, p := range strings.Fields(paths) {
-		sub := filepath.Join(dir, p)
-		if err := os.RemoveAll(sub); err != nil {
-			return err
-		}
-		rev, err := vcs(ctx, "git", "-C", filepath.Join(w.Root, p), "rev-parse", "HEAD")
-		if err != nil {
-			return err
-		}
-		if _, err := vcs(ctx, "git", "clone", "--quiet", "--no-hardlinks", "--no-checkout", filepath.Join(w.Root, p), sub); err != nil {
-			return err
-		}
-		if _, err := vcs(ctx, "git", "-C", sub, "checkout", "--quiet", "--detach", rev); err != nil {
-			return err
-		}
 	}
 	if w.Source.URL != "" {
 		return git("remote", "set-url", "origin", w.Source.URL)
 	}
 	return git("remote", "remove", "origin")
+}
+
+// cloneGit copies a repository of this machine, whoever owns it.
+func cloneGit(ctx context.Context, from, to string) error {
+	_, err := vcs(ctx, "git", "-c", "protocol.file.allow=always", "clone", "--quiet", "--no-checkout",
+		"--upload-pack", "git -c 'safe.directory=*' upload-pack", "file://"+from, to)
+	return err
+}
+
+// submodules fills in the working copy's submodules, each in the revision that
+// the one around it has committed. They come from the working copy's own clones,
+// so no network is needed; one that it has not initialised stays empty.
+func (w *Workspace) submodules(ctx context.Context, dir string) error {
+	text, err := w.git(ctx, "submodule", "--quiet", "foreach", "--recursive", `printf '%s\t%s\n' "$displaypath" "$sm_path"`)
+	w.inner = nil
+	if err != nil || text == "" {
+		return err
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		whole, own, ok := strings.Cut(line, "\t")
+		if !ok || !filepath.IsLocal(whole) || !strings.HasSuffix("/"+whole, "/"+own) {
+			return fmt.Errorf("submodule %q: its name cannot be read", line)
+		}
+		around := filepath.Join(dir, strings.TrimSuffix(whole, own))
+		rev, err := vcs(ctx, "git", "-C", around, "rev-parse", "--verify", "--quiet", "HEAD:"+own)
+		if err != nil {
+			continue // it is not in the committed revision
+		}
+		sub := filepath.Join(dir, whole)
+		if err := os.RemoveAll(sub); err != nil {
+			return err
+		}
+		if err := cloneGit(ctx, filepath.Join(w.Root, whole), sub); err != nil {
+			return err
+		}
+		if _, err := vcs(ctx, "git", "-C", sub, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", rev); err != nil {
+			return fmt.Errorf("submodule %s: %w", whole, err)
+		}
+		if url, err := vcsAs(ctx, ownerOfCopy(w.Root), "git", "-C", filepath.Join(w.Root, whole), "remote", "get-url", "origin"); err == nil {
+			if _, err := vcs(ctx, "git", "-C", sub, "remote", "set-url", "origin", withoutPassword(url)); err != nil {
+				return err
+			}
+		}
+		w.inner = append(w.inner, whole)
+	}
+	return nil
 }
 
 func (w *Workspace) checkoutSvn(ctx context.Context, dir string) error {
