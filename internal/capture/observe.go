@@ -20,6 +20,7 @@ import (
 	"trysail/internal/build"
 	"trysail/internal/debian"
 	"trysail/internal/machine"
+	"trysail/internal/trace"
 )
 
 // NoOutputError says that a build made nothing that --output names.
@@ -59,11 +60,12 @@ func (c *capture) attributeAll(ctx context.Context) error {
 			workspace: c.x.Workspace, home: c.user.Home, tracked: tracked, outputs: c.x.Outputs,
 			scratch: []string{"/tmp", "/var/tmp", "/run/lock"}, caches: build.Caches(c.user.Home, c.x.Environment), masked: []string{c.State.Dir, c.State.Run, machine.InitPath, build.TrustDir},
 		}, c.b.Ignore, alts)
-	accesses := physical(c.result.Trace.Accesses, func(p string) (string, bool) {
+	readlink := func(p string) (string, bool) {
 		real, _ := c.result.Real(p)
 		target, err := os.Readlink(real)
 		return target, err == nil
-	}, func(p string) string {
+	}
+	accesses := physical(c.result.Trace.Accesses, readlink, func(p string) string {
 		real, _ := c.result.Real(p)
 		return loader(real)
 	})
@@ -76,6 +78,17 @@ func (c *capture) attributeAll(ctx context.Context) error {
 		}
 		c.draft.Observation = append(c.draft.Observation, a.attribute(acc))
 	}
+	pass(c.draft.Observation, func(dir string) []string {
+		var list []string
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil // gone since, or not a directory any more: nothing is passed by
+		}
+		for _, e := range entries {
+			list = append(list, path.Join(dir, e.Name()))
+		}
+		return list
+	}, func(p string) []string { return trace.Names(p, readlink) })
 	gather(c.draft.Observation, func(dir string) int { return len(c.db.Owners(dir)) })
 	c.draft.Stats.Seconds, c.draft.Stats.Paths = c.x.Seconds, len(accesses)
 	c.draft.Stats.Events, c.draft.Stats.LostEvents = c.result.Trace.Events, c.result.Trace.Lost

@@ -51,6 +51,62 @@ func gather(list []blueprint.Observed, owners func(dir string) int) {
 	}
 }
 
+// pass marks what a build only passed by: where it listed a directory and then
+// looked at every entry without opening any (find, du, a tool that looks for
+// programs of its kind along PATH), the entries are not what it is made from.
+// Were they, one walk through /usr/bin would make every package a needed one.
+// What the build opened or ran there stays as it is.
+//
+// entries lists a directory of the machine; names gives the physical paths that
+// a look-up of a link comes through. The observation is changed in place.
+func pass(list []blueprint.Observed, entries func(dir string) []string, names func(p string) []string) {
+	const few = 2 // one look at one entry is no walk
+	at := map[string]int{}
+	for i, o := range list {
+		at[o.Path] = i
+	}
+	glanced := func(p string) bool {
+		i, ok := at[p]
+		return ok && (list[i].Type == "dir" || strings.Trim(strings.NewReplacer("stat", "", "readlink", "").Replace(list[i].Ops), ",") == "")
+	}
+	ignore := func(p, dir string) {
+		o := &list[at[p]]
+		switch o.Class {
+		case blueprint.ClassPackage, blueprint.ClassSoftware, blueprint.ClassConfig, blueprint.ClassAlternative, blueprint.ClassGenerated:
+			if o.Type != "dir" && glanced(p) {
+				*o = blueprint.Observed{Path: o.Path, Class: blueprint.ClassIgnored, Item: "passed-by", Ops: o.Ops, Why: "looked at with all of " + dir + ", and never opened"}
+			}
+		}
+	}
+	for _, d := range list {
+		if d.Type != "dir" || !d.Provided() || !strings.Contains(d.Ops, "open") {
+			continue
+		}
+		all := entries(d.Path)
+		seen := 0
+		for _, e := range all {
+			if _, ok := at[e]; ok {
+				seen++
+			}
+		}
+		if len(all) < few || seen < len(all) {
+			continue
+		}
+		for _, e := range all {
+			link := list[at[e]].Type == "link"
+			ignore(e, d.Path)
+			if !link {
+				continue
+			}
+			for _, n := range names(e) {
+				if _, ok := at[n]; ok {
+					ignore(n, d.Path)
+				}
+			}
+		}
+	}
+}
+
 // outermost drops trees that stand inside of others.
 func outermost(trees map[string]bool) []string {
 	var list []string
