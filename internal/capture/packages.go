@@ -28,8 +28,17 @@ func (c *capture) packages(ctx context.Context) error {
 				used[own.Package.Key()] = true
 			}
 		}
+		if o.Class == blueprint.ClassGenerated {
+			if r := matchRule(c.rules(), o.Path); r != nil {
+				c.installed(used, r.by)
+			}
+		}
 	}
+	asked := c.asked(used)
 	pkgs, _ := c.db.Closure(sortedKeys(used))
+	if asked {
+		pkgs = c.nominal(used, pkgs)
+	}
 	// A directory belongs to every package that ships it: one that is there
 	// anyway provides it.
 	in := map[string]bool{}
@@ -70,6 +79,65 @@ func (c *capture) packages(ctx context.Context) error {
 		c.attention(m, "a dependency of an installed package is not installed", "apt-get -f install on the captured machine, then capture again")
 	}
 	return c.originals(ctx, pkgs, why)
+}
+
+// installed adds those of the named packages that the machine has.
+func (c *capture) installed(used map[string]bool, names []string) {
+	for _, p := range c.db.Installed() {
+		if slices.Contains(names, p.Name) {
+			used[p.Key()] = true
+		}
+	}
+}
+
+// asked tells whether the build asked dpkg what is installed, and adds what it
+// is known to have asked for: where it is the build of a Debian package, its
+// build dependencies, which may be packages that hold no file a build opens.
+func (c *capture) asked(used map[string]bool) bool {
+	status, control := false, []string{}
+	for _, o := range c.draft.Observation {
+		read := strings.Contains(o.Ops, "open")
+		status = status || read && o.Path == "/var/lib/dpkg/status"
+		if read && o.Class == blueprint.ClassSource && strings.HasSuffix(o.Path, "/debian/control") {
+			control = append(control, o.Path)
+		}
+	}
+	if !status {
+		return false
+	}
+	for _, p := range control {
+		data, err := os.ReadFile(filepath.Join(c.checkout, strings.TrimPrefix(p, c.x.Workspace)))
+		if err != nil {
+			continue // the build removed it
+		}
+		c.installed(used, append(debian.BuildDependencies(data), "build-essential"))
+	}
+	return true
+}
+
+// nominal adds packages of which the machine keeps no file but documentation,
+// and whose dependencies are all there anyway: only dpkg's answer tells whether
+// such a package is installed, and it costs nothing.
+func (c *capture) nominal(used map[string]bool, closed []*debian.Package) []*debian.Package {
+	in := map[string]bool{}
+	for _, p := range closed {
+		in[p.Key()] = true
+	}
+	for _, p := range c.db.Installed() {
+		if in[p.Key()] || slices.ContainsFunc(c.db.Files(p), func(f string) bool { return !documentation(f) }) {
+			continue
+		}
+		with, missing := c.db.Closure([]string{p.Key()})
+		if len(missing) == 0 && !slices.ContainsFunc(with, func(q *debian.Package) bool { return q != p && !in[q.Key()] }) {
+			used[p.Key()] = true
+			closed = append(closed, p)
+		}
+	}
+	return closed
+}
+
+func documentation(p string) bool {
+	return matchAny([]string{"/usr", "/usr/share", "/usr/share/{doc,lintian,bug}{,/**}"}, p)
 }
 
 func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map[string]string) error {

@@ -16,6 +16,9 @@ type rule struct {
 	// rightly differ, so only its being there counts.
 	remade bool
 	why    string
+	// by names the packages that make such files: a rebuilt machine needs those
+	// that are installed.
+	by []string
 }
 
 // generatedRules name what maintainer scripts, triggers and system programs
@@ -23,44 +26,45 @@ type rule struct {
 // laid on top where the rebuilt machine's own differ.
 func generatedRules() []rule {
 	return []rule{
-		{"ld.so-cache", []string{"/etc/ld.so.cache", "/var/cache/ldconfig/**"}, true, "made by ldconfig from the libraries that are there"},
-		{"users", []string{"/etc/{passwd,group,shadow,gshadow,subuid,subgid}{,-}"}, true, "made from the blueprint's users and groups"},
-		{"dpkg-database", []string{"/var/lib/dpkg/**", "/var/lib/apt/**", "/var/cache/apt/**", "/var/lib/ucf/**", "/var/cache/debconf/**", "/etc/dpkg/origins/default"}, true, "kept by dpkg, apt and debconf"},
-		{"python-bytecode", []string{"/usr/{lib,share}/**/__pycache__{,/**}", "/usr/{lib,share}/**/*.pyc"}, true, "compiled by the packages' scripts"},
-		{"trust-store", []string{"/etc/ssl/certs{,/**}", "/etc/ca-certificates.conf"}, true, "made by update-ca-certificates"},
-		{"shared-mime", []string{"/usr/share/mime/**", "/usr/share/applications/mimeinfo.cache"}, true, "made by update-mime-database"},
-		{"font-cache", []string{"/var/cache/fontconfig{,/**}", "/usr/share/fonts/**/.uuid"}, true, "made by fc-cache"},
-		{"man-index", []string{"/var/cache/man{,/**}", "/usr/share/info/dir{,.old}"}, true, "made by mandb and install-info"},
-		{"glib-cache", []string{"/usr/lib/*/gio/modules/giomodule.cache", "/usr/share/glib-2.0/schemas/gschemas.compiled", "/usr/lib/*/gdk-pixbuf-2.0/**/loaders.cache", "/usr/lib/*/gtk-*/**/immodules.cache"}, true, "made by triggers"},
-		{"icon-cache", []string{"/usr/share/icons/**/icon-theme.cache"}, true, "made by gtk-update-icon-cache"},
-		{"gconv-cache", []string{"/usr/lib/*/gconv/gconv-modules.cache"}, true, "made by iconvconfig"},
-		{"java-cache", []string{"/usr/lib/jvm/**/*.jsa", "/usr/lib/jvm/.java-*.jinfo"}, true, "made when Java is installed"},
-		{"sgml-catalogs", []string{"/etc/{sgml,xml}/**", "/var/lib/{sgml-base,xml-core}/**"}, true, "registered by the packages' scripts"},
-		{"tex", []string{"/var/lib/{texmf,tex-common}/**", "/var/lib/texmf", "/var/cache/fonts{,/**}", "/etc/texmf/**", "/usr/share/{texmf,texlive}/**/ls-R", "/usr/local/share/texmf{,/**}"}, true, "made by the TeX packages' scripts"},
-		{"perl-index", []string{"/var/lib/perl/**", "/etc/perl/XML/SAX/ParserDetails.ini"}, true, "made by the packages' scripts"},
-		{"emacs", []string{"/usr/share/emacs/site-lisp/**/*.elc", "/var/lib/emacsen-common/**"}, true, "compiled by the packages' scripts"},
-		{"system-state", []string{"/var/lib/systemd{,/**}", "/etc/machine-id", "/var/lib/dbus{,/**}", "/etc/.pwd.lock", "/etc/rc?.d/**", "/etc/systemd/system/*.wants{,/**}", "/var/spool{,/**}", "/var/mail{,/**}", "/var/backups{,/**}", "/lost+found"}, true, "state of the running system"},
-		{"locale-archive", []string{"/usr/lib/locale{,/**}"}, false, "made by locale-gen from /etc/locale.gen"},
+		{"ld.so-cache", []string{"/etc/ld.so.cache", "/var/cache/ldconfig/**"}, true, "made by ldconfig from the libraries that are there", nil},
+		{"users", []string{"/etc/{passwd,group,shadow,gshadow,subuid,subgid}{,-}"}, true, "made from the blueprint's users and groups", nil},
+		{"dpkg-database", []string{"/var/lib/dpkg/**", "/var/lib/ucf/**", "/var/cache/debconf/**", "/etc/dpkg/origins/default"}, true, "kept by dpkg, apt and debconf", nil},
+		{"python-bytecode", []string{"/usr/{lib,share}/**/__pycache__{,/**}", "/usr/{lib,share}/**/*.pyc"}, true, "compiled by the packages' scripts", nil},
+		{"trust-store", []string{"/etc/ssl/certs{,/**}", "/etc/ca-certificates.conf"}, true, "made by update-ca-certificates", []string{"ca-certificates", "ca-certificates-java"}},
+		{"shared-mime", []string{"/usr/share/mime/**", "/usr/share/applications/mimeinfo.cache"}, true, "made by update-mime-database", []string{"shared-mime-info", "desktop-file-utils"}},
+		{"font-cache", []string{"/var/cache/fontconfig{,/**}", "/usr/share/fonts/**/.uuid"}, true, "made by fc-cache", []string{"fontconfig"}},
+		{"man-index", []string{"/var/cache/man{,/**}", "/usr/share/info/dir{,.old}"}, true, "made by mandb and install-info", nil},
+		{"glib-cache", []string{"/usr/lib/*/gio/modules/giomodule.cache", "/usr/share/glib-2.0/schemas/gschemas.compiled", "/usr/lib/*/gdk-pixbuf-2.0/**/loaders.cache", "/usr/lib/*/gtk-*/**/immodules.cache"}, true, "made by triggers", []string{"libglib2.0-0", "libglib2.0-bin", "libglib2.0-0t64"}},
+		{"icon-cache", []string{"/usr/share/icons/**/icon-theme.cache"}, true, "made by gtk-update-icon-cache", []string{"gtk-update-icon-cache"}},
+		{"gconv-cache", []string{"/usr/lib/*/gconv/gconv-modules.cache"}, true, "made by iconvconfig", nil},
+		{"java-cache", []string{"/usr/lib/jvm/**/*.jsa", "/usr/lib/jvm/.java-*.jinfo"}, true, "made when Java is installed", nil},
+		{"sgml-catalogs", []string{"/etc/{sgml,xml}/**", "/var/lib/{sgml-base,xml-core}/**"}, true, "registered by the packages' scripts", []string{"sgml-base", "xml-core"}},
+		{"tex", []string{"/var/lib/{texmf,tex-common}/**", "/var/lib/texmf", "/var/cache/fonts{,/**}", "/etc/texmf/**", "/usr/share/{texmf,texlive}/**/ls-R", "/usr/local/share/texmf{,/**}"}, true, "made by the TeX packages' scripts", []string{"tex-common"}},
+		{"perl-index", []string{"/var/lib/perl/**", "/etc/perl/XML/SAX/ParserDetails.ini"}, true, "made by the packages' scripts", nil},
+		{"emacs", []string{"/usr/share/emacs/site-lisp/**/*.elc", "/var/lib/emacsen-common/**"}, true, "compiled by the packages' scripts", []string{"emacsen-common"}},
+		{"system-state", []string{"/var/lib/systemd{,/**}", "/etc/machine-id", "/var/lib/dbus{,/**}", "/etc/.pwd.lock", "/etc/rc?.d/**", "/etc/systemd/system/*.wants{,/**}", "/var/spool{,/**}", "/var/mail{,/**}", "/var/backups{,/**}", "/lost+found"}, true, "state of the running system", nil},
+		{"locale-archive", []string{"/usr/lib/locale{,/**}"}, false, "made by locale-gen from /etc/locale.gen", nil},
 	}
 }
 
 // ignoredRules name what programs write for themselves and no build depends on.
 func ignoredRules() []rule {
 	return []rule{
-		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}", "/**/.npm/_logs{,/**}", "/**/.npm/_update-notifier-last-checked"}, true, "counters and logs that tools keep about themselves"},
-		{"apt-marks", []string{"/var/lib/apt/extended_states"}, true, "which packages apt may remove by itself"},
-		{"logs", []string{"/var/log{,/**}"}, true, "what programs said in the past"},
+		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}", "/**/.npm/_logs{,/**}", "/**/.npm/_update-notifier-last-checked"}, true, "counters and logs that tools keep about themselves", nil},
+		{"apt-marks", []string{"/var/lib/apt/extended_states"}, true, "which packages apt may remove by itself", nil},
+		{"package-knowledge", []string{"/var/lib/dpkg/info/**", "/var/lib/apt/**", "/var/cache/apt/**"}, true, "what dpkg and apt know of each package; a rebuilt machine knows its own", nil},
+		{"logs", []string{"/var/log{,/**}"}, true, "what programs said in the past", nil},
 	}
 }
 
 // systemRules name what is the kernel's or the network's, not the machine's.
 func systemRules() []rule {
 	return []rule{
-		{"kernel", []string{"/proc{,/**}", "/sys{,/**}"}, true, "made by the kernel"},
-		{"name-service", []string{"/run/nscd{,/**}", "/run/systemd/{userdb,resolve,journal}{,/**}"}, true, "services that the C library asks where they run, and does without where they do not"},
-		{"runtime", []string{"/run{,/**}", "/var/run", "/var/lock"}, true, "state of running services, gone at every boot"},
-		{"resolver", []string{"/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/etc/mtab"}, true, "the network the machine is in; a build server runs without one"},
-		{"top-level", []string{"/", "/home", "/media", "/mnt", "/srv", "/opt", "/root", "/boot{,/**}"}, true, "the directories every system has"},
+		{"kernel", []string{"/proc{,/**}", "/sys{,/**}"}, true, "made by the kernel", nil},
+		{"name-service", []string{"/run/nscd{,/**}", "/run/systemd/{userdb,resolve,journal}{,/**}"}, true, "services that the C library asks where they run, and does without where they do not", nil},
+		{"runtime", []string{"/run{,/**}", "/var/run", "/var/lock"}, true, "state of running services, gone at every boot", nil},
+		{"resolver", []string{"/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/etc/mtab"}, true, "the network the machine is in; a build server runs without one", nil},
+		{"top-level", []string{"/", "/home", "/media", "/mnt", "/srv", "/opt", "/root", "/boot{,/**}"}, true, "the directories every system has", nil},
 	}
 }
 

@@ -152,3 +152,33 @@ func (q provider) satisfies(by *Package, poss possibility, native string) bool {
 		return c == 0
 	}
 }
+
+// BuildDependencies names the packages that a source package's control file
+// wants for a build, whatever their versions and alternatives.
+func BuildDependencies(control []byte) []string {
+	para, _, _ := strings.Cut(strings.TrimLeft(string(control), "\n"), "\n\n")
+	var names []string
+	wanted := false
+	for line := range strings.Lines(para) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		if line[0] != ' ' && line[0] != '\t' {
+			field, value, _ := strings.Cut(line, ":")
+			wanted = slices.Contains([]string{"build-depends", "build-depends-arch", "build-depends-indep"}, strings.ToLower(field))
+			line = value
+		}
+		if !wanted {
+			continue
+		}
+		for _, one := range strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == '|' }) {
+			if end := strings.IndexAny(one, "([<:"); end >= 0 {
+				one = one[:end]
+			}
+			if name := strings.TrimSpace(one); validName(name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
