@@ -239,6 +239,9 @@ func (a *attributor) settings(p string) bool {
 }
 
 func (a *attributor) unowned(p string, st stat, acc trace.Access, o *blueprint.Observed, set func(blueprint.Class, string, string) blueprint.Observed) blueprint.Observed {
+	if st.Type == "file" && st.Size == 0 && acc.Ops&trace.OpWrite != 0 {
+		return set(blueprint.ClassIgnored, "lock", "an empty file that the build itself opens to write: a lock")
+	}
 	if st.Type == "file" {
 		// Configuration is kept even where it was only looked for: its being
 		// there is a setting.

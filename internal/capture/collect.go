@@ -102,8 +102,8 @@ func sortedKeys(m map[string]bool) []string {
 func (c *capture) around(ctx context.Context) error {
 	var list []string
 	for _, g := range []string{
-		"/etc/apt/sources.list", "/etc/apt/sources.list.d/*", "/etc/apt/preferences", "/etc/apt/preferences.d/*", "/etc/apt/apt.conf", "/etc/apt/apt.conf.d/*",
-		"/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d/*", "/etc/apt/keyrings/*", "/etc/ld.so.conf", "/etc/ld.so.conf.d/*",
+		"/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources", "/etc/apt/preferences", "/etc/apt/preferences.d/*", "/etc/apt/apt.conf", "/etc/apt/apt.conf.d/*",
+		"/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d/*.gpg", "/etc/apt/trusted.gpg.d/*.asc", "/etc/apt/keyrings/*", "/etc/ld.so.conf", "/etc/ld.so.conf.d/*",
 		"/etc/default/locale", "/etc/locale.conf", "/etc/locale.gen", "/etc/timezone", "/etc/localtime",
 	} {
 		names, err := filepath.Glob(g)
@@ -115,6 +115,10 @@ func (c *capture) around(ctx context.Context) error {
 	for _, p := range list {
 		st := statPath(p)
 		if st.Type != "file" && st.Type != "link" {
+			continue
+		}
+		// apt passes over a file of another ending: one that was put aside.
+		if dir, ext := path.Base(path.Dir(p)), path.Ext(p); (dir == "apt.conf.d" && ext != "" && ext != ".conf") || (dir == "preferences.d" && ext != "" && ext != ".pref") {
 			continue
 		}
 		why := "unowned"

@@ -294,7 +294,10 @@ func readUmask() (string, error) {
 
 // readUnits finds systemd units, timers and cron entries whose text names one
 // of the paths: they may change what the build depends on between two builds.
-func readUnits(root string, touched map[string]bool) []blueprint.Unit {
+// touched tells of each path whether it is the machine's own. The units that
+// packages bring name programs of packages all the time, which says nothing:
+// of these only those count that name something of the machine's own.
+func readUnits(root string, touched map[string]bool, packaged func(p string) bool) []blueprint.Unit {
 	var units []blueprint.Unit
 	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system", "etc/cron.d", "etc/cron.hourly", "etc/cron.daily", "etc/cron.weekly", "etc/cron.monthly", "var/spool/cron/crontabs", "etc/crontab"} {
 		_ = filepath.WalkDir(filepath.Join(root, dir), func(p string, d fs.DirEntry, err error) error {
@@ -306,8 +309,9 @@ func readUnits(root string, touched map[string]bool) []blueprint.Unit {
 				return nil
 			}
 			u := blueprint.Unit{Path: strings.TrimPrefix(p, strings.TrimSuffix(root, "/"))}
+			theirs := packaged(u.Path)
 			for _, word := range unitWord.FindAllString(string(data), -1) {
-				if touched[word] && !slices.Contains(u.Names, word) && !everywhere(word) {
+				if own, ok := touched[word]; ok && (own || !theirs) && !slices.Contains(u.Names, word) && !everywhere(word) {
 					u.Names = append(u.Names, word)
 				}
 			}

@@ -60,10 +60,10 @@ func (c *capture) finish(ctx context.Context) error {
 	touched := map[string]bool{}
 	for _, o := range c.draft.Observation {
 		if o.Provided() && o.Class != blueprint.ClassDirectory {
-			touched[o.Path] = true
+			touched[o.Path] = o.Class == blueprint.ClassConfig || o.Class == blueprint.ClassSoftware
 		}
 	}
-	c.b.Units = readUnits("/", touched)
+	c.b.Units = readUnits("/", touched, func(p string) bool { return len(c.db.Owners(p)) > 0 })
 	c.connections()
 	for _, out := range c.x.Made {
 		if out.SHA256 == "" {
