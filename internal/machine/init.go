@@ -100,7 +100,7 @@ func serve(o order, alive io.Reader) report {
 	}()
 	select {
 	case e := <-done:
-		r := report{Started: true, Seconds: time.Since(begin).Seconds(), Leftover: leftover()}
+		r := report{Started: true, Seconds: time.Since(begin).Seconds(), Leftover: lingering()}
 		if e.status.Signaled() {
 			r.Signal, r.Code = e.status.Signal().String(), 128+int(e.status.Signal())
 		} else {
@@ -129,6 +129,18 @@ func lookPath(name string, env []string, dir string) (string, error) {
 		return "", err
 	}
 	return exec.LookPath(name)
+}
+
+// lingering names the processes that are still there a moment after the command
+// ended: a daemon that the command has told to end (fakeroot's) needs one.
+func lingering() []string {
+	for range 20 {
+		if len(leftover()) == 0 {
+			return nil
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	return leftover()
 }
 
 // leftover names the processes that the command left running. They end with
