@@ -59,10 +59,15 @@ func (c *capture) collect(ctx context.Context) error {
 			}
 		}
 	}
-	// The user's home is there for every user of a real machine.
-	if st := statPath(c.user.Home); st.Type == "dir" && c.user.Home != "/" {
-		if !slices.ContainsFunc(c.b.Directories, func(d blueprint.Directory) bool { return d.Path == c.user.Home }) {
-			c.b.Directories = append(c.b.Directories, blueprint.Directory{Path: c.user.Home, Mode: modeText(st.Mode), Owner: st.Owner})
+	// The user's home is there for every user of a real machine, and a build may
+	// write beside its working copy, as dpkg-buildpackage does.
+	for _, dir := range append(parents(c.x.Workspace), c.user.Home) {
+		if slices.ContainsFunc(c.b.Directories, func(d blueprint.Directory) bool { return d.Path == dir }) {
+			continue
+		}
+		anyway := len(c.db.Owners(dir)) > 0 || matchRule(systemRules(), dir) != nil || below(dir, "/tmp") || below(dir, "/var/tmp")
+		if st := statPath(dir); st.Type == "dir" && dir != "/" && (!anyway || dir == c.user.Home) {
+			c.b.Directories = append(c.b.Directories, blueprint.Directory{Path: dir, Mode: modeText(st.Mode), Owner: st.Owner})
 		}
 	}
 	if err := c.around(ctx); err != nil {
