@@ -15,7 +15,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 DEMO_PACKAGES := runc git ca-certificates xz-utils
-TEST_PACKAGES := $(DEMO_PACKAGES) subversion gcc make libc6-dev strace curl openssl nodejs npm python3 openjdk-17-jdk-headless \
+TEST_PACKAGES := $(DEMO_PACKAGES) subversion build-essential fakeroot strace curl openssl nodejs npm python3 openjdk-17-jdk-headless \
 	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age
 
 build:
