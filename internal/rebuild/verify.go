@@ -67,6 +67,8 @@ func deviates(root *os.Root, o blueprint.Observed) (string, error) {
 	}
 	remade := o.Class == blueprint.ClassGenerated && o.SHA256 == ""
 	switch {
+	case remade && info.IsDir() == (o.Type == "dir"):
+		return "", nil // a file or a link to one: the scripts here decide
 	case o.Type == "dir" && !info.IsDir(), o.Type == "file" && !info.Mode().IsRegular(), o.Type == "link" && info.Mode()&fs.ModeSymlink == 0:
 		return "is not a " + o.Type, nil
 	case o.Type == "link" && !remade:
