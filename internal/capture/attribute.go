@@ -37,6 +37,8 @@ type world struct {
 	// large tells that an unowned tree is software rather than settings: it
 	// holds programs, or more than anyone writes by hand.
 	large func(dir string) bool
+	// several tells a large directory of installations, each of which is a tree.
+	several func(dir string) bool
 }
 
 // layout is where the build's own places are.
@@ -254,7 +256,7 @@ func (a *attributor) unowned(p string, st stat, acc trace.Access, o *blueprint.O
 		return set(blueprint.ClassConfig, p, "unowned")
 	}
 	tree := treeRoot(p, a.standing, []string{a.workspace, a.home})
-	if below(p, a.home) && tree != p && !a.large(tree) {
+	if below(p, a.home) && st.Type == "file" && (tree != p && !a.large(tree) || tree == p && !a.large(p)) {
 		return set(blueprint.ClassConfig, p, "unowned")
 	}
 	return set(blueprint.ClassSoftware, tree, "no package owns it")
@@ -267,7 +269,7 @@ func (a *attributor) standing(dir string) bool {
 		"/{opt,srv,home,root,mnt,media,data}", "/home/*", "/usr/local", "/usr/local/{bin,sbin,lib,lib32,lib64,libexec,share,include,etc,games,src,man}",
 		"/usr/local/share/{man,man/*,info,doc,bash-completion,bash-completion/*,fonts,perl,pkgconfig,aclocal,icons,applications}", "/usr/local/lib/{pkgconfig,systemd,*-linux-gnu*}", "/usr/local/man/*",
 		"/usr/local/lib/python3*", "/usr/local/lib/python3*/{site,dist}-packages", "/var/{lib,cache,opt,www}", "/etc/**",
-	}, dir) || dir == a.home || below(a.home, dir)
+	}, dir) || dir == a.home || below(a.home, dir) || a.several(dir)
 }
 
 func modeText(m fs.FileMode) string {

@@ -34,7 +34,8 @@ func (c *capture) alternatives() error {
 		if choice := a.Choice(); choice != nil {
 			alt.Priority = choice.Priority
 			for i, s := range a.Slaves {
-				if i < len(choice.Slaves) && choice.Slaves[i] != "" {
+				// A machine without documentation has no link for a manual page.
+				if i < len(choice.Slaves) && choice.Slaves[i] != "" && statPath(s.Link).Type != "" {
 					alt.Slaves = append(alt.Slaves, blueprint.Slave{Name: s.Name, Link: s.Link, Path: choice.Slaves[i]})
 				}
 			}

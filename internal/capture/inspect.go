@@ -76,7 +76,7 @@ func Inspect(ctx context.Context, name string, now time.Time, progress func(stri
 		return nil, nil, err
 	}
 	progress("software that no package owns")
-	a := newAttributor(world{owners: db.Owners}, layout{home: "/nonexistent", workspace: "/nonexistent"}, nil, nil)
+	a := newAttributor(world{owners: db.Owners, several: func(string) bool { return false }}, layout{home: "/nonexistent", workspace: "/nonexistent"}, nil, nil)
 	for _, dir := range []string{"/usr/local", "/opt"} {
 		err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {

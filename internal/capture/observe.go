@@ -55,7 +55,7 @@ func (c *capture) attributeAll(ctx context.Context) error {
 	for _, t := range c.tracked {
 		tracked[t] = true
 	}
-	a := newAttributor(world{stat: statPath, made: c.made, sums: c.sums, owners: c.db.Owners, large: c.large},
+	a := newAttributor(world{stat: statPath, made: c.made, sums: c.sums, owners: c.db.Owners, large: c.large, several: c.several()},
 		layout{
 			workspace: c.x.Workspace, home: c.user.Home, tracked: tracked, outputs: c.x.Outputs,
 			scratch: []string{"/tmp", "/var/tmp", "/run/lock"}, caches: build.Caches(c.user.Home, c.x.Environment), masked: []string{c.State.Dir, c.State.Run, machine.InitPath, build.TrustDir},
@@ -176,7 +176,23 @@ func (c *capture) sums(p string) (string, string, error) {
 
 // large looks at a tree in a home directory: programs, or more than a
 // mebibyte, make it software.
-func (c *capture) large(dir string) bool {
+func (c *capture) large(dir string) bool { return largerThan(dir, 1<<20, true) }
+
+// several asks each directory once.
+func (c *capture) several() func(dir string) bool {
+	const most = 256 << 20 // what is smaller is kept whole
+	known := map[string]bool{}
+	return func(dir string) bool {
+		is, ok := known[dir]
+		if !ok {
+			is = holdsInstallations(dir, func(dir string) bool { return largerThan(dir, most, false) })
+			known[dir] = is
+		}
+		return is
+	}
+}
+
+func largerThan(dir string, most int64, programs bool) bool {
 	var size int64
 	stop := errors.New("large")
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -187,7 +203,7 @@ func (c *capture) large(dir string) bool {
 		if err != nil {
 			return nil
 		}
-		if size += info.Size(); size > 1<<20 || info.Mode()&0o111 != 0 {
+		if size += info.Size(); size > most || programs && info.Mode()&0o111 != 0 {
 			return stop
 		}
 		return nil

@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -105,6 +107,44 @@ func pass(list []blueprint.Observed, entries func(dir string) []string, names fu
 			}
 		}
 	}
+}
+
+// holdsInstallations tells that below a directory stand several installations of
+// which a build uses one: the versions of a version manager (pyenv, nvm, rustup's
+// toolchains), the releases of a tool below /opt. Such a directory is no tree by
+// itself: each installation is. A small one is kept whole all the same, as
+// keeping too much of it costs nothing.
+func holdsInstallations(dir string, large func(dir string) bool) bool {
+	var find func(dir string, depth int) bool
+	find = func(dir string, depth int) bool {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return false // not a directory, or gone
+		}
+		n := 0
+		for _, e := range entries {
+			if e.IsDir() && isInstallation(path.Join(dir, e.Name())) {
+				n++
+			}
+		}
+		if n >= 2 {
+			return true
+		}
+		for _, e := range entries {
+			below := path.Join(dir, e.Name())
+			if depth > 1 && e.IsDir() && e.Name() != "node_modules" && !isInstallation(below) && find(below, depth-1) {
+				return true
+			}
+		}
+		return false
+	}
+	return find(dir, 3) && large(dir)
+}
+
+// isInstallation tells a directory with programs and what they need.
+func isInstallation(dir string) bool {
+	has := func(name string) bool { return statPath(path.Join(dir, name)).Type == "dir" }
+	return has("bin") && (has("lib") || has("lib64") || has("include") || has("share"))
 }
 
 // outermost drops trees that stand inside of others.
