@@ -75,6 +75,11 @@ func newFake() *fake {
 	f.made["/home/rel/age/out.o"], f.made["/usr/bin/installed"], f.made["/dev/made"] = true, true, true
 	f.stats["/dev/made"] = stat{Type: "other"}
 	f.stats["/tmp/x"] = stat{Type: "file"}
+	f.file("/opt/versions/2/bin/run", "x")
+	f.file("/home/rel/.pyenv/version", "x")
+	f.file("/home/rel/.pyenv/versions/3/bin/python", "x")
+	f.large["/home/rel/.pyenv/versions/3"] = true
+	f.stats["/home/rel/sdk/lock"] = stat{Type: "file", Mode: 0o644}
 	return f
 }
 
@@ -95,6 +100,9 @@ func (f *fake) attributor() *attributor {
 		},
 		owners: func(p string) []debian.Ownership { return f.owned[p] },
 		large:  func(dir string) bool { return f.large[dir] },
+		several: func(dir string) bool {
+			return dir == "/opt/versions" || dir == "/home/rel/.pyenv" || dir == "/home/rel/.pyenv/versions"
+		},
 	}
 	l := layout{
 		workspace: "/home/rel/age", home: "/home/rel", tracked: map[string]bool{"main.go": true, "cmd": true}, outputs: []string{"dist/*.tar.gz"},
@@ -142,6 +150,10 @@ func TestAttribute(t *testing.T) {
 		{"/home/rel/.config/tool/x", open, blueprint.ClassConfig, "/home/rel/.config/tool/x", true},
 		{"/home/rel/sdk/bin/cc", exec, blueprint.ClassSoftware, "/home/rel/sdk", true},
 		{"/home/rel/notes/todo", open, blueprint.ClassConfig, "/home/rel/notes/todo", true},
+		{"/opt/versions/2/bin/run", exec, blueprint.ClassSoftware, "/opt/versions/2", true},
+		{"/home/rel/.pyenv/versions/3/bin/python", exec, blueprint.ClassSoftware, "/home/rel/.pyenv/versions/3", true},
+		{"/home/rel/.pyenv/version", open, blueprint.ClassConfig, "/home/rel/.pyenv/version", true},
+		{"/home/rel/sdk/lock", open | trace.OpWrite, blueprint.ClassIgnored, "lock", false},
 		{"/srv/broken", open, blueprint.ClassUnexplained, "", false},
 		{"/srv/empty", look, blueprint.ClassDirectory, "/srv/empty", false},
 		// Generated.

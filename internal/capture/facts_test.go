@@ -109,14 +109,17 @@ func TestReadLimitsAndUmask(t *testing.T) {
 
 func TestReadUnits(t *testing.T) {
 	dir := root(t, map[string]string{
-		"etc/systemd/system/app.service":  "[Service]\nExecStart=/opt/app/bin/run --conf=/etc/app.conf\nExecStartPre=/bin/sh -c x\n",
-		"usr/lib/systemd/system/x.timer":  "OnCalendar=daily\n",
-		"etc/cron.d/nightly":              "0 3 * * * root /opt/app/bin/run; /opt/app/bin/run /opt/application\n",
-		"etc/crontab":                     "/etc/app.conf\n",
-		"etc/cron.daily/../elsewhere/job": "/opt/app/bin/run\n",
+		"etc/systemd/system/app.service":     "[Service]\nExecStart=/opt/app/bin/run --conf=/etc/app.conf\nExecStartPre=/bin/sh -c x\n",
+		"usr/lib/systemd/system/x.timer":     "OnCalendar=daily\n",
+		"etc/cron.d/nightly":                 "0 3 * * * root /opt/app/bin/run; /opt/app/bin/run /opt/application\n",
+		"etc/crontab":                        "/etc/app.conf\n",
+		"usr/lib/systemd/system/man.service": "[Service]\nExecStart=/usr/bin/find /var/cache\n",
+		"usr/lib/systemd/system/app.service": "[Service]\nExecStart=/opt/app/bin/run\n",
+		"etc/cron.daily/../elsewhere/job":    "/opt/app/bin/run\n",
 	})
-	got := readUnits(dir, map[string]bool{"/opt/app/bin/run": true, "/etc/app.conf": true, "/bin/sh": true, "/opt/app": true})
-	want := []blueprint.Unit{{Path: "/etc/systemd/system/app.service", Names: []string{"/etc/app.conf", "/opt/app/bin/run"}}, {Path: "/etc/cron.d/nightly", Names: []string{"/opt/app/bin/run"}}, {Path: "/etc/crontab", Names: []string{"/etc/app.conf"}}}
+	got := readUnits(dir, map[string]bool{"/opt/app/bin/run": true, "/etc/app.conf": true, "/bin/sh": true, "/opt/app": true, "/usr/bin/find": false},
+		func(p string) bool { return strings.HasPrefix(p, "/usr/lib") })
+	want := []blueprint.Unit{{Path: "/etc/systemd/system/app.service", Names: []string{"/etc/app.conf", "/opt/app/bin/run"}}, {Path: "/usr/lib/systemd/system/app.service", Names: []string{"/opt/app/bin/run"}}, {Path: "/etc/cron.d/nightly", Names: []string{"/opt/app/bin/run"}}, {Path: "/etc/crontab", Names: []string{"/etc/app.conf"}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}

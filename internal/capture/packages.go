@@ -81,10 +81,11 @@ func (c *capture) packages(ctx context.Context) error {
 	return c.originals(ctx, pkgs, why)
 }
 
-// installed adds those of the named packages that the machine has.
+// installed adds the packages of the machine that answer to one of the names.
 func (c *capture) installed(used map[string]bool, names []string) {
 	for _, p := range c.db.Installed() {
-		if slices.Contains(names, p.Name) {
+		provided := strings.FieldsFunc(p.Provides, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
+		if slices.Contains(names, p.Name) || slices.ContainsFunc(provided, func(n string) bool { return slices.Contains(names, n) }) {
 			used[p.Key()] = true
 		}
 	}
