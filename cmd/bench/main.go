@@ -233,7 +233,7 @@ func (b *bench) rebuilding(ctx context.Context, p project) error {
 	var ours, theirs, floors []float64
 	for i := range max(3, b.pairs-2) {
 		say("rebuild of %d packages: pair %d of %d", n, i+1, max(3, b.pairs-2))
-		if err := b.sh(ctx, b.work, nil, "rm -rf theirs floor; mkdir floor; ln -s usr/bin usr/sbin usr/lib usr/lib64 floor/; mkdir -p floor/usr/bin floor/usr/sbin floor/usr/lib floor/usr/lib64; sync"); err != nil {
+		if err := b.sh(ctx, b.work, nil, "rm -rf theirs floor state/roots; mkdir floor; ln -s usr/bin usr/sbin usr/lib usr/lib64 floor/; mkdir -p floor/usr/bin floor/usr/sbin floor/usr/lib floor/usr/lib64; sync"); err != nil {
 			return err
 		}
 		o, err := b.time(ctx, env, rebuild+" --cold --json > cold.json")

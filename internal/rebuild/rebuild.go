@@ -210,21 +210,27 @@ func Root(ctx context.Context, o Options) (s *Server, err error) {
 	return m.server, nil
 }
 
-// sync writes the root to the disk behind the caller's back; Close waits.
+// settle is how long after a layer was made the kernel has written it out by
+// itself, so that making sure takes no time.
+const settle = 2 * time.Minute
+
+// sync makes sure, behind the caller's back, that layers of earlier runs are on
+// the disk; Close waits. A layer that was just made is left to the kernel: until
+// it is known to be safe, a crash of the machine means that it is made again.
 func (m *maker) sync() {
-	var fresh []*layer
+	var old []*layer
 	for _, l := range m.server.held {
-		if !l.prog.Synced {
-			fresh = append(fresh, l)
+		if info, err := os.Stat(l.file()); err == nil && !l.prog.Synced && m.Now().Sub(info.ModTime()) > settle {
+			old = append(old, l)
 		}
 	}
-	if len(fresh) == 0 {
+	if len(old) == 0 {
 		return
 	}
 	m.server.synced = make(chan error, 1)
 	go func() {
 		var errs []error
-		for _, l := range fresh {
+		for _, l := range old {
 			errs = append(errs, l.sync())
 		}
 		m.server.synced <- errors.Join(errs...)
