@@ -96,6 +96,9 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 			return set(blueprint.ClassIgnored, r.Name, "ignored by the blueprint's rule "+r.Name+": "+r.Why)
 		}
 	}
+	if below(p, "/etc/ssl/certs") && path.Base(st.Link) == "ssl-cert-snakeoil.pem" {
+		return set(blueprint.ClassIgnored, "snakeoil", "a link to the certificate that ssl-cert makes for this host")
+	}
 	if r := matchRule(ignoredRules(), p); r != nil {
 		return set(blueprint.ClassIgnored, r.name, r.why)
 	}

@@ -53,6 +53,7 @@ func ignoredRules() []rule {
 		{"telemetry", []string{"/**/.config/go/telemetry{,/**}", "/**/.config/configstore{,/**}", "/**/.dotnet/TelemetryStorageService{,/**}", "/**/.npm/_logs{,/**}", "/**/.npm/_update-notifier-last-checked"}, true, "counters and logs that tools keep about themselves", nil},
 		{"apt-marks", []string{"/var/lib/apt/extended_states"}, true, "which packages apt may remove by itself", nil},
 		{"package-knowledge", []string{"/var/lib/dpkg/info/**", "/var/lib/apt/**", "/var/cache/apt/**"}, true, "what dpkg and apt know of each package; a rebuilt machine knows its own", nil},
+		{"snakeoil", []string{"/etc/ssl/certs/ssl-cert-snakeoil.pem"}, true, "the certificate that ssl-cert makes for each host", nil},
 		{"logs", []string{"/var/log{,/**}"}, true, "what programs said in the past", nil},
 	}
 }
