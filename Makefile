@@ -35,9 +35,9 @@ demo: packages-demo build
 # All tests. What needs root runs as root; nothing is skipped.
 test: packages-test build
 	$(GO) vet ./...
-	TRYSAIL_TESTS=all $(GO) test $(AS_ROOT) . ./blueprint ./internal/compare ./internal/secret # pure: nothing to race
-	TRYSAIL_TESTS=all $(GO) test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret)
-	TRYSAIL_TESTS=all $(GO) test -timeout 45m -parallel 1 $(AS_ROOT) ./cmd/...
+	@scripts/test $(AS_ROOT) . ./blueprint ./internal/compare ./internal/secret # pure: nothing to race
+	@scripts/test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret)
+	@scripts/test -timeout 45m -parallel 1 $(AS_ROOT) ./cmd/...
 
 lint:
 	@unformatted=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }

@@ -325,7 +325,7 @@ func FuzzReadDeb(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, name := range []string{"control.tar.xz", "control.tar.zst", "data.tar.xz", "data.tar.zst"} {
 			if bytes.Contains(raw, []byte(name)) {
-				t.Skip("starts a program or allocates much")
+				return // starts a program or allocates much
 			}
 		}
 		d, err := ReadDeb(context.Background(), "fuzz", bytes.NewReader(raw))

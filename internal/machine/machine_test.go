@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -113,11 +114,22 @@ func overlay(t testing.TB, n *Session) (at, upper string) {
 }
 
 func TestOpenStateNeedsRoot(t *testing.T) {
+	dir, run := t.TempDir(), t.TempDir()
 	if os.Geteuid() == 0 {
-		t.Skip("root may")
+		// This thread alone stops being root for a moment.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		become := func(uid uintptr) {
+			const keep = ^uintptr(0)
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uid, keep); errno != 0 {
+				t.Fatal(errno)
+			}
+		}
+		become(65534)
+		defer become(0)
 	}
 	var re *RootError
-	if _, err := OpenState(context.Background(), t.TempDir(), t.TempDir(), slog.New(slog.DiscardHandler)); !errors.As(err, &re) || re.Hint() == "" {
+	if _, err := OpenState(context.Background(), dir, run, slog.New(slog.DiscardHandler)); !errors.As(err, &re) || re.Hint() == "" {
 		t.Errorf("without root: %v", err)
 	}
 }
