@@ -33,9 +33,9 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Originals are fetched and packages configured once for all scripts.
-	state, depot := t.TempDir(), t.TempDir()
-	t.Cleanup(func() { unmountBelow(t, state) })
+	// Originals are fetched and packages configured once for all scripts;
+	// everything else is a script's own, so that two can run at once.
+	roots, depot := t.TempDir(), t.TempDir()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireUniqueNames:  true,
@@ -44,10 +44,24 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", strings.Join([]string{bin, tools, os.Getenv("PATH")}, ":"))
 			e.Values["internet"] = &internetHolder{}
+			state := filepath.Join(e.WorkDir, "state")
+			if err := os.Mkdir(state, 0o755); err != nil {
+				return err
+			}
+			if err := os.Symlink(roots, filepath.Join(state, "roots")); err != nil {
+				return err
+			}
 			e.Setenv("TRYSAIL_STATE", state)
 			// A script that fails in the middle may leave mounts, below which
 			// nothing must be removed.
 			e.Defer(func() { unmountBelow(t, e.WorkDir) })
+			// The other host of elsewhere.txtar, which may fail in the middle too.
+			if filepath.Base(e.WorkDir) == "script-elsewhere" {
+				e.Defer(func() {
+					_ = exec.Command("ip", "netns", "delete", "ts-elsewhere").Run() // gone if the script came to its end
+					_ = exec.Command("ip", "link", "delete", "ts-here").Run()
+				})
+			}
 			e.Setenv("TRYSAIL_DEPOT", depot)
 			e.Setenv("SCRIPTS", scripts)
 			e.Setenv("HOME", "/root")

@@ -147,7 +147,7 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 	if err != nil {
 		return err
 	}
-	repacked := recall(filepath.Join(c.State.Dir, "repacked.json"))
+	repacked := recall(filepath.Join(c.Depot.Dir(), ".trysail-repacked.json"))
 	found, err := debian.FetchOriginals(ctx, c.db, pkgs, debian.FetchOptions{
 		Scratch: scratch, Log: c.Log,
 		Have:     func(sha string) bool { return c.Depot.Has("sha256:" + sha) },
