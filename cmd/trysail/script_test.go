@@ -215,45 +215,37 @@ func cmdDrop(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	b, err := blueprint.Parse(file, data)
 	ts.Check(err)
-	before := 0
-	count := func(n int) { before += n }
-	drop := func(list []blueprint.File) []blueprint.File {
-		count(len(list))
-		return slices.DeleteFunc(list, func(f blueprint.File) bool { return f.Path == name })
-	}
-	after := 0
+	found := false
 	switch kind {
 	case "config":
-		b.Config = drop(b.Config)
-		after = len(b.Config)
+		b.Config, found = without(b.Config, func(f blueprint.File) bool { return f.Path == name })
 	case "generated":
-		b.Generated = drop(b.Generated)
-		after = len(b.Generated)
+		b.Generated, found = without(b.Generated, func(f blueprint.File) bool { return f.Path == name })
 	case "software":
-		count(len(b.Software))
-		b.Software = slices.DeleteFunc(b.Software, func(s blueprint.Software) bool { return s.Path == name })
-		after = len(b.Software)
+		b.Software, found = without(b.Software, func(s blueprint.Software) bool { return s.Path == name })
 	case "alternative":
-		count(len(b.Alternatives))
-		b.Alternatives = slices.DeleteFunc(b.Alternatives, func(a blueprint.Alternative) bool { return a.Name == name })
-		after = len(b.Alternatives)
+		b.Alternatives, found = without(b.Alternatives, func(a blueprint.Alternative) bool { return a.Name == name })
 	case "package":
-		count(len(b.Packages))
-		b.Packages = slices.DeleteFunc(b.Packages, func(p blueprint.Package) bool { return p.Name == name })
-		after = len(b.Packages)
+		b.Packages, found = without(b.Packages, func(p blueprint.Package) bool { return p.Name == name })
 	case "user":
-		count(len(b.Users))
-		b.Users = slices.DeleteFunc(b.Users, func(u blueprint.User) bool { return u.Name == name })
-		after = len(b.Users)
+		b.Users, found = without(b.Users, func(u blueprint.User) bool { return u.Name == name })
+	case "builds":
+		b.Builds, found = nil, true
 	default:
 		ts.Fatalf("unknown kind %q", kind)
 	}
-	if after != before-1 {
+	if !found {
 		ts.Fatalf("%s %s is not in the blueprint", kind, name)
 	}
 	data, err = b.Marshal()
 	ts.Check(err)
 	ts.Check(os.WriteFile(file, data, 0o644))
+}
+
+// without drops the items that match, and says whether there was one.
+func without[T any](list []T, match func(T) bool) (rest []T, found bool) {
+	rest = slices.DeleteFunc(slices.Clone(list), match)
+	return rest, len(rest) < len(list)
 }
 
 // cmdCleanHost checks that no run left anything behind: mounts, namespaces,

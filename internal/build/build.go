@@ -15,7 +15,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -438,6 +437,3 @@ func (e *FailedError) Error() string {
 	}
 	return fmt.Sprintf("the build failed %s: %s: %s", e.Where, strings.Join(e.Command, " "), what)
 }
-
-// ErrNoOutput says that the output globs matched nothing.
-var ErrNoOutput = errors.New("no output")

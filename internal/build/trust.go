@@ -69,7 +69,7 @@ func (o *Options) trust(env map[string]string) ([]machine.Mount, error) {
 	if err != nil || len(stores) == 0 {
 		return mounts, err
 	}
-	data, err := JavaTrustStore(bundle)
+	data, err := javaTrustStore(bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -109,9 +109,9 @@ func javaStores(root, javaHome, home string) ([]string, error) {
 	return slices.Sorted(maps.Keys(found)), nil
 }
 
-// JavaTrustStore turns a PEM bundle into a PKCS #12 store. It has no password:
+// javaTrustStore turns a PEM bundle into a PKCS #12 store. It has no password:
 // Java opens its own store without one, and finds nothing in an encrypted one.
-func JavaTrustStore(bundle []byte) ([]byte, error) {
+func javaTrustStore(bundle []byte) ([]byte, error) {
 	var entries []pkcs12.TrustStoreEntry
 	for rest := bytes.TrimSpace(bundle); ; {
 		var block *pem.Block

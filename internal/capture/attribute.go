@@ -21,6 +21,7 @@ type stat struct {
 	Size  int64
 	Owner string // user:group
 	Link  string
+	Err   error // why it could not be looked at, though it may be there
 }
 
 // world is what attribution asks about the machine. It is an interface of
@@ -137,6 +138,9 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 			return set(blueprint.ClassLive, p, "a socket of a service that runs outside of the build")
 		}
 		return set(blueprint.ClassSystem, r.name, r.why)
+	}
+	if st.Err != nil && acc.Found && !a.made(p) {
+		return set(blueprint.ClassUnexplained, "", st.Err.Error())
 	}
 	if st.Type == "" {
 		if a.made(p) || acc.Found {

@@ -46,7 +46,7 @@ func (c *capture) collect(ctx context.Context) error {
 				return err
 			}
 		case blueprint.ClassGenerated:
-			if r := matchRule(c.rules(), o.Path); r != nil && !r.remade && o.Type == "file" && o.SHA256 != "" {
+			if r := matchRule(generatedRules(), o.Path); r != nil && !r.remade && o.Type == "file" && o.SHA256 != "" {
 				if err := c.generated(ctx, o); err != nil {
 					return err
 				}
@@ -90,8 +90,6 @@ func (c *capture) uses(rule string) bool {
 		return o.Class == blueprint.ClassGenerated && o.Item == rule
 	})
 }
-
-func (c *capture) rules() []rule { return generatedRules() }
 
 func sortedKeys(m map[string]bool) []string {
 	var list []string

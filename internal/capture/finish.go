@@ -13,8 +13,8 @@ import (
 	"trysail/internal/depot"
 )
 
-// alternatives keeps the groups that the build came through, and every one
-// that the administrator set by hand.
+// alternatives keeps the groups that the build came through, and those that the
+// administrator set by hand to something that is kept.
 func (c *capture) alternatives() error {
 	all, err := debian.ReadAlternatives("/")
 	if err != nil {
@@ -26,8 +26,16 @@ func (c *capture) alternatives() error {
 			used[o.Item] = true
 		}
 	}
+	kept := map[string]bool{}
+	for _, p := range c.b.Packages {
+		kept[p.Key()] = true
+	}
+	provided := func(p string) bool {
+		return slices.ContainsFunc(c.db.Owners(p), func(o debian.Ownership) bool { return kept[o.Package.Key()] }) ||
+			slices.ContainsFunc(c.b.Software, func(s blueprint.Software) bool { return below(p, s.Path) })
+	}
 	for _, a := range all {
-		if !used[a.Name] {
+		if !used[a.Name] && !(a.Manual && provided(a.Value)) {
 			continue
 		}
 		alt := blueprint.Alternative{Name: a.Name, Link: a.Link, Value: a.Value, Manual: a.Manual}

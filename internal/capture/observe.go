@@ -98,8 +98,11 @@ func (c *capture) attributeAll(ctx context.Context) error {
 // statPath looks at the machine itself, never through the overlay.
 func statPath(p string) stat {
 	info, err := os.Lstat(p)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return stat{}
+	}
+	if err != nil {
+		return stat{Err: err}
 	}
 	s := stat{Mode: info.Mode(), Size: info.Size(), Owner: ownerOf(info)}
 	switch {
@@ -110,7 +113,7 @@ func statPath(p string) stat {
 	case info.Mode()&fs.ModeSymlink != 0:
 		s.Type = "link"
 		if s.Link, err = os.Readlink(p); err != nil {
-			return stat{}
+			return stat{Err: err}
 		}
 	default:
 		s.Type = "other"

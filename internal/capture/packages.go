@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/renameio/v2"
+
 	"trysail/blueprint"
 	"trysail/internal/debian"
-
-	"github.com/google/renameio/v2"
 )
 
 // packages closes the used packages over their dependencies and finds every original.
@@ -28,10 +28,10 @@ func (c *capture) packages(ctx context.Context) error {
 				used[own.Package.Key()] = true
 			}
 		}
-		if o.Class == blueprint.ClassGenerated {
-			if r := matchRule(c.rules(), o.Path); r != nil {
-				c.installed(used, r.by)
-			}
+	}
+	for _, r := range generatedRules() {
+		if len(r.by) > 0 && c.uses(r.name) {
+			c.installed(used, r.by)
 		}
 	}
 	asked := c.asked(used)

@@ -82,8 +82,13 @@ func (c *capture) screen(p string, info fs.FileInfo) (bool, error) {
 		return true, nil
 	}
 	for _, x := range found {
-		// In a tree of other people's files a line with a password is a
-		// document or an example; keys and tokens with a maker's mark are not.
+		// In a tree of other people's files a line with a password is a document
+		// or an example, unless the file is one that settings are kept in; keys
+		// and tokens with a maker's mark never are.
+		if settingsFile(p) {
+			c.withhold(p, x.What)
+			return false, nil
+		}
 		if x.Rule != "password" && x.Rule != "url-password" && x.Rule != "netrc" && x.Rule != "docker-auth" && x.Rule != "npm-auth" {
 			c.withhold(p, x.What)
 			return false, nil
@@ -121,6 +126,11 @@ func recorded(p string) bool {
 		}
 	}
 	return false
+}
+
+// settingsFile tells files in which people keep settings, passwords among them.
+func settingsFile(p string) bool {
+	return matchAny([]string{"/**/{.netrc,_netrc,.npmrc,.pypirc,.pgpass,.my.cnf,.env,.dockercfg,.git-credentials,credentials}", "/**/.docker/config.json", "/**/*.{conf,cfg,ini,properties,cnf,env}", "/**/etc/**"}, p)
 }
 
 // fixture tells published examples by where they stand.

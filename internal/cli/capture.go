@@ -46,6 +46,7 @@ func (o *captureOptions) add(cmd *cobra.Command) {
 	f.StringArrayVar(&o.env, "env", nil, "pass a variable to the build: `NAME` or NAME=VALUE (repeatable)")
 	f.StringArrayVar(&o.recipients, "recipient", nil, "encrypt secrets to this age recipient or SSH public key (repeatable)")
 	f.BoolVar(&o.twice, "twice", false, "build a second time, to tell where the build differs from itself")
+	f.BoolVar(&o.yes, "yes", false, "write the blueprint without asking")
 	f.StringVar(&o.blueprint, "blueprint", "", "directory of the blueprint (default: trysail/ in the working copy)")
 }
 
@@ -65,7 +66,6 @@ func (a *app) captureCommand() *cobra.Command {
 		},
 	}
 	o.add(cmd)
-	cmd.Flags().BoolVar(&o.yes, "yes", false, "write the blueprint without asking")
 	cmd.Flags().StringVar(&o.explain, "explain", "", "say which class a `PATH` was put in, and why, without building")
 	return cmd
 }
@@ -92,10 +92,8 @@ func (a *app) capture(ctx context.Context, o captureOptions, args []string) erro
 	if err := o.check(args); err != nil {
 		return err
 	}
-	in, terminal := a.stdin.(*os.File)
-	terminal = terminal && isTerminal(in) && isTerminal(a.stderr)
-	if !terminal && !o.yes {
-		return usage("nobody is here to look at the plan before it is written: add --yes")
+	if err := a.mayWrite(o); err != nil {
+		return err
 	}
 	st, err := a.openState(ctx)
 	if err != nil {
@@ -113,12 +111,7 @@ func (a *app) capture(ctx context.Context, o captureOptions, args []string) erro
 	if err != nil {
 		return err
 	}
-	a.ui.end()
-	a.plan(draft, dir)
-	if !o.yes && !a.ask("Write this blueprint to "+dir+"?") {
-		return errors.New("not written; the working copy is as it was")
-	}
-	if err := draft.Write(ctx, dir); err != nil {
+	if err := a.write(ctx, draft, o, dir); err != nil {
 		return err
 	}
 	if a.json {
@@ -131,6 +124,26 @@ func (a *app) capture(ctx context.Context, o captureOptions, args []string) erro
 	}
 	a.printf("Captured. Commit %s, keep the depot (%s) where this machine's loss cannot reach it, and prove it: trysail rebuild --prove\n", dir, d.Dir())
 	return nil
+}
+
+// mayWrite makes sure, before anything is built, that someone can look at the
+// plan: version control cannot forget what is written to the working copy.
+func (a *app) mayWrite(o captureOptions) error {
+	in, terminal := a.stdin.(*os.File)
+	if o.yes || (terminal && isTerminal(in) && isTerminal(a.stderr)) {
+		return nil
+	}
+	return usage("nobody is here to look at the plan before it is written: add --yes")
+}
+
+// write shows the plan and writes the blueprint, once someone has said yes.
+func (a *app) write(ctx context.Context, draft *capture.Draft, o captureOptions, dir string) error {
+	a.ui.end()
+	a.plan(draft, dir)
+	if !o.yes && !a.ask("Write this blueprint to "+dir+"?") {
+		return errors.New("not written; the working copy is as it was")
+	}
+	return draft.Write(ctx, dir)
 }
 
 func nonNil[T any](list []T) []T {

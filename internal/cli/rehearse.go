@@ -24,7 +24,7 @@ func (a *app) rehearseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rehearse --output GLOB -- COMMAND …",
 		Short:   "Capture, rebuild from nothing and prove, in one go",
-		Long:    "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. The blueprint is thrown away unless --blueprint says where to keep it." + exitHelp,
+		Long:    "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. The blueprint is thrown away unless --blueprint says where to keep it;\nthen its plan is shown first, as capture does." + exitHelp,
 		Example: "  sudo trysail rehearse --output 'dist/*.tar.gz' -- make dist",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if accept != "" && accept != "equivalent" {
@@ -42,6 +42,15 @@ func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, acc
 	if err := o.check(args); err != nil {
 		return err
 	}
+	if o.blueprint != "" {
+		if err := a.mayWrite(o); err != nil {
+			return err
+		}
+		var err error
+		if o.blueprint, err = filepath.Abs(o.blueprint); err != nil {
+			return err
+		}
+	}
 	st, err := a.openState(ctx)
 	if err != nil {
 		return err
@@ -55,15 +64,12 @@ func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, acc
 	if err != nil {
 		return err
 	}
-	draft, err := a.captureDraft(ctx, st, d, o, args, "")
+	draft, err := a.captureDraft(ctx, st, d, o, args, o.blueprint)
 	if err != nil {
 		return err
 	}
 	if o.blueprint != "" {
-		if o.blueprint, err = filepath.Abs(o.blueprint); err != nil {
-			return err
-		}
-		if err := draft.Write(ctx, o.blueprint); err != nil {
+		if err := a.write(ctx, draft, o, o.blueprint); err != nil {
 			return err
 		}
 	}
@@ -120,6 +126,9 @@ type proveStats struct {
 // an error is what keeps from finding out.
 func (a *app) prove(ctx context.Context, o rebuild.Options, sum blueprint.Sum, builds []string, r *result) (err error) {
 	b := o.Blueprint
+	if len(builds) == 0 {
+		return usage("the blueprint has no build to prove: trysail capture records one")
+	}
 	if err := rebuild.Check(o.Depot, b, sum, builds); err != nil {
 		return err
 	}

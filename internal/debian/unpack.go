@@ -344,18 +344,22 @@ func (t *Target) permit(at string, h *tar.Header) error {
 	if err := t.root.Lchown(at, uid, gid); err != nil {
 		return err
 	}
-	// os.Root's Chmod takes Go's mode bits.
-	mode := fs.FileMode(h.Mode & 0o777)
-	if h.Mode&0o4000 != 0 {
+	return t.root.Chmod(at, FileMode(h.Mode))
+}
+
+// FileMode turns the twelve permission bits of an archive into Go's.
+func FileMode(n int64) fs.FileMode {
+	mode := fs.FileMode(n & 0o777)
+	if n&0o4000 != 0 {
 		mode |= fs.ModeSetuid
 	}
-	if h.Mode&0o2000 != 0 {
+	if n&0o2000 != 0 {
 		mode |= fs.ModeSetgid
 	}
-	if h.Mode&0o1000 != 0 {
+	if n&0o1000 != 0 {
 		mode |= fs.ModeSticky
 	}
-	return t.root.Chmod(at, mode)
+	return mode
 }
 
 // made marks a directory that stood in no archive yet.

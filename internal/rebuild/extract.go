@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"trysail/internal/debian"
+
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -132,5 +134,5 @@ func permit(root *os.Root, name string, h *tar.Header) error {
 	if err := root.Lchown(name, h.Uid, h.Gid); err != nil {
 		return err
 	}
-	return root.Chmod(name, fileMode(uint32(h.Mode)&0o7777))
+	return root.Chmod(name, debian.FileMode(h.Mode))
 }

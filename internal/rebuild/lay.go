@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -183,22 +182,7 @@ func (m *maker) own(root *os.Root, rel, owner, mode string) error {
 	if err != nil {
 		return err
 	}
-	return root.Chmod(rel, fileMode(uint32(n)))
-}
-
-// fileMode turns the twelve permission bits into Go's.
-func fileMode(n uint32) fs.FileMode {
-	mode := fs.FileMode(n & 0o777)
-	if n&0o4000 != 0 {
-		mode |= fs.ModeSetuid
-	}
-	if n&0o2000 != 0 {
-		mode |= fs.ModeSetgid
-	}
-	if n&0o1000 != 0 {
-		mode |= fs.ModeSticky
-	}
-	return mode
+	return root.Chmod(rel, debian.FileMode(int64(n)))
 }
 
 func (m *maker) ids(owner string) (uid, gid int) {

@@ -106,7 +106,7 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err != nil {
 		return nil, err
 	}
-	checkout, err := Source(ctx, n, o.Depot, o.Build, user)
+	checkout, err := source(ctx, n, o.Depot, o.Build, user)
 	if err != nil {
 		return nil, err
 	}
@@ -192,9 +192,9 @@ func Observation(ctx context.Context, d *depot.Depot, x *blueprint.Build) ([]blu
 	return blueprint.ParseObservation(data)
 }
 
-// Source lays out the recorded source in a scratch directory that belongs to
+// source lays out the recorded source in a scratch directory that belongs to
 // the build's user.
-func Source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprint.Build, user blueprint.User) (string, error) {
+func source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprint.Build, user blueprint.User) (string, error) {
 	dir, err := n.MkdirAll(0o755, "checkout")
 	if err != nil {
 		return "", err

@@ -267,20 +267,12 @@ func (m *maker) interests(root *os.Root) error {
 	var file bytes.Buffer
 	named := map[string][]string{}
 	for _, p := range m.Blueprint.Packages {
-		base := ""
-		for _, n := range []string{p.Name, p.Key()} {
-			if _, err := root.Stat(dir + "info/" + n + ".triggers"); err == nil {
-				base = n
-			}
+		if m.status[p.Key()] == nil {
+			continue // not unpacked yet
 		}
-		if base == "" {
-			continue
-		}
-		data, err := root.ReadFile(dir + "info/" + base + ".triggers")
-		if err != nil {
-			return err
-		}
-		for _, t := range debian.ParseTriggers(data) {
+		d := m.heads[p.Key()]
+		base := d.Package.InfoName()
+		for _, t := range d.Interests() {
 			line := base
 			if !t.Await {
 				line += "/noawait"

@@ -139,15 +139,15 @@ func (n *namespace) redirect(port uint16) error {
 }
 
 // dropped counts packets that were neither TCP nor a question to the resolver.
-func (n *namespace) dropped() int {
+func (n *namespace) dropped() (int, error) {
 	c, err := nftables.New(nftables.WithNetNSFd(int(n.ns)))
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("recorder: count what was dropped: %w", err)
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "trysail"}
 	rules, err := c.GetRules(t, &nftables.Chain{Name: "drop", Table: t})
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("recorder: count what was dropped: %w", err)
 	}
 	count := 0
 	for _, r := range rules {
@@ -157,7 +157,7 @@ func (n *namespace) dropped() int {
 			}
 		}
 	}
-	return count
+	return count, nil
 }
 
 func (n *namespace) release() {
@@ -175,10 +175,10 @@ func (n *namespace) release() {
 	}
 }
 
+// close gives up the namespace and says how many packets nobody answered.
 func (n *namespace) close() (blocked int, err error) {
-	blocked = n.dropped()
-	n.release()
-	return blocked, nil
+	defer n.release()
+	return n.dropped()
 }
 
 // originalDestination is where a redirected connection was meant to go.

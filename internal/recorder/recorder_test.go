@@ -400,7 +400,7 @@ func TestNotHTTP(t *testing.T) {
 	if got := in(t, r, py("lic.example.com", 27000)); !strings.Contains(got, "granted") {
 		t.Errorf("a live dependency did not pass: %q", got)
 	}
-	in(t, r, py("git.example.com", 22)+" 2>/dev/null || true; "+py("10.1.2.3", 9)+" 2>/dev/null || true; python3 -c 'import socket; socket.socket(socket.AF_INET,socket.SOCK_DGRAM).sendto(b\"x\",(\"10.1.2.3\",123))' 2>/dev/null || true; curl -sS https://other.example.com/ 2>/dev/null || true")
+	in(t, r, py("git.example.com", 22)+" 2>/dev/null || true; python3 -c 'import socket; s=socket.create_connection((\"10.1.2.3\",9)); s.sendall(b\"hello there\\n\"); s.recv(100)' 2>/dev/null || true; python3 -c 'import socket; socket.socket(socket.AF_INET,socket.SOCK_DGRAM).sendto(b\"x\",(\"10.1.2.3\",123))' 2>/dev/null || true; curl -sS https://other.example.com/ 2>/dev/null || true")
 	if _, err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
