@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -27,9 +28,12 @@ type Target struct {
 	// dpkg does; an unknown name keeps the archive's number.
 	UserID, GroupID func(name string) (int, bool)
 
+	// places keep two packages from writing one file at once; mu the maps below.
+	places     [64]sync.Mutex
 	mu         sync.Mutex
 	dirs       map[string]string // a directory's name -> where it really is
 	claims     map[string]claim  // which package a file belongs to
+	seed       maphash.Seed
 	diversions []Diversion
 }
 
@@ -45,7 +49,18 @@ func NewTarget(dir string) (*Target, error) {
 		return nil, err
 	}
 	none := func(string) (int, bool) { return 0, false }
-	return &Target{root: root, UserID: none, GroupID: none, dirs: map[string]string{".": "."}, claims: map[string]claim{}}, nil
+	return &Target{root: root, UserID: none, GroupID: none, dirs: map[string]string{".": "."}, claims: map[string]claim{}, seed: maphash.MakeSeed()}, nil
+}
+
+// Move goes on unpacking at another name of the same root.
+func (t *Target) Move(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	old := t.root
+	t.root = root
+	return old.Close()
 }
 
 // Close releases the root.
@@ -273,6 +288,7 @@ func (t *Target) divert(name, pkg string) string {
 // The one that replaces the other wins, whoever came first; packages of one
 // name for several architectures share what they have in common.
 func (t *Target) claim(at string, p *Package, replaces map[string]bool) (bool, error) {
+	defer t.hold(at)()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old, taken := t.claims[at]
@@ -287,9 +303,8 @@ func (t *Target) claim(at string, p *Package, replaces map[string]bool) (bool, e
 // unless that package has claimed the place since. A directory stays: dpkg never
 // replaces one.
 func (t *Target) create(at string, p *Package, add func() error) (bool, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.claims[at].pkg != p {
+	defer t.hold(at)()
+	if t.claimant(at) != p {
 		return false, nil
 	}
 	err := add()
@@ -308,6 +323,19 @@ func (t *Target) create(at string, p *Package, add func() error) (bool, error) {
 	}
 	err = add()
 	return err == nil, err
+}
+
+// hold locks the place of one file, and gives what lets it go.
+func (t *Target) hold(at string) func() {
+	mu := &t.places[maphash.String(t.seed, at)%uint64(len(t.places))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+func (t *Target) claimant(at string) *Package {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.claims[at].pkg
 }
 
 var errDirectory = errors.New("a directory stands in its place")

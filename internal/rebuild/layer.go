@@ -225,16 +225,11 @@ func (m *maker) make(ctx context.Context, l *layer) (err error) {
 	if err := os.RemoveAll(l.root() + ".work"); err != nil {
 		return err
 	}
-	lower := m.server.Layers
-	if len(lower) == 0 {
-		empty, err := m.session.MkdirAll(0o755, "empty")
-		if err != nil {
+	m.layer, m.root, m.mounted = l, l.root(), false
+	if len(m.server.Layers) > 0 {
+		if err := m.mount(); err != nil {
 			return err
 		}
-		lower = []string{empty}
-	}
-	if m.root, err = m.session.Overlay("root", lower, l.root(), true); err != nil {
-		return err
 	}
 	doers := m.doers()
 	for _, st := range m.Blueprint.Plan() {
@@ -248,11 +243,35 @@ func (m *maker) make(ctx context.Context, l *layer) (err error) {
 	if err := m.tidy(); err != nil {
 		return err
 	}
-	if err := m.session.Unmount(m.root); err != nil {
-		return err
+	if m.mounted {
+		if err := m.session.Unmount(m.root); err != nil {
+			return err
+		}
 	}
 	l.prog.Whole = true
 	return errors.Join(l.save(), os.RemoveAll(l.root()+".work"))
+}
+
+// mount puts an overlay above the layer, which does not sync what commands there
+// want synced. From now on nothing may be written into the layer but through it.
+func (m *maker) mount() error {
+	if m.mounted {
+		return nil
+	}
+	lower := m.server.Layers
+	if len(lower) == 0 {
+		empty, err := m.session.MkdirAll(0o755, "empty")
+		if err != nil {
+			return err
+		}
+		lower = []string{empty}
+	}
+	root, err := m.session.Overlay("root", lower, m.layer.root(), true)
+	if err != nil {
+		return err
+	}
+	m.root, m.mounted = root, true
+	return nil
 }
 
 func (m *maker) step(ctx context.Context, l *layer, st blueprint.Step, do func(context.Context) error) error {

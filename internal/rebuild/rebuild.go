@@ -161,7 +161,11 @@ type maker struct {
 	Options
 	server  *Server
 	session *machine.Session
-	root    string // the mounted overlay whose upper layer is being made
+	layer   *layer // the one being made
+	// root is where it is made: its directory itself until something must run
+	// there (writing through an overlay costs time), then an overlay above it.
+	root    string
+	mounted bool
 	target  *debian.Target
 	heads   map[string]*debian.Deb // what is known of each package's original
 	status  map[string][]byte

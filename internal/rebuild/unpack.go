@@ -90,6 +90,9 @@ func (m *maker) unpack(ctx context.Context) error {
 	if err := m.preinst(ctx, preinst, heads); err != nil {
 		return err
 	}
+	if err := target.Move(m.root); err != nil { // the scripts needed it mounted
+		return err
+	}
 	var data []byte
 	err = m.inside(func(root *os.Root) (err error) {
 		data, err = root.ReadFile("var/lib/dpkg/diversions")
@@ -329,6 +332,9 @@ func (m *maker) preinst(ctx context.Context, scripts map[string][]byte, heads []
 
 // sh runs a script in the root, without network, as root.
 func (m *maker) sh(ctx context.Context, script string, mounts ...machine.Mount) error {
+	if err := m.mount(); err != nil {
+		return err
+	}
 	var out tail
 	x, err := m.session.Run(ctx, machine.Spec{
 		Root: m.root, Hostname: m.Blueprint.Machine.Hostname, Args: []string{"/bin/sh", "-c", script}, Dir: "/", Umask: 0o022, Mounts: mounts, Stdout: &out, Stderr: &out,
