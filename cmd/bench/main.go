@@ -229,22 +229,26 @@ func (b *bench) rebuilding(ctx context.Context, p project) error {
 	if err := b.sh(ctx, b.work, append(env, "SETUP_ONLY=1"), b.scripts+"/mmdebstrap-same-set "+packages+" "+depot+" "+reference+" -"); err != nil {
 		return err
 	}
-	floor := "ls repository/deb/*.deb | xargs -P2 -I{} sh -c 'dpkg-deb --fsys-tarfile {} | tar --extract --directory floor --keep-directory-symlink'"
+	floor := "ls repository/deb/*.deb | xargs -P2 -I{} sh -c 'dpkg-deb --fsys-tarfile {} | tar --extract --directory %s/floor --keep-directory-symlink'"
 	var ours, theirs, floors []float64
 	for i := range max(3, b.pairs-2) {
 		say("rebuild of %d packages: pair %d of %d", n, i+1, max(3, b.pairs-2))
-		if err := b.sh(ctx, b.work, nil, "rm -rf theirs floor state/roots; mkdir floor; ln -s usr/bin usr/sbin usr/lib usr/lib64 floor/; mkdir -p floor/usr/bin floor/usr/sbin floor/usr/lib floor/usr/lib64; sync"); err != nil {
+		// Nothing is removed before the end: ext4 is slow to make files for a
+		// minute after many were removed, which would fall on whoever comes next.
+		pair := strconv.Itoa(i)
+		if err := b.sh(ctx, b.work, nil, "mkdir "+pair+" && cd "+pair+" && mkdir -p floor/usr/bin floor/usr/sbin floor/usr/lib floor/usr/lib64 && ln -s usr/bin usr/sbin usr/lib usr/lib64 floor/"); err != nil {
 			return err
 		}
-		o, err := b.time(ctx, env, rebuild+" --cold --json > cold.json")
+		ownState := append(slices.Clone(env), "TRYSAIL_STATE="+filepath.Join(b.work, pair, "state"), "TRYSAIL_DEPOT="+depot)
+		o, err := b.time(ctx, ownState, rebuild+" --cold --json > cold.json")
 		if err != nil {
 			return err
 		}
-		t, err := b.time(ctx, env, b.scripts+"/mmdebstrap-same-set "+packages+" "+depot+" "+reference+" theirs")
+		t, err := b.time(ctx, env, b.scripts+"/mmdebstrap-same-set "+packages+" "+depot+" "+reference+" "+pair+"/theirs")
 		if err != nil {
 			return err
 		}
-		f, err := b.time(ctx, env, floor)
+		f, err := b.time(ctx, env, fmt.Sprintf(floor, pair))
 		if err != nil {
 			return err
 		}
@@ -269,7 +273,11 @@ func (b *bench) rebuilding(ctx context.Context, p project) error {
 	return nil
 }
 
+// time measures a script, once the disk has written what was before it.
 func (b *bench) time(ctx context.Context, env []string, script string) (float64, error) {
+	if err := b.sh(ctx, b.work, nil, "sync"); err != nil {
+		return 0, err
+	}
 	begin := time.Now()
 	err := b.sh(ctx, b.work, env, script)
 	return time.Since(begin).Seconds(), err
