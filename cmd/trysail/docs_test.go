@@ -63,6 +63,7 @@ func TestExamplesOfFormats(t *testing.T) {
 
 // The guide's commands are typed in its order, in an empty directory.
 func TestGuide(t *testing.T) {
+	t.Parallel()
 	if ok, err := condition("root"); err != nil {
 		t.Fatal(err)
 	} else if !ok {

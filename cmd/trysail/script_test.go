@@ -24,6 +24,7 @@ import (
 // needs by [condition], and where TRYSAIL_TESTS=all nothing may be lacking.
 
 func TestScripts(t *testing.T) {
+	t.Parallel() // TestGuide runs beside the scripts
 	bin := buildBinary(t)
 	tools, err := filepath.Abs("testdata/bin")
 	if err != nil {
