@@ -102,7 +102,8 @@ type result struct {
 	Claim            string                     `json:"claim"`
 	LiveDependencies []blueprint.LiveDependency `json:"live_dependencies"`
 	Attention        []capture.Attention        `json:"attention"`
-	failure          string
+	// Failure says why the verdict is "failed".
+	Failure string `json:"failure,omitempty"`
 	// repeat builds again on the captured machine, where this is it.
 	repeat func(ctx context.Context) error
 }
@@ -148,7 +149,7 @@ func (a *app) prove(ctx context.Context, o rebuild.Options, sum blueprint.Sum, b
 	server, err := rebuild.Root(ctx, o)
 	var script *rebuild.ScriptError
 	if errors.As(err, &script) && ctx.Err() == nil {
-		r.Verdict, r.failure = rebuild.Failed, "the machine cannot be made: "+err.Error()
+		r.Verdict, r.Failure = rebuild.Failed, "the machine cannot be made: "+err.Error()
 		return nil
 	}
 	if err != nil {
@@ -200,7 +201,7 @@ func (a *app) proveIn(ctx context.Context, o rebuild.Options, builds []string, s
 			return err
 		}
 		if p.Failure != "" {
-			r.failure = p.Failure
+			r.Failure = p.Failure
 			if !a.verbose {
 				a.ui.end()
 				fmt.Fprintln(a.stderr, out.last(40))
@@ -290,7 +291,7 @@ func (r *result) sentence() string {
 	case rebuild.Different:
 		return "Not rebuildable yet: the rebuilt machine makes other bytes." + r.things()
 	default:
-		return "Not rebuildable yet: " + r.failure + "." + r.things()
+		return "Not rebuildable yet: " + r.Failure + "." + r.things()
 	}
 	if r.Claim == "would-have-shipped" {
 		s = "You would have shipped: " + s

@@ -340,6 +340,10 @@ func (m *maker) sh(ctx context.Context, script string, mounts ...machine.Mount) 
 		Root: m.root, Hostname: m.Blueprint.Machine.Hostname, Args: []string{"/bin/sh", "-c", script}, Dir: "/", Umask: 0o022, Mounts: mounts, Stdout: &out, Stderr: &out,
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true", "LC_ALL=C.UTF-8", "HOME=/root", "DPKG_FRONTEND_LOCKED=1", "DEBCONF_NOWARNINGS=yes", "TERM=dumb"},
 	})
+	var none *machine.CommandError
+	if errors.As(err, &none) { // a root without a shell that runs
+		return &ScriptError{Code: 127, Output: none.Error()}
+	}
 	if err != nil {
 		return err
 	}
