@@ -23,12 +23,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
+	"trysail/internal/machine"
 )
 
 // figure is one line of bench.json.
@@ -52,7 +54,7 @@ func main() {
 	pairs := flag.Int("pairs", 5, "interleaved pairs of each comparison")
 	only := flag.String("only", "", "run only this part: trace, rebuild")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *pairs, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -125,11 +127,7 @@ func (b *bench) within(parent string, part func() error) (err error) {
 	if b.work, err = os.MkdirTemp(parent, "trysail-bench-"); err != nil {
 		return err
 	}
-	defer func() {
-		// Module caches are read-only.
-		_ = exec.Command("chmod", "-R", "u+w", b.work).Run()
-		err = errors.Join(err, os.RemoveAll(b.work))
-	}()
+	defer func() { err = errors.Join(err, machine.RemoveAll(b.work)) }()
 	return part()
 }
 
@@ -141,9 +139,19 @@ func (b *bench) prepare(ctx context.Context, p project) error {
 	return b.sh(ctx, b.work, []string{"DIR=" + filepath.Join(b.work, p.dir)}, p.prepare)
 }
 
+// command is one that an interrupted benchmark interrupts, with all that it
+// started, and waits for: a killed Trysail leaves its mounts to the next run.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = time.Minute
+	return cmd
+}
+
 // sh runs a script and shows its output only if it fails.
 func (b *bench) sh(ctx context.Context, dir string, env []string, script string) error {
-	cmd := exec.CommandContext(ctx, "bash", "-euc", script)
+	cmd := command(ctx, "bash", "-euc", script)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -160,7 +168,7 @@ func (b *bench) plain(ctx context.Context, p project, core int) (time.Duration, 
 	if err := b.sh(ctx, b.work, nil, "git clone -q "+p.dir+" "+clone+"; mkdir "+home); err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, "taskset", "--cpu-list", strconv.Itoa(core), "./release.sh")
+	cmd := command(ctx, "taskset", "--cpu-list", strconv.Itoa(core), "./release.sh")
 	cmd.Dir = clone
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CACHE_HOME="+home+"/.cache", "GOPATH="+home+"/go", "GOCACHE="+home+"/.cache/go-build", "GOMODCACHE="+home+"/go/pkg/mod")
 	begin := time.Now()
@@ -181,7 +189,7 @@ type captured struct {
 
 // capture runs a capture and gives what it says of the traced build.
 func (b *bench) capture(ctx context.Context, p project, cores string) (*captured, error) {
-	cmd := exec.CommandContext(ctx, "taskset", "--cpu-list", cores, b.trysail, "capture", "--json", "--yes", "--output", p.output, "--", "./release.sh")
+	cmd := command(ctx, "taskset", "--cpu-list", cores, b.trysail, "capture", "--json", "--yes", "--output", p.output, "--", "./release.sh")
 	cmd.Dir, cmd.Env = filepath.Join(b.work, p.dir), append(os.Environ(), b.env()...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
@@ -253,7 +261,7 @@ func (b *bench) tracing(ctx context.Context, p project) error {
 		if err := g.Wait(); err != nil {
 			return err
 		}
-		if err := b.sh(ctx, b.work, nil, "chmod -R u+w home; rm -rf plain home"); err != nil {
+		if err := b.sh(ctx, b.work, nil, "rm -rf plain home"); err != nil {
 			return err
 		}
 		ratios = append(ratios, traced.Capture.Seconds/plain.Seconds())

@@ -295,7 +295,7 @@ func (s *State) Sweep(ctx context.Context) error {
 			if _, err := os.Stat(filepath.Join(s.journals(), d.Name()+".json")); err == nil {
 				continue // begun while we looked
 			}
-			if err := removeAll(filepath.Join(s.scratch(), d.Name())); err != nil {
+			if err := RemoveAll(filepath.Join(s.scratch(), d.Name())); err != nil {
 				return err
 			}
 		}
@@ -316,15 +316,15 @@ func undo(runcRoot string, e entry) error {
 	case "container":
 		return deleteContainer(runcRoot, e.Name)
 	case "dir":
-		return removeAll(e.Name)
+		return RemoveAll(e.Name)
 	default:
 		return fmt.Errorf("journal names unknown thing %q", e.Kind)
 	}
 }
 
-// removeAll refuses to cross a mount: a directory below which something is
+// RemoveAll refuses to cross a mount: a directory below which something is
 // still mounted is somebody's live data.
-func removeAll(dir string) error {
+func RemoveAll(dir string) error {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
