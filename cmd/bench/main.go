@@ -112,10 +112,10 @@ func run(ctx context.Context, pairs int, only string) (err error) {
 	return b.report()
 }
 
-// memory is the file system in memory if it has so many bytes free, else the disk.
-func memory(bytes int64) string {
+// memory is the file system in memory if it has room for so many bytes, else the disk.
+func memory(need int64) string {
 	var s unix.Statfs_t
-	if err := unix.Statfs("/dev/shm", &s); err == nil && s.Type == unix.TMPFS_MAGIC && int64(s.Bavail)*s.Bsize >= bytes {
+	if err := unix.Statfs("/dev/shm", &s); err == nil && s.Type == unix.TMPFS_MAGIC && int64(s.Bavail)*s.Bsize >= need {
 		return "/dev/shm"
 	}
 	say("no room in /dev/shm: builds are compared on the disk, whose own noise is larger")

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"trysail/blueprint"
@@ -56,13 +57,6 @@ func TestScripts(t *testing.T) {
 			// A script that fails in the middle may leave mounts, below which
 			// nothing must be removed.
 			e.Defer(func() { unmountBelow(t, e.WorkDir) })
-			// The other host of elsewhere.txtar, which may fail in the middle too.
-			if filepath.Base(e.WorkDir) == "script-elsewhere" {
-				e.Defer(func() {
-					_ = exec.Command("ip", "netns", "delete", "ts-elsewhere").Run() // gone if the script came to its end
-					_ = exec.Command("ip", "link", "delete", "ts-here").Run()
-				})
-			}
 			e.Setenv("TRYSAIL_DEPOT", depot)
 			e.Setenv("SCRIPTS", scripts)
 			e.Setenv("HOME", "/root")
@@ -84,24 +78,28 @@ func TestScripts(t *testing.T) {
 			"json": cmdJSON, "drop": cmdDrop, "clean-host": cmdCleanHost,
 			"same-tree": cmdSameTree, "packages-only": cmdPackagesOnly, "commands": cmdCommands,
 			"internet": cmdInternet, "confirm": cmdConfirm,
+			// at-end COMMAND… runs when the script ends, wherever it fails.
+			"at-end": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Defer(func() {
+					if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+						t.Errorf("at the end: %q: %v\n%s", args, err, out)
+					}
+				})
+			},
 		},
 	})
 }
 
 // unmountBelow undoes every mount below a directory, innermost first.
 func unmountBelow(t *testing.T, dir string) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	slices.Reverse(lines)
-	for _, line := range lines {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			if err := syscall.Unmount(f[4], syscall.MNT_DETACH); err != nil {
-				t.Errorf("unmount %s: %v", f[4], err)
-			}
+	for _, m := range slices.Backward(mounts) {
+		if err := syscall.Unmount(m.Mountpoint, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", m.Mountpoint, err)
 		}
 	}
 }
@@ -253,12 +251,10 @@ func without[T any](list []T, match func(T) bool) (rest []T, found bool) {
 // cgroups, containers, journals, scratch directories, processes.
 func cmdCleanHost(ts *testscript.TestScript, _ bool, _ []string) {
 	state := ts.Getenv("TRYSAIL_STATE")
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(state))
 	ts.Check(err)
-	for _, line := range strings.Split(string(mounts), "\n") {
-		if strings.Contains(line, " "+state+"/") {
-			ts.Fatalf("mount left behind: %s", line)
-		}
+	for _, m := range mounts {
+		ts.Fatalf("mount left behind: %s", m.Mountpoint)
 	}
 	names, err := filepath.Glob(state + "/scratch/*")
 	ts.Check(err)

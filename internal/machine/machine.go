@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -325,15 +326,19 @@ func undo(runcRoot string, e entry) error {
 // RemoveAll refuses to cross a mount: a directory below which something is
 // still mounted is somebody's live data.
 func RemoveAll(dir string) error {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	at, err := filepath.EvalSymlinks(dir) // as the kernel names mounts
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for _, line := range strings.Split(string(data), "\n") {
-		f := strings.Fields(line)
-		if len(f) > 4 && (f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
-			return fmt.Errorf("%s is still mounted: not removing %s", f[4], dir)
-		}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is still mounted: not removing %s", mounts[0].Mountpoint, dir)
 	}
 	return os.RemoveAll(dir)
 }

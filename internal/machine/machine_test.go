@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,17 +50,55 @@ func begin(t testing.TB, s *State) *Session {
 // mounted lists mount points below a directory.
 func mounted(t testing.TB, dir string) []string {
 	t.Helper()
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var list []string
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); strings.HasPrefix(f[4], dir) {
-			list = append(list, f[4])
-		}
+	for _, m := range mounts {
+		list = append(list, m.Mountpoint)
 	}
 	return list
+}
+
+// What is mounted is somebody's live data, however its directory is named.
+func TestRemoveAllKeepsMounts(t *testing.T) {
+	s := state(t) // needs root
+	for _, name := range []string{"plain", "with a space"} {
+		dir := filepath.Join(s.Dir, name)
+		at := filepath.Join(dir, "mount")
+		link := dir + "-link"
+		if err := errors.Join(os.MkdirAll(at, 0o755), os.Symlink(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) }) // where the test failed
+		data := filepath.Join(at, "data")
+		if err := os.WriteFile(data, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range []string{dir, at, filepath.Join(link, "mount")} {
+			if err := RemoveAll(d); err == nil || !strings.Contains(err.Error(), at+" is still mounted") {
+				t.Errorf("remove %q: %v", d, err)
+			}
+		}
+		if _, err := os.Stat(data); err != nil {
+			t.Error(err)
+		}
+		if err := unix.Unmount(at, 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // what is gone is gone
+			if err := RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: %v", dir, err)
+		}
+	}
 }
 
 func empty(t testing.TB, s *State) {
@@ -371,18 +410,14 @@ func TestKilledProcess(t *testing.T) {
 // cgroup2 finds where the machine has cgroups of the second version.
 func cgroup2(t testing.TB) string {
 	t.Helper()
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(data)) {
-		head, tail, _ := strings.Cut(line, " - ")
-		if strings.HasPrefix(tail, "cgroup2 ") {
-			return strings.Fields(head)[4]
-		}
+	if len(mounts) == 0 {
+		t.Skip("cgroup v2 is not mounted")
 	}
-	t.Skip("cgroup v2 is not mounted")
-	return ""
+	return mounts[0].Mountpoint
 }
 
 func TestCgroup(t *testing.T) {

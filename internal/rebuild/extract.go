@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strings"
 
-	"trysail/internal/debian"
-
 	"github.com/klauspost/compress/zstd"
+
+	"trysail/internal/debian"
 )
 
 // Extract unpacks a tar.zst below root, which no member can leave, neither by
