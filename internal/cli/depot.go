@@ -15,12 +15,13 @@ func (a *app) depotCommand() *cobra.Command {
 		Long:  "The depot holds every original by its digest, as an OCI image layout that other tools read too." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("depot needs a command: ls, verify, push, pull or prune")
+			return usage("depot needs a command: ls, verify, push, pull, forget or prune")
 		},
 	}
 	var insecure bool
 	ls := &cobra.Command{
 		Use: "ls [REFERENCE]", Short: "List references, or the originals of one", Args: cobra.MaximumNArgs(1),
+		Long: "Ls lists the references. A set of originals whose name was given to another set later, by the next\ncapture or by another project, stays as NAME@DIGEST until trysail depot forget.",
 		RunE: func(cmd *cobra.Command, args []string) error { return a.depotList(cmd.Context(), args) },
 	}
 	verify := &cobra.Command{
@@ -41,6 +42,10 @@ func (a *app) depotCommand() *cobra.Command {
 			return a.depotPull(cmd.Context(), args[0], args[1], insecure)
 		},
 	}
+	forget := &cobra.Command{
+		Use: "forget REFERENCE[@DIGEST]", Short: "Remove a reference; prune then removes what it alone needed", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.depotForget(args[0]) },
+	}
 	prune := &cobra.Command{
 		Use: "prune", Short: "Remove originals that no reference names", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.depotPrune(cmd.Context()) },
@@ -48,7 +53,7 @@ func (a *app) depotCommand() *cobra.Command {
 	for _, c := range []*cobra.Command{push, pull} {
 		c.Flags().BoolVar(&insecure, "insecure", false, "speak plain HTTP to a registry that is not on this machine")
 	}
-	cmd.AddCommand(ls, verify, push, pull, prune)
+	cmd.AddCommand(ls, verify, push, pull, forget, prune)
 	return cmd
 }
 
@@ -156,6 +161,23 @@ func (a *app) transferred(what, ref string, t *depot.Transfer, err error) error 
 		return a.printJSON(t)
 	}
 	a.printf("%s %s: %d originals, %s moved, %d were there already. %s\n", what, ref, t.Items, size(t.Bytes), t.Skipped, t.Digest)
+	return nil
+}
+
+func (a *app) depotForget(ref string) error {
+	d, err := a.openDepot()
+	if err != nil {
+		return err
+	}
+	if err := d.Untag(ref); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(struct {
+			Forgotten string `json:"forgotten"`
+		}{ref})
+	}
+	a.printf("%s is forgotten. Its originals stay until trysail depot prune.\n", ref)
 	return nil
 }
 

@@ -10,7 +10,9 @@
 // most [maxLayers] layers each: registries limit both the layers and the bytes
 // of one manifest, and a build server has hundreds of originals. A layer's name
 // is its annotation org.opencontainers.image.title, the same name as in
-// blueprint.sum.
+// blueprint.sum. A set that is named anew stays, under "blueprint/age@sha256:…":
+// the machine of an old release must be made again years later, and two projects
+// of one name must not take each other's originals away. Untag lets it go.
 //
 // Every read is verified: a reader that meets other bytes than its digest
 // promises returns a [DigestError] instead of the end of the file. Every write
@@ -325,8 +327,8 @@ func (d *Depot) ReadAll(ctx context.Context, dg string, limit int64) ([]byte, er
 	return data, nil
 }
 
-// Tag names a set of originals, all of which must be there; it replaces an
-// earlier set of that name.
+// Tag names a set of originals, all of which must be there. An earlier set of
+// that name stays under its name and digest.
 func (d *Depot) Tag(ctx context.Context, name string, created time.Time, items []Item) (string, error) {
 	if !refRE.MatchString(name) {
 		return "", fmt.Errorf("depot: reference %q may hold only a-z 0-9 . _ - and /", name)
@@ -381,16 +383,38 @@ func (d *Depot) name(name string, desc v1.Descriptor, items []Item) error {
 				return &NotFoundError{it.Name + " (" + it.Digest + ")", d.dir}
 			}
 		}
-		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool { return m.Annotations[v1.AnnotationRefName] == name })
+		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool { return m.Digest == desc.Digest && is(m, name) })
+		for i, m := range ix.Manifests {
+			if m.Annotations[v1.AnnotationRefName] == name {
+				ix.Manifests[i].Annotations[v1.AnnotationRefName] = name + "@" + string(m.Digest)
+			}
+		}
 		ix.Manifests = append(ix.Manifests, desc)
 		return nil
 	})
 }
 
-// Untag removes a name; Prune removes what it alone referred to.
+// is tells whether an entry has a name, now or before another set took it over.
+func is(m v1.Descriptor, name string) bool {
+	have := m.Annotations[v1.AnnotationRefName]
+	return have == name || have == name+"@"+string(m.Digest)
+}
+
+// Untag removes a name, or the set of it that name@sha256:… pins; Prune removes
+// what it alone referred to.
 func (d *Depot) Untag(name string) error {
+	bare, pin, pinned := strings.Cut(name, "@")
 	return d.updateIndex(func(ix *v1.Index) error {
-		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool { return m.Annotations[v1.AnnotationRefName] == name })
+		before := len(ix.Manifests)
+		ix.Manifests = slices.DeleteFunc(ix.Manifests, func(m v1.Descriptor) bool {
+			if pinned {
+				return is(m, bare) && pin == string(m.Digest)
+			}
+			return m.Annotations[v1.AnnotationRefName] == name
+		})
+		if len(ix.Manifests) == before {
+			return &NotFoundError{"reference " + name, d.dir}
+		}
 		return nil
 	})
 }
@@ -503,23 +527,21 @@ func (d *Depot) index() (*v1.Index, error) {
 
 // Resolve finds a reference by name, or by name@sha256:….
 func (d *Depot) Resolve(ctx context.Context, name string) (*Reference, error) {
-	name, pin, _ := strings.Cut(name, "@")
+	bare, pin, pinned := strings.Cut(name, "@")
 	ix, err := d.index()
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range ix.Manifests {
-		if m.Annotations[v1.AnnotationRefName] == name && (pin == "" || pin == string(m.Digest)) {
-			return d.readReference(ctx, name, string(m.Digest))
+		if (pinned && is(m, bare) && pin == string(m.Digest)) || (!pinned && m.Annotations[v1.AnnotationRefName] == name) {
+			return d.readReference(ctx, bare, string(m.Digest))
 		}
-	}
-	if pin != "" {
-		name += "@" + pin
 	}
 	return nil, &NotFoundError{"reference " + name, d.dir}
 }
 
-// List reads every reference, sorted by name.
+// List reads every reference, sorted by name. Earlier sets of a name stand as
+// name@sha256:….
 func (d *Depot) List(ctx context.Context) ([]*Reference, error) {
 	ix, err := d.index()
 	if err != nil {

@@ -158,11 +158,19 @@ func testStorage(t *testing.T, put, get *Depot) {
 	if _, err := put.Tag(ctx, "blueprint/b", created, items[:1]); err != nil {
 		t.Fatal(err)
 	}
-	if next, err := put.Tag(ctx, "blueprint/a", created, items[1:]); err != nil || next == dg {
+	next, err := put.Tag(ctx, "blueprint/a", created, items[1:])
+	if err != nil || next == dg {
 		t.Errorf("another set of that name: %s %v", next, err)
 	}
-	if _, err := get.Resolve(ctx, "blueprint/a@"+dg); !errors.As(err, &nf) || !strings.Contains(err.Error(), dg) {
-		t.Errorf("the earlier set by its digest: %v", err)
+	if r, err := get.Resolve(ctx, "blueprint/a"); err != nil || r.Digest != next {
+		t.Errorf("the name after it was given anew: %+v %v", r, err)
+	}
+	if r, err := get.Resolve(ctx, "blueprint/a@"+dg); err != nil || r.Digest != dg || r.Name != "blueprint/a" {
+		t.Errorf("the earlier set by its digest: %+v %v", r, err)
+	}
+	none := "sha256:" + strings.Repeat("0", 64)
+	if _, err := get.Resolve(ctx, "blueprint/a@"+none); !errors.As(err, &nf) || !strings.Contains(err.Error(), none) {
+		t.Errorf("a set that was never there: %v", err)
 	}
 	if _, err := get.Resolve(ctx, "blueprint/z"); !errors.As(err, &nf) {
 		t.Errorf("an unknown name: %v", err)
@@ -172,8 +180,20 @@ func testStorage(t *testing.T, put, get *Depot) {
 	for _, r := range list {
 		names = append(names, r.Name)
 	}
-	if err != nil || !slices.Equal(names, []string{"blueprint/a", "blueprint/b"}) {
+	if err != nil || !slices.Equal(names, []string{"blueprint/a", "blueprint/a@" + dg, "blueprint/b"}) {
 		t.Errorf("list %q %v", names, err)
+	}
+	if back, err := put.Tag(ctx, "blueprint/a", created, items); err != nil || back != dg {
+		t.Errorf("the earlier set named again: %s %v", back, err)
+	}
+	if err := put.Untag("blueprint/a@" + next); err != nil {
+		t.Error(err)
+	}
+	if err := put.Untag("blueprint/a@" + next); !errors.As(err, &nf) {
+		t.Errorf("a set let go twice: %v", err)
+	}
+	if r, err := get.Resolve(ctx, "blueprint/a"); err != nil || r.Digest != dg {
+		t.Errorf("the other set after that: %+v %v", r, err)
 	}
 	if err := put.Untag("blueprint/b"); err != nil {
 		t.Error(err)
