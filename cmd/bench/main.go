@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -235,18 +236,19 @@ func highWater(pid int) int64 {
 	return 0
 }
 
-// tracing compares the traced build with the plain one. Both of a pair run at
-// the same time, on a core each (Trysail's own work is on the traced one's), and
-// change places for the next pair: a machine whose speed goes up and down by more
-// than tracing costs then slows both.
+// tracing compares the traced build with the plain one. Both run at the same
+// time, on a core each (Trysail's own work is on the traced one's), so that a
+// machine whose speed goes up and down by more than tracing costs slows both. Two
+// cores of one machine differ too, by as much as a sixth here: the builds change
+// places each round, and a ratio is that of two rounds, the geometric mean.
 func (b *bench) tracing(ctx context.Context, p project) error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("two builds at once need two cores")
 	}
-	var ratios []float64
+	var rounds, ratios []float64
 	var peak int64
-	for i := range b.pairs {
-		say("%s: pair %d of %d", p.title, i+1, b.pairs)
+	for i := range b.pairs + 1 {
+		say("%s: round %d of %d", p.title, i+1, b.pairs+1)
 		var plain time.Duration
 		var traced *captured
 		g, gctx := errgroup.WithContext(ctx)
@@ -264,9 +266,13 @@ func (b *bench) tracing(ctx context.Context, p project) error {
 		if err := b.sh(ctx, b.work, nil, "rm -rf plain home"); err != nil {
 			return err
 		}
-		ratios = append(ratios, traced.Capture.Seconds/plain.Seconds())
+		rounds = append(rounds, traced.Capture.Seconds/plain.Seconds())
 		peak = max(peak, traced.peak)
-		say("  plain %.1f s, traced %.1f s: %.3f", plain.Seconds(), traced.Capture.Seconds, ratios[i])
+		say("  core %d plain %.1f s, core %d traced %.1f s: %.3f", i%2, plain.Seconds(), 1-i%2, traced.Capture.Seconds, rounds[i])
+		if i > 0 {
+			ratios = append(ratios, math.Sqrt(rounds[i-1]*rounds[i]))
+			say("  with the round before, places changed: %.3f", ratios[i-1])
+		}
 	}
 	b.add("traced build of "+p.title, median(ratios), "the plain build at the same time, no Trysail", 1.05)
 	b.add("memory while capturing "+p.title, float64(peak)/(150<<20), "150 MB", 1)

@@ -284,7 +284,7 @@ func parents(p string) []string {
 func PutTree(ctx context.Context, d *depot.Depot, write func(io.Writer) error) (string, error) {
 	pr, pw := io.Pipe()
 	go func() {
-		zw, err := zstd.NewWriter(pw, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2))
+		zw, err := zstd.NewWriter(pw, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2), zstd.WithLowerEncoderMem(true))
 		if err == nil {
 			err = errors.Join(write(zw), zw.Close())
 		}

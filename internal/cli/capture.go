@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -188,6 +189,9 @@ func (a *app) captureDraft(ctx context.Context, st *machine.State, d *depot.Depo
 	}
 	out := a.buildOutput()
 	co.Output = out
+	// A build machine's memory is the build's: this program takes as little as it
+	// can, for some more of its own time, of which it needs hardly any.
+	defer debug.SetGCPercent(debug.SetGCPercent(40))
 	draft, err := capture.Run(ctx, co)
 	var failed *build.FailedError
 	if errors.As(err, &failed) && !a.verbose {
