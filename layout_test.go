@@ -26,7 +26,8 @@ type layer struct {
 
 func layers() []layer {
 	return []layer{
-		{"domain", "what the product is about is pure: no I/O, no clock, no goroutine", []string{"blueprint"}},
+		{"grammar", "what people write is read strictly, in one way", []string{"internal/strict"}},
+		{"domain", "what the product is about is pure: no I/O, no clock, no goroutine", []string{"blueprint", "runbook"}},
 		{"foundations", "one thing each, knowing nothing of builds that are captured or proved", []string{
 			"internal/compare", "internal/debian", "internal/depot", "internal/machine", "internal/recorder", "internal/secret", "internal/trace",
 		}},

@@ -7,9 +7,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"trysail/blueprint"
 	"trysail/internal/recorder"
+	"trysail/runbook"
 )
 
 // blocks finds the fenced blocks of a document by what stands after the fence.
@@ -20,7 +22,11 @@ func blocks(t *testing.T, file, info string) []string {
 		t.Fatal(err)
 	}
 	var list []string
-	for _, m := range regexp.MustCompile("(?ms)^```"+regexp.QuoteMeta(info)+"\n(.*?)^```").FindAllStringSubmatch(string(data), -1) {
+	fence := "```"
+	if info == "md" {
+		fence = "````" // around blocks of its own
+	}
+	for _, m := range regexp.MustCompile("(?ms)^"+fence+regexp.QuoteMeta(info)+"\n(.*?)^"+fence+"$").FindAllStringSubmatch(string(data), -1) {
 		list = append(list, m[1])
 	}
 	if len(list) == 0 {
@@ -52,6 +58,11 @@ func TestExamplesOfFormats(t *testing.T) {
 	for _, text := range blocks(t, "docs/blueprint.md", "json observation") {
 		if list, err := blueprint.ParseObservation([]byte(text)); err != nil || len(list) != 3 {
 			t.Errorf("%d paths, %v", len(list), err)
+		}
+	}
+	for _, text := range blocks(t, "docs/runbook.md", "md") {
+		if r, err := runbook.Parse("docs/runbook.md", []byte(text), time.LoadLocation); err != nil || len(r.Items) != 6 {
+			t.Error(err)
 		}
 	}
 	for _, text := range blocks(t, "docs/recording.md", "json recording") {

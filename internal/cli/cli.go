@@ -97,7 +97,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the build's own output and what is done")
 	f.StringVar(&a.state, "state", "", "directory for what must last (default $TRYSAIL_STATE, else /var/lib/trysail, or $XDG_DATA_HOME/trysail without root)")
 	f.StringVar(&a.depotDir, "depot", "", "directory of the originals (default $TRYSAIL_DEPOT, else depot/ in the state directory)")
-	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand())
+	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	if a.ui != nil {
 		a.ui.end()

@@ -1,0 +1,291 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"trysail/runbook"
+)
+
+func (a *app) runbookCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "runbook",
+		Short: "The release process as a document: check, show, init",
+		Long:  "A runbook is a Markdown document that people can follow with every tool gone, and that Trysail runs.\ndocs/runbook.md has the dialect." + exitHelp,
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usage("runbook needs a command: check, show or init")
+		},
+	}
+	check := &cobra.Command{
+		Use: "check [FILE]", Short: "Refuse whatever a reader, Runme and Trysail would read differently", Args: cobra.MaximumNArgs(1),
+		Long: "Check reads a runbook (default: RELEASE.md) strictly and prints every error with its line and remedy.\nIt exits with 3 if there are any." + exitHelp,
+		RunE: func(_ *cobra.Command, args []string) error { return a.runbookCheck(runbookFile(args)) },
+	}
+	show := &cobra.Command{
+		Use: "show [FILE]", Short: "Draw the plan: order, what runs beside what, critical path, budgets", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.runbookShow(runbookFile(args)) },
+	}
+	var dir string
+	begin := &cobra.Command{
+		Use: "init [FILE]", Short: "Write a first runbook from a captured blueprint", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runbookInit(cmd.Context(), runbookFile(args), dir)
+		},
+	}
+	begin.Flags().StringVar(&dir, "blueprint", "", "directory of the blueprint (default: trysail/ in the working copy, or here)")
+	cmd.AddCommand(check, show, begin)
+	return cmd
+}
+
+func runbookFile(args []string) string {
+	if len(args) == 1 {
+		return args[0]
+	}
+	return "RELEASE.md"
+}
+
+// noRunbookError says that there is no document.
+type noRunbookError struct{ file string }
+
+func (e *noRunbookError) Error() string { return "there is no runbook " + e.file }
+
+func (e *noRunbookError) Hint() string {
+	return "name the file, or write a first one: trysail runbook init " + e.file
+}
+
+func readRunbook(file string) (*runbook.Runbook, []byte, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, &noRunbookError{file}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := runbook.Parse(file, data, time.LoadLocation)
+	return r, data, err
+}
+
+type remark struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	What   string `json:"what"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+func (a *app) runbookCheck(file string) error {
+	r, _, err := readRunbook(file)
+	var wrong runbook.Errors
+	if err != nil && !errors.As(err, &wrong) {
+		return err
+	}
+	list := []remark{}
+	for _, e := range wrong {
+		list = append(list, remark{e.File, e.Line, e.What, e.Remedy})
+	}
+	notes := []remark{}
+	if r != nil {
+		for _, n := range r.Plan().Notes {
+			notes = append(notes, remark{File: file, Line: n.Line, What: n.Text})
+		}
+	}
+	if a.json {
+		err = a.printJSON(struct {
+			Errors []remark `json:"errors"`
+			Notes  []remark `json:"notes"`
+		}{list, notes})
+		if err != nil {
+			return err
+		}
+	}
+	for _, f := range list {
+		a.printf("%s:%d: %s\n  → %s\n", f.File, f.Line, f.What, f.Remedy)
+	}
+	for _, f := range notes {
+		a.printf("%s:%d: note: %s\n", f.File, f.Line, f.What)
+	}
+	if len(list) > 0 {
+		a.printf("%s\n", plural(len(list), "error"))
+		return answerNo{}
+	}
+	a.printf("%s reads one way: %s, %s\n", file, plural(len(r.Phases), "phase"), plural(len(r.Items), "item"))
+	return nil
+}
+
+func (a *app) runbookShow(file string) error {
+	r, _, err := readRunbook(file)
+	if err != nil {
+		return err
+	}
+	p := r.Plan()
+	if a.json {
+		return a.printJSON(showJSON(r, p))
+	}
+	if r.Title != "" {
+		a.printf("%s\n", r.Title)
+	}
+	if !r.Ship.IsZero() {
+		a.printf("Ships %s\n", r.Ship.Format("Mon 2 Jan 2006 15:04 MST"))
+	}
+	on := map[string]bool{}
+	for _, n := range p.Critical {
+		on[n] = true
+	}
+	for i, w := range p.Waves {
+		a.printf("\n%d.\n", i+1)
+		for _, n := range w {
+			x := r.Item(n)
+			mark := " "
+			if on[n] {
+				mark = "▶"
+			}
+			a.printf(" %s %-24s %-10s %8s  %s\n", mark, n, x.Kind, budget(x.Budget), about(r, x))
+		}
+	}
+	a.printf("\nCritical path (▶): %s, %s\n", strings.Join(p.Critical, " → "), budget(p.Length))
+	a.printf("Machines: %s. People: %s", budget(p.Machines), budget(p.People))
+	if r.Budget > 0 {
+		a.printf(" of %s", budget(r.Budget))
+	}
+	a.printf(".\n")
+	for _, n := range p.Notes {
+		a.printf("  ! %s:%d: %s\n", file, n.Line, n.Text)
+	}
+	return nil
+}
+
+// about says in words what is particular to an item.
+func about(r *runbook.Runbook, x *runbook.Item) string {
+	var words []string
+	switch x.Kind {
+	case runbook.SignOff:
+		who := "@" + strings.Join(x.Asked, ", @")
+		if x.Approvals > 1 {
+			who = fmt.Sprintf("%d of %s", x.Approvals, who)
+		}
+		words = append(words, who)
+	case runbook.Wait:
+		if at := x.Until.At; !at.IsZero() {
+			words = append(words, "until "+at.Format(time.RFC3339))
+		} else {
+			words = append(words, "until "+budget(x.Until.Before)+" before the ship date")
+		}
+	default:
+		if role := r.Role(x.Role); role != nil && role.Blueprint == "" {
+			words = append(words, x.Role+" (plain)")
+		} else {
+			words = append(words, x.Role)
+		}
+		if x.Gold {
+			words = append(words, "gold")
+		}
+	}
+	if len(x.Needs) > 0 {
+		words = append(words, "needs "+strings.Join(x.Needs, ", "))
+	}
+	return strings.Join(words, ", ")
+}
+
+func budget(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	s := d.Round(time.Second).String()
+	s = strings.TrimSuffix(s, "0s")
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}
+
+type shownItem struct {
+	Name     string       `json:"name"`
+	Kind     runbook.Kind `json:"kind"`
+	Phase    string       `json:"phase"`
+	Line     int          `json:"line"`
+	Needs    []string     `json:"needs"`
+	Budget   float64      `json:"budget_seconds"`
+	Wave     int          `json:"wave"` // from 1: nothing in one wave needs another of it
+	Critical bool         `json:"critical"`
+}
+
+type shown struct {
+	Title    string      `json:"title"`
+	Digest   string      `json:"digest"`
+	Items    []shownItem `json:"items"`
+	Critical []string    `json:"critical"`
+	Length   float64     `json:"critical_seconds"`
+	Machines float64     `json:"machine_seconds"`
+	People   float64     `json:"people_seconds"`
+	Notes    []remark   `json:"notes"`
+}
+
+func showJSON(r *runbook.Runbook, p *runbook.Plan) shown {
+	s := shown{
+		Title: r.Title, Digest: r.Digest, Critical: p.Critical, Length: p.Length.Seconds(), Machines: p.Machines.Seconds(),
+		People: p.People.Seconds(), Notes: []remark{}, Items: []shownItem{},
+	}
+	for i, w := range p.Waves {
+		for _, n := range w {
+			x := r.Item(n)
+			it := shownItem{Name: n, Kind: x.Kind, Phase: x.Phase, Line: x.Line, Needs: append([]string{}, x.Needs...), Budget: x.Budget.Seconds(), Wave: i + 1}
+			for _, c := range p.Critical {
+				it.Critical = it.Critical || c == n
+			}
+			s.Items = append(s.Items, it)
+		}
+	}
+	for _, n := range p.Notes {
+		s.Notes = append(s.Notes, remark{File: r.File, Line: n.Line, What: n.Text})
+	}
+	return s
+}
+
+func (a *app) runbookInit(ctx context.Context, file, dir string) error {
+	if _, err := os.Lstat(file); err == nil {
+		return usage("%s is there already: remove it, or name another file", file)
+	}
+	at, b, _, err := a.findBlueprint(ctx, dir)
+	if err != nil {
+		return err
+	}
+	rel := at
+	if wd, err := os.Getwd(); err == nil {
+		if r, err := filepath.Rel(wd, at); err == nil {
+			rel = r
+		}
+	}
+	d := runbook.Draft{Title: b.Name, Blueprint: filepath.ToSlash(rel)}
+	for _, x := range b.Builds {
+		d.Builds = append(d.Builds, runbook.DraftBuild{Name: x.Name, Command: x.Command, Directory: x.Directory, Outputs: x.Outputs, Seconds: x.Seconds})
+	}
+	text := d.Text()
+	if _, err := runbook.Parse(file, text, time.LoadLocation); err != nil {
+		return fmt.Errorf("the blueprint gives no runbook that reads one way: %w", err)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(struct {
+			File string `json:"file"`
+		}{file})
+	}
+	a.printf("Wrote %s. Edit the people and the ship date, then: trysail runbook show %s\n", file, file)
+	return nil
+}

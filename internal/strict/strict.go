@@ -1,0 +1,154 @@
+// Package strict reads the YAML of Trysail's own formats, which people write or
+// review, so that a file means to the program what it shows to them.
+//
+// It refuses unknown and repeated keys, references from one place to another,
+// further documents, deep nesting, torn ends and text that is not UTF-8, and
+// says of each file, line and remedy. The YAML library's panics on hostile input
+// become errors too. The package is pure: bytes in, values or an [Error] out.
+package strict
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/token"
+)
+
+const maxDepth = 16 // levels of nesting; no format has more than seven
+
+// Error says where a file cannot be read and what to do about it.
+type Error struct {
+	File   string
+	Line   int // 0 when it is not about one line
+	What   string
+	Remedy string
+}
+
+func (e *Error) Error() string {
+	at := e.File
+	if e.Line > 0 {
+		at += ":" + strconv.Itoa(e.Line)
+	}
+	return at + ": " + e.What
+}
+
+// Hint is what to type or do next.
+func (e *Error) Hint() string { return e.Remedy }
+
+// Text refuses what is no whole text of at most so many bytes.
+func Text(file string, data []byte, most int, remedy string) *Error {
+	fail := func(line int, format string, args ...any) *Error {
+		return &Error{File: file, Line: line, What: fmt.Sprintf(format, args...), Remedy: remedy}
+	}
+	switch {
+	case len(data) > most:
+		return fail(0, "%d bytes is too large, %d is the most", len(data), most)
+	case len(bytes.TrimSpace(data)) == 0:
+		return fail(0, "the file is empty")
+	case data[len(data)-1] != '\n':
+		return fail(1+bytes.Count(data, []byte("\n")), "the last line has no end: the file is torn")
+	case !utf8.Valid(data):
+		return fail(1+bytes.Count(data[:invalidAt(data)], []byte("\n")), "the text is not UTF-8")
+	}
+	return nil
+}
+
+func invalidAt(data []byte) int {
+	for i := 0; i < len(data); {
+		r, n := utf8.DecodeRune(data[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(data)
+}
+
+var position = regexp.MustCompile(`^\[(\d+):(\d+)\] (.*)`)
+
+// YAML reads one document into v.
+func YAML(file string, data []byte, v any, remedy string) *Error {
+	if err := plain(file, data, remedy); err != nil {
+		return err
+	}
+	err := decode(data, v)
+	if err == nil {
+		return nil
+	}
+	e := &Error{File: file, What: err.Error(), Remedy: remedy}
+	if m := position.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0]); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+		e.What = m[3]
+	}
+	return e
+}
+
+func decode(data []byte, v any) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("not readable as YAML: %v", r)
+		}
+	}()
+	return yaml.UnmarshalWithOptions(data, v, yaml.Strict(), yaml.DisallowUnknownField())
+}
+
+// plain refuses what makes a file mean something else than a reviewer sees, or
+// more than a machine can hold.
+func plain(file string, data []byte, remedy string) (err *Error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &Error{File: file, What: fmt.Sprintf("not readable as YAML: %v", r), Remedy: remedy}
+		}
+	}()
+	depth, entries := 0, 0
+	for i, t := range lexer.Tokenize(string(data)) {
+		refuse := func(what string) *Error {
+			return &Error{File: file, Line: t.Position.Line, What: what, Remedy: remedy}
+		}
+		if t.Type != token.SequenceEntryType && t.Type != token.MappingKeyType {
+			entries = 0
+		}
+		switch t.Type {
+		case token.AnchorType, token.AliasType, token.MergeKeyType, token.TagType:
+			return refuse("anchors, aliases and tags are not used here")
+		case token.DocumentHeaderType, token.DocumentEndType:
+			if i > 0 {
+				return refuse("a second YAML document begins here")
+			}
+		case token.SequenceStartType, token.MappingStartType:
+			depth++
+		case token.SequenceEndType, token.MappingEndType:
+			depth--
+		case token.SequenceEntryType, token.MappingKeyType:
+			entries++
+		}
+		if depth > maxDepth || entries > maxDepth || t.Position.IndentNum > 8*maxDepth {
+			return refuse("the nesting is too deep")
+		}
+	}
+	return nil
+}
+
+// Line finds the line of a value by its YAML path, or of what should hold it.
+func Line(data []byte, at string) (line int) {
+	defer func() {
+		if recover() != nil {
+			line = 0 // the library lost its way: an error without a line is still one
+		}
+	}()
+	for at != "" {
+		if p, err := yaml.PathString("$." + at); err == nil {
+			if n, err := p.ReadNode(bytes.NewReader(data)); err == nil && n != nil && n.GetToken() != nil {
+				return n.GetToken().Position.Line
+			}
+		}
+		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
+	}
+	return 0
+}

@@ -1,0 +1,213 @@
+package runbook
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"trysail/internal/strict"
+)
+
+// front is the YAML before the document, as written.
+type front struct {
+	Release  string                 `yaml:"release"`
+	Ship     string                 `yaml:"ship"`
+	Budget   string                 `yaml:"budget"`
+	Zone     string                 `yaml:"zone"`
+	Hours    string                 `yaml:"hours"`
+	Holidays []string               `yaml:"holidays"`
+	Roles    map[string]frontRole   `yaml:"roles"`
+	People   map[string]frontPerson `yaml:"people"`
+	Groups   map[string][]string    `yaml:"groups"`
+	Approve  []string               `yaml:"approvers"`
+	Endgame  []frontFreeze          `yaml:"endgame"`
+	Runme    map[string]any         `yaml:"runme"` // Runme writes it
+}
+
+type frontRole struct {
+	Blueprint string `yaml:"blueprint"`
+	Plain     bool   `yaml:"plain"`
+}
+
+type frontPerson struct {
+	Name  string   `yaml:"name"`
+	Email string   `yaml:"email"`
+	Zone  string   `yaml:"zone"`
+	Hours string   `yaml:"hours"`
+	Away  []string `yaml:"away"`
+}
+
+type frontFreeze struct {
+	Phase     string   `yaml:"phase"`
+	Freezes   []string `yaml:"freezes"`
+	Approvals int      `yaml:"approvals"`
+}
+
+// frozen are the things that the endgame can freeze.
+func frozen() []string { return []string{"source", "runbook", "machines"} }
+
+// frontMatter reads the YAML between two lines of --- and gives the rest.
+func (p *parser) frontMatter() (body []byte, offset int) {
+	p.r.Team = Calendar{Zone: time.UTC, Days: []time.Weekday{1, 2, 3, 4, 5}, From: 9 * time.Hour, To: 17 * time.Hour}
+	const mark = "---\n"
+	if !bytes.HasPrefix(p.data, []byte(mark)) {
+		return p.data, 0
+	}
+	end := bytes.Index(p.data, []byte("\n"+mark))
+	if end < 0 {
+		p.fail(1, "end the front matter with a line of ---", "the front matter is never closed: the whole document would be part of it")
+		return nil, len(p.data)
+	}
+	head, offset := p.data[len(mark):end+1], end+1+len(mark)
+	if err := strict.YAML(p.r.File, head, &p.front, "see docs/runbook.md"); err != nil {
+		err.Line++ // the line of dashes
+		p.errs = append(p.errs, err)
+		return p.data[offset:], offset
+	}
+	p.apply(func(at string) int { return 1 + strict.Line(head, at) })
+	return p.data[offset:], offset
+}
+
+func (p *parser) apply(line func(at string) int) {
+	f, r := &p.front, p.r
+	r.Release = f.Release
+	if f.Release != "" && !VersionRE().MatchString(f.Release) {
+		p.fail(line("release"), "use letters, digits, dots, dashes and plus signs", "release %q is not a version", f.Release)
+	}
+	if f.Ship != "" {
+		t, err := time.Parse(time.RFC3339, f.Ship)
+		if err != nil {
+			p.fail(line("ship"), "write it as 2026-12-01T09:00:00Z", "ship %q is not a time", f.Ship)
+		}
+		r.Ship = t
+	}
+	if f.Budget != "" {
+		r.Budget = p.personHours(f.Budget, line("budget"))
+	}
+	r.Team = p.calendar(r.Team, f.Zone, f.Hours, f.Holidays, "", line)
+	for _, name := range slices.Sorted(maps.Keys(f.Roles)) {
+		p.role(name, f.Roles[name], line("roles."+name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.People)) {
+		at := "people." + name
+		p.name(name, "person", line(at))
+		q := f.People[name]
+		if q.Email != "" && (!strings.Contains(q.Email, "@") || strings.ContainsAny(q.Email, " <>\n")) {
+			p.fail(line(at+".email"), "write the bare address", "e-mail %q of %s is not an address", q.Email, name)
+		}
+		r.People = append(r.People, Person{
+			Name: name, Full: q.Name, Email: q.Email,
+			Hours: p.calendar(r.Team, q.Zone, q.Hours, q.Away, at+".", line),
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Groups)) {
+		p.name(name, "group", line("groups."+name))
+		if r.Person(name) != nil {
+			p.fail(line("groups."+name), "give the group another name", "%s is a person and a group", name)
+		}
+		for _, m := range f.Groups[name] {
+			if r.Person(m) == nil {
+				p.fail(line("groups."+name), "add them under people", "group %s: nobody under people is called %s", name, m)
+			}
+		}
+		r.Groups = append(r.Groups, Group{name, f.Groups[name]})
+	}
+	for _, who := range f.Approve {
+		names, ok := r.people(who)
+		if !ok {
+			p.fail(line("approvers"), "add them under people or groups", "approver %s is not known", who)
+		}
+		for _, n := range names {
+			if !slices.Contains(r.Approvers, n) {
+				r.Approvers = append(r.Approvers, n)
+			}
+		}
+	}
+	for i, x := range f.Endgame {
+		at := line(fmt.Sprintf("endgame[%d]", i))
+		for _, what := range x.Freezes {
+			if !slices.Contains(frozen(), what) {
+				p.fail(at, "the things that freeze are "+strings.Join(frozen(), ", "), "endgame: %q cannot be frozen", what)
+			}
+		}
+		if x.Approvals < 1 || x.Approvals > 20 || len(x.Freezes) == 0 {
+			p.fail(at, "write freezes: [source] and approvals: 1", "endgame: the rule for phase %s freezes nothing", x.Phase)
+		}
+		r.Endgame = append(r.Endgame, Freeze{Phase: Slug(x.Phase), Freezes: x.Freezes, Approvals: x.Approvals})
+	}
+}
+
+// people expands a group, or gives the person.
+func (r *Runbook) people(who string) ([]string, bool) {
+	if i := slices.IndexFunc(r.Groups, func(g Group) bool { return g.Name == who }); i >= 0 {
+		return r.Groups[i].Members, true
+	}
+	return []string{who}, r.Person(who) != nil
+}
+
+func (p *parser) name(name, what string, line int) {
+	if !nameRE.MatchString(name) {
+		p.fail(line, nameRemedy, "%s name %q is not usable", what, name)
+	}
+}
+
+func (p *parser) role(name string, x frontRole, line int) {
+	p.name(name, "role", line)
+	switch {
+	case x.Plain && x.Blueprint != "":
+		p.fail(line, "remove one of the two", "role %s has a blueprint and runs plainly on the host", name)
+	case !x.Plain && x.Blueprint == "":
+		p.fail(line, "write blueprint: trysail, or plain: true for a machine that Trysail cannot rebuild", "role %s has no blueprint", name)
+	case x.Blueprint != "" && checkPath(x.Blueprint) != nil:
+		p.fail(line, "give the directory relative to the repository", "role %s: %v", name, checkPath(x.Blueprint))
+	}
+	p.r.Roles = append(p.r.Roles, Role{Name: name, Blueprint: x.Blueprint})
+}
+
+func (p *parser) personHours(s string, line int) time.Duration {
+	n, ok := strings.CutSuffix(s, " person-hours")
+	d, err := time.ParseDuration(n + "h")
+	if !ok || err != nil || d <= 0 || d > 100_000*time.Hour {
+		p.fail(line, "write it as 16 person-hours", "budget %q is not a time of people", s)
+		return 0
+	}
+	return d
+}
+
+// calendar gives somebody's working time, which is the base where nothing else is said.
+func (p *parser) calendar(base Calendar, zone, hours string, off []string, prefix string, line func(string) int) Calendar {
+	c := base
+	c.Off = slices.Clone(base.Off)
+	if zone != "" {
+		z, err := p.zones(zone)
+		if err != nil {
+			p.fail(line(prefix+"zone"), "use a name such as Europe/Berlin", "time zone %q is not known", zone)
+		} else {
+			c.Zone = z
+		}
+	}
+	if hours != "" {
+		days, from, to, err := parseHours(hours)
+		if err != nil {
+			p.fail(line(prefix+"hours"), "write it as mon-fri 09:00-17:00", "%v", err)
+		} else {
+			c.Days, c.From, c.To = days, from, to
+		}
+	}
+	key := "holidays"
+	if prefix != "" {
+		key = prefix + "away"
+	}
+	for _, s := range off {
+		span, err := parseSpan(s)
+		if err != nil {
+			p.fail(line(key), "write it as 2026-12-24 or 2026-12-24..2026-12-31", "%v", err)
+			continue
+		}
+		c.Off = append(c.Off, span)
+	}
+	return c
+}

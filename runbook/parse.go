@@ -1,0 +1,314 @@
+package runbook
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/extension"
+	east "github.com/yuin/goldmark/extension/ast"
+	"github.com/yuin/goldmark/text"
+
+	"trysail/internal/strict"
+)
+
+const maxSize = 1 << 20 // bytes; a process that takes more cannot be followed by hand
+
+// Zones finds a time zone by its name in the tz database.
+type Zones func(name string) (*time.Location, error)
+
+// Errors are everything that is wrong with a document, in the order of its lines.
+type Errors []*strict.Error
+
+func (e Errors) Error() string {
+	var list []string
+	for _, x := range e {
+		list = append(list, x.Error())
+	}
+	return strings.Join(list, "\n")
+}
+
+// Hint is what mends the first one.
+func (e Errors) Hint() string { return e[0].Remedy }
+
+// Parse reads a runbook strictly. The file name is used in errors only, which
+// are of type [Errors].
+func Parse(file string, data []byte, zones Zones) (*Runbook, error) {
+	p := &parser{r: &Runbook{File: file}, data: data, zones: zones}
+	if p.text() {
+		sum := sha256.Sum256(data)
+		p.r.Digest = "sha256:" + hex.EncodeToString(sum[:])
+		body, offset := p.frontMatter()
+		p.document(body, offset)
+		p.rules()
+	}
+	if len(p.errs) == 0 {
+		return p.r, nil
+	}
+	slices.SortStableFunc(p.errs, func(a, b *strict.Error) int { return cmp.Compare(a.Line, b.Line) })
+	return nil, p.errs
+}
+
+type parser struct {
+	r     *Runbook
+	data  []byte
+	zones Zones
+	errs  Errors
+	front front
+}
+
+func (p *parser) fail(line int, remedy, format string, args ...any) {
+	p.errs = append(p.errs, &strict.Error{File: p.r.File, Line: line, What: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// line is the line of an offset into the document.
+func (p *parser) line(offset int) int { return 1 + bytes.Count(p.data[:offset], []byte("\n")) }
+
+// text refuses what is no document, or one that shows something else than it holds.
+func (p *parser) text() bool {
+	switch {
+	case len(p.data) > maxSize:
+		p.fail(0, "split the process into several runbooks", "%d bytes is too large for a runbook", len(p.data))
+		return false
+	case len(bytes.TrimSpace(p.data)) == 0:
+		p.fail(0, "trysail runbook init writes a first one", "the file is empty")
+		return false
+	}
+	line := 1
+	for rest := p.data; len(rest) > 0; {
+		r, n := utf8.DecodeRune(rest)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			p.fail(line, "save the file as UTF-8", "the text is not UTF-8")
+			return false
+		case r == '\n':
+			line++
+		case r == '\r':
+			p.fail(line, "save the file with Unix line ends (sed -i 's/\\r$//')", "the line ends in a carriage return, which a shell would take for part of the command")
+			return false
+		case r < ' ' && r != '\t', r == 0x7f:
+			p.fail(line, "remove the character", "control character %U", r)
+			return false
+		case r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200b, r == 0xfeff, r == 0x2028, r == 0x2029:
+			p.fail(line, "remove the character", "character %U is invisible and can make a command read as another", r)
+			return false
+		}
+		rest = rest[n:]
+	}
+	if p.data[len(p.data)-1] != '\n' {
+		p.fail(line, "end the file with a line end, or restore it from version control", "the last line has no end: the file is torn")
+		return false
+	}
+	return true
+}
+
+// document walks the Markdown after the front matter.
+func (p *parser) document(body []byte, offset int) {
+	md := goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser()
+	root := md.Parse(text.NewReader(body))
+	phase := ""
+	for n := root.FirstChild(); n != nil; n = n.NextSibling() {
+		switch n := n.(type) {
+		case *ast.Heading:
+			phase = p.heading(n, body, offset, phase)
+		case *ast.FencedCodeBlock:
+			p.block(n, body, offset, phase)
+		case *ast.List:
+			p.list(n, body, offset, phase)
+		default:
+			p.buried(n, body, offset)
+		}
+	}
+}
+
+// start is the offset of a block in the document; -1 where it has no text.
+func start(n ast.Node) int {
+	if f, ok := n.(*ast.FencedCodeBlock); ok && f.Info != nil {
+		return f.Info.Segment.Start
+	}
+	if n.Type() == ast.TypeBlock && n.Lines().Len() > 0 {
+		return n.Lines().At(0).Start
+	}
+	for c := n.FirstChild(); c != nil; c = c.NextSibling() {
+		if s := start(c); s >= 0 {
+			return s
+		}
+	}
+	if t, ok := n.(*ast.Text); ok {
+		return t.Segment.Start
+	}
+	return -1
+}
+
+func (p *parser) at(n ast.Node, offset int) int {
+	if s := start(n); s >= 0 {
+		return p.line(offset + s)
+	}
+	return 0
+}
+
+func (p *parser) heading(n *ast.Heading, body []byte, offset int, phase string) string {
+	title := plainText(n, body)
+	line := p.at(n, offset)
+	first := bytes.TrimLeft(p.lineText(line), " ")
+	if !bytes.HasPrefix(first, []byte("#")) {
+		p.fail(line, "write the heading with ##, or leave an empty line before the dashes", "a line of dashes or equals signs below %q makes it a heading", title)
+		return phase
+	}
+	switch n.Level {
+	case 1:
+		if p.r.Title == "" {
+			p.r.Title = title
+		}
+	case 2:
+		slug := Slug(title)
+		if slug == "" {
+			p.fail(line, "give the phase a name with letters", "heading %q names no phase", title)
+			return phase
+		}
+		if i := slices.IndexFunc(p.r.Phases, func(x Phase) bool { return x.Slug == slug }); i >= 0 {
+			p.fail(line, "give one of the two another title", "phase %s stands twice, first in line %d", slug, p.r.Phases[i].Line)
+			return slug
+		}
+		p.r.Phases = append(p.r.Phases, Phase{Slug: slug, Title: title, Line: line})
+		return slug
+	}
+	return phase
+}
+
+func (p *parser) lineText(line int) []byte {
+	rest := p.data
+	for range line - 1 {
+		_, rest, _ = bytes.Cut(rest, []byte("\n"))
+	}
+	first, _, _ := bytes.Cut(rest, []byte("\n"))
+	return first
+}
+
+// Slug is a phase's name as forges make a heading's anchor.
+func Slug(title string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(title) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r > 0x7f:
+			b.WriteRune(r)
+		case r == ' ' || r == '-' || r == '_':
+			b.WriteByte('-')
+		}
+	}
+	return strings.Trim(b.String(), "-")
+}
+
+// plainText is what a reader sees of a node.
+func plainText(n ast.Node, body []byte) string {
+	var b strings.Builder
+	var walk func(ast.Node)
+	walk = func(n ast.Node) {
+		for c := n.FirstChild(); c != nil; c = c.NextSibling() {
+			if t, ok := c.(*ast.Text); ok {
+				b.Write(t.Segment.Value(body))
+				if t.SoftLineBreak() || t.HardLineBreak() {
+					b.WriteByte(' ')
+				}
+			} else if s, ok := c.(*ast.String); ok {
+				b.Write(s.Value)
+			} else if l, ok := c.(*ast.AutoLink); ok {
+				b.Write(l.Label(body))
+			} else {
+				walk(c)
+			}
+		}
+	}
+	walk(n)
+	return strings.TrimSpace(b.String())
+}
+
+// buried refuses steps and checklists inside quotations and the like, where one
+// reader finds them and another does not.
+func (p *parser) buried(n ast.Node, body []byte, offset int) {
+	for c := n.FirstChild(); c != nil; c = c.NextSibling() {
+		switch c := c.(type) {
+		case *ast.FencedCodeBlock:
+			if c.Info != nil && bytes.Contains(c.Info.Segment.Value(body), []byte("{")) {
+				p.fail(p.at(c, offset), "move the block to the left margin", "a step inside a list or quotation is found by some readers only")
+			}
+		case *east.TaskCheckBox:
+			p.fail(p.at(n, offset), "move the item to a list of its own at the left margin", "a checklist item inside another list or quotation is found by some readers only")
+		default:
+			p.buried(c, body, offset)
+		}
+	}
+}
+
+func (p *parser) add(x Item, phase string) {
+	if phase == "" {
+		p.fail(x.Line, "write a heading such as ## Build above it", "%s %s stands in no phase", x.Kind, x.Name)
+	}
+	x.Phase = phase
+	if old := p.r.Item(x.Name); old != nil {
+		p.fail(x.Line, "give one of the two another name", "name %s stands twice, first in line %d", x.Name, old.Line)
+		return
+	}
+	p.r.Items = append(p.r.Items, x)
+}
+
+// ParseDuration reads 90m, 1h30m, 2d or 1w: a day is 24 hours, a week seven days.
+func ParseDuration(s string) (time.Duration, error) {
+	wrong := fmt.Errorf("%q is not a time such as 45m, 1h30m or 2d", s)
+	if s == "" || strings.ContainsAny(s, "+-. ") {
+		return 0, wrong
+	}
+	var sum time.Duration
+	for _, unit := range []struct {
+		suffix string
+		length time.Duration
+	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
+		n, rest, ok := strings.Cut(s, unit.suffix)
+		if !ok {
+			continue
+		}
+		count, err := strconv.Atoi(n)
+		if err != nil || count > 10_000 {
+			return 0, wrong
+		}
+		sum += time.Duration(count) * unit.length
+		s = rest
+	}
+	if s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < time.Millisecond && d != 0 {
+			return 0, wrong
+		}
+		sum += d
+	}
+	if sum <= 0 || sum > 10*366*24*time.Hour {
+		return 0, wrong
+	}
+	return sum, nil
+}
+
+// parseMoment reads "ship", "ship-2d" or an RFC 3339 time.
+func parseMoment(s string) (Moment, error) {
+	if s == "ship" {
+		return Moment{}, nil
+	}
+	if before, ok := strings.CutPrefix(s, "ship-"); ok {
+		d, err := ParseDuration(before)
+		return Moment{Before: d}, err
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return Moment{}, errors.New(strconv.Quote(s) + " is not ship, ship-2d or a time such as 2026-12-01T09:00:00Z")
+	}
+	return Moment{At: t}, nil
+}

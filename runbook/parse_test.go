@@ -1,0 +1,289 @@
+package runbook
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const good = "---\n" +
+	"release: \"4.2\"\n" +
+	"ship: 2026-12-01T09:00:00Z\n" +
+	"budget: 16 person-hours\n" +
+	"zone: Europe/Berlin\n" +
+	"hours: mon-fri 09:00-17:00\n" +
+	"holidays: [2026-12-24..2026-12-26]\n" +
+	"roles:\n" +
+	"  build: {blueprint: trysail}\n" +
+	"people:\n" +
+	"  ann: {name: Ann, email: ann@example.org, zone: Europe/Lisbon, hours: mon-thu 10:00-18:00, away: [2026-11-30]}\n" +
+	"  bob: {}\n" +
+	"groups:\n" +
+	"  legal: [ann, bob]\n" +
+	"approvers: [legal]\n" +
+	"endgame:\n" +
+	"  - {phase: Gold master, freezes: [source, runbook], approvals: 1}\n" +
+	"---\n" +
+	"# Release of the thing\n" +
+	"\n" +
+	"Some prose, and a block that is none of ours:\n" +
+	"\n" +
+	"```sh\n" +
+	"echo prose\n" +
+	"```\n" +
+	"\n" +
+	"## Build\n" +
+	"\n" +
+	"```sh {\"name\":\"compile\",\"timeout\":\"90m\",\"budget\":\"45m\",\"out\":\"obj/**\"}\n" +
+	"make\n" +
+	"```\n" +
+	"\n" +
+	"```bash {\"name\":\"test\",\"needs\":\"compile\",\"timeout\":\"20m\",\"budget\":\"10m\",\"results\":\"results/*.xml\",\"again\":\"machine\"}\n" +
+	"make check\n" +
+	"```\n" +
+	"\n" +
+	"## Gold master\n" +
+	"\n" +
+	"```sh {\"name\":\"gold\",\"needs\":\"build,licences\",\"timeout\":\"90m\",\"budget\":\"45m\",\"out\":\"dist/*.tar.gz\",\"retry\":\"1\",\"gold\":\"true\"}\n" +
+	"make dist\n" +
+	"```\n" +
+	"\n" +
+	"## Due diligence\n" +
+	"\n" +
+	"- [ ] **licences** (@legal, budget 2h): licence scan reviewed\n" +
+	"- [ ] **tried** (2 of @legal, @bob, budget 90m, needs gold): installed\n" +
+	"  and tried\n" +
+	"- a plain item\n" +
+	"\n" +
+	"```yaml {\"name\":\"hold\",\"kind\":\"wait\",\"until\":\"ship-2d\"}\n" +
+	"reason: embargo lifts\n" +
+	"```\n" +
+	"\n" +
+	"## Ship\n" +
+	"\n" +
+	"```sh {\"name\":\"upload\",\"kind\":\"publish\",\"in\":\"dist/app.tar.gz\",\"needs\":\"hold\",\"timeout\":\"5m\",\"network\":\"true\"}\n" +
+	"./upload dist/app.tar.gz\n" +
+	"```\n"
+
+func TestParse(t *testing.T) {
+	r, err := Parse("RELEASE.md", []byte(good), time.LoadLocation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Title != "Release of the thing" || r.Release != "4.2" || r.Budget != 16*time.Hour || !r.Ship.Equal(time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)) {
+		t.Errorf("front matter: %+v", r)
+	}
+	var names []string
+	for _, x := range r.Items {
+		names = append(names, x.Name)
+	}
+	if want := []string{"compile", "test", "gold", "licences", "tried", "hold", "upload"}; !slices.Equal(names, want) {
+		t.Fatalf("items %q", names)
+	}
+	for _, c := range []struct {
+		item string
+		got  []string
+		want []string
+	}{
+		{"gold", r.Item("gold").Needs, []string{"compile", "licences", "test"}},
+		{"tried", r.Item("tried").Needs, []string{"gold"}},
+		{"tried", r.Item("tried").Signers, []string{"ann", "bob"}},
+		{"upload", r.Item("upload").Needs, []string{"gold", "hold", "licences", "tried"}},
+		{"approvers", r.Approvers, []string{"ann", "bob"}},
+		{"test", r.Item("test").Results, []string{"results/*.xml"}},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s: %q, not %q", c.item, c.got, c.want)
+		}
+	}
+	gold, tried, hold := r.Item("gold"), r.Item("tried"), r.Item("hold")
+	if gold.Script != "make dist\n" || gold.Role != "build" || !gold.Gold || gold.Retry != 1 || gold.Phase != "gold-master" {
+		t.Errorf("gold %+v", gold)
+	}
+	if tried.Approvals != 2 || tried.Budget != 90*time.Minute || tried.Text != "installed and tried" || tried.Phase != "due-diligence" {
+		t.Errorf("tried %+v", tried)
+	}
+	if hold.Kind != Wait || hold.Text != "embargo lifts" || !hold.Until.Time(r.Ship).Equal(r.Ship.Add(-48*time.Hour)) {
+		t.Errorf("hold %+v", hold)
+	}
+	if line := strings.Count(good[:strings.Index(good, "**tried**")], "\n") + 1; tried.Line != line {
+		t.Errorf("tried stands in line %d, not %d", line, tried.Line)
+	}
+	ann := r.Person("ann")
+	if ann.Email != "ann@example.org" || ann.Hours.Zone.String() != "Europe/Lisbon" || ann.Hours.From != 10*time.Hour || len(ann.Hours.Days) != 4 || len(ann.Hours.Off) != 2 {
+		t.Errorf("ann %+v", ann)
+	}
+}
+
+// TestPlan: the order, and the chain that takes longest.
+func TestPlan(t *testing.T) {
+	r, err := Parse("RELEASE.md", []byte(good), time.LoadLocation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.Plan()
+	want := [][]string{{"compile", "licences", "hold"}, {"test"}, {"gold"}, {"tried"}, {"upload"}}
+	if !slices.EqualFunc(p.Waves, want, func(a, b []string) bool { return slices.Equal(a, b) }) {
+		t.Errorf("waves %q", p.Waves)
+	}
+	if chain := []string{"licences", "gold", "tried", "upload"}; !slices.Equal(p.Critical, chain) || p.Length != 4*time.Hour+15*time.Minute {
+		t.Errorf("critical %q, %s", p.Critical, p.Length)
+	}
+	if p.People != 3*time.Hour+30*time.Minute || p.Machines != 100*time.Minute {
+		t.Errorf("people %s, machines %s", p.People, p.Machines)
+	}
+}
+
+// TestRefused: what one reader or another would pass over in silence. Each is
+// named with its line and a remedy.
+func TestRefused(t *testing.T) {
+	swap := func(old, with string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("the sample does not hold %q", old)
+		}
+		return strings.Replace(good, old, with, 1)
+	}
+	for _, c := range []struct {
+		name, text, what string
+		at               string // text of the line that is named; "" any
+	}{
+		{"empty", " \n", "empty", ""},
+		{"torn", strings.TrimSuffix(good, "\n"), "torn", "```"},
+		{"carriage return", swap("make dist\n", "make dist\r\n"), "carriage return", "make dist"},
+		{"not UTF-8", swap("Some prose", "Some \xff prose"), "UTF-8", "Some"},
+		{"direction", swap("make dist", "make \u202edist"), "invisible", "make"},
+		{"front matter open", strings.Replace(good, "---\n# Release", "# Release", 1), "never closed", "---"},
+		{"unknown front key", swap("budget: 16", "budgets: 16"), "budgets", "budgets"},
+		{"front key twice", swap("zone: Europe", "budget: 1 person-hours\nzone: Europe"), "already defined", "budget: 1"},
+		{"anchor", swap("roles:\n", "roles: &a\n"), "anchors", "roles"},
+		{"unknown zone", swap("zone: Europe/Berlin", "zone: Europe/Bielefeld"), "Bielefeld", "Bielefeld"},
+		{"hours", swap("hours: mon-fri 09:00-17:00", "hours: nine to five"), "working hours", "nine"},
+		{"a holiday backwards", swap("2026-12-24..2026-12-26", "2026-12-26..2026-12-24"), "is not a day", "holidays"},
+		{"ship", swap("2026-12-01T09:00:00Z", "tomorrow"), "not a time", "tomorrow"},
+		{"budget", swap("16 person-hours", "16 hours"), "not a time of people", "16 hours"},
+		{"role without blueprint", swap("{blueprint: trysail}", "{}"), "no blueprint", "build: {}"},
+		{"blueprint elsewhere", swap("{blueprint: trysail}", "{blueprint: ../x}"), "clean path", "../x"},
+		{"group of strangers", swap("legal: [ann, bob]", "legal: [ann, eve]"), "eve", "legal"},
+		{"approver of strangers", swap("approvers: [legal]", "approvers: [eve]"), "eve", "approvers"},
+		{"endgame phase", swap("phase: Gold master", "phase: Silver"), "no phase silver", ""},
+		{"endgame thing", swap("[source, runbook]", "[weather]"), "weather", "weather"},
+
+		{"brace in a value", swap(`"needs":"compile"`, `"needs":"compile","in":"{a,b}"`), "brace", "compile"},
+		{"text after the object", swap(`"again":"machine"}`, `"again":"machine"} extra`), "Runme drops", "extra"},
+		{"two objects", swap(`"again":"machine"}`, `"again":"machine"}{"role":"build"}`), "Runme drops", "machine"},
+		{"a number", swap(`"retry":"1"`, `"retry":1`), "not a string", "retry"},
+		{"nested", swap(`"retry":"1"`, `"retry":{"a":"b"}`), "not a string", "retry"},
+		{"a key twice", swap(`"retry":"1"`, `"retry":"1","retry":"2"`), "stands twice", "retry"},
+		{"object open", swap(`"gold":"true"}`, `"gold":"true"`), "not closed", "gold"},
+		{"smart quotes", swap(`"gold":"true"`, `“gold”:"true"`), "JSON", "gold"},
+		{"unknown key", swap(`"retry":"1"`, `"retries":"1"`), "retries is not known", "retries"},
+		{"a key of another kind", swap(`"until":"ship-2d"`, `"until":"ship-2d","retry":"1"`), "a wait has no retry", "until"},
+		{"no name", swap(`"name":"compile",`, ``), "no name", "90m"},
+		{"capital name", swap(`"name":"compile"`, `"name":"COMPILE"`), "not usable", "COMPILE"},
+		{"two of one name", swap(`"name":"test"`, `"name":"compile"`), "stands twice", `bash {"name":"compile"`},
+		{"sign-off of a step's name", swap("**licences**", "**compile**"), "stands twice", "**compile**"},
+		{"kind", swap(`"kind":"wait"`, `"kind":"pause"`), "pause", "pause"},
+		{"language", swap("```bash {", "```fish {"), "fish", "fish"},
+		{"empty step", swap("make check\n", ""), "empty", `"test"`},
+		{"a wait as a script", swap("```yaml {", "```sh {"), "Runme would run it", "hold"},
+		{"timeout", swap(`"timeout":"20m"`, `"timeout":"soon"`), "soon", "soon"},
+		{"budget over timeout", swap(`"timeout":"20m"`, `"timeout":"5m"`), "stopped after", "5m"},
+		{"fence open", strings.TrimSuffix(good, "```\n"), "never closed", "upload"},
+		{"step in a list", swap("- a plain item\n", "- a plain item\n\n  ```sh {\"name\":\"x\"}\n  true\n  ```\n"), "found by some readers only", `"x"`},
+		{"step in a quotation", swap("Some prose", "> ```sh {\"name\":\"x\"}\n> true\n> ```\n\nSome prose"), "found by some readers only", `"x"`},
+		{"heading by dashes", swap("## Ship\n", "Ship\n----\n"), "makes it a heading", "Ship"},
+		{"phase twice", swap("## Ship\n", "## Build\n"), "phase build stands twice", "## Build"},
+		{"before any phase", swap("## Build\n", ""), "stands in no phase", "compile"},
+
+		{"ticked", swap("- [ ] **licences**", "- [x] **licences**"), "a tick in the document signs nothing", "licences"},
+		{"checklist without name", swap("- [ ] **licences** (@legal, budget 2h)", "- [ ] licences"), "nobody is asked", "licences"},
+		{"sign-off without people", swap("(@legal, budget 2h)", "(budget 2h)"), "asks nobody", "licences"},
+		{"sign-off of strangers", swap("(@legal, budget 2h)", "(@eve, budget 2h)"), "eve", "licences"},
+		{"a part that says nothing", swap("(@legal, budget 2h)", "(@legal, 2h)"), "says nothing", "licences"},
+		{"more approvals than people", swap("(2 of @legal, @bob,", "(3 of @legal, @bob,"), "3 approvals of 2 people", "tried"},
+		{"nested checklist", swap("- a plain item\n", "- a plain item\n  - [ ] **x** (@ann): y\n"), "found by some readers only", "**x**"},
+
+		{"needs nothing gives", swap(`"needs":"hold"`, `"needs":"holdd"`), "nothing gives", "upload"},
+		{"needs an empty phase", strings.Replace(swap(`"needs":"hold"`, `"needs":"hold,notes"`), "## Ship\n", "## Notes\n\n## Ship\n", 1), "in which nothing is done", "upload"},
+		{"circle", swap("(@legal, budget 2h)", "(@legal, budget 2h, needs gold)"), "circle", ""},
+		{"in that no step makes", swap(`"in":"dist/app.tar.gz"`, `"in":"dist/app.zip"`), "an output no step makes", "app.zip"},
+		{"out made twice", swap(`"results":"results/*.xml"`, `"out":"obj/**"`), "is made by compile and by test", `"test"`},
+		{"in made by two", swap(`"results":"results/*.xml"`, `"out":"dist/app.*"`), "may come from", "upload"},
+		{"path leaves", swap(`"out":"obj/**"`, `"out":"../obj"`), "below the workspace", "../obj"},
+		{"two golds", swap(`"again":"machine"`, `"gold":"true","out":"x"`), "two golds", "gold"},
+		{"gold makes nothing", swap(`"out":"dist/*.tar.gz",`, ``), "makes nothing", `"gold":"true"`},
+		{"publish what is not gold", swap(`"in":"dist/app.tar.gz"`, `"in":"obj/a.o"`), "not gold", "obj/a.o"},
+		{"publish without gold", swap(`,"gold":"true"`, ``), "no step is gold", "upload"},
+		{"wait after the ship date", swap(`"until":"ship-2d"`, `"until":"2027-01-01T00:00:00Z"`), "ends after the release ships", "2027"},
+		{"no role", swap("  build: {blueprint: trysail}\n", "  build: {blueprint: trysail}\n  other: {plain: true}\n"), "step compile says no role", "compile"},
+		{"unknown role", swap(`"retry":"1"`, `"role":"smelter"`), "smelter", "smelter"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := Parse("RELEASE.md", []byte(c.text), time.LoadLocation)
+			var list Errors
+			if !errors.As(err, &list) || r != nil {
+				t.Fatalf("read as %+v (%v)", r, err)
+			}
+			var hit bool
+			for _, e := range list {
+				if e.Remedy == "" || e.File != "RELEASE.md" {
+					t.Errorf("%v: no remedy", e)
+				}
+				if !strings.Contains(e.What, c.what) {
+					continue
+				}
+				hit = true
+				if c.at == "" {
+					continue
+				}
+				lines := strings.Split(c.text, "\n")
+				if e.Line < 1 || e.Line > len(lines) || !strings.Contains(lines[e.Line-1], c.at) {
+					t.Errorf("%v: line %d does not hold %q", e, e.Line, c.at)
+				}
+			}
+			if !hit {
+				t.Errorf("no error says %q: %v", c.what, err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	for _, line := range strings.SplitAfter(good, "\n") {
+		f.Add([]byte(strings.Replace(good, line, "", 1)))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Parse("f", data, time.LoadLocation)
+		if err != nil {
+			var list Errors
+			if !errors.As(err, &list) || len(list) == 0 || list.Hint() == "" {
+				t.Fatalf("%T %v", err, err)
+			}
+			return
+		}
+		p := r.Plan()
+		n := 0
+		for _, w := range p.Waves {
+			n += len(w)
+		}
+		if n != len(r.Items) {
+			t.Fatalf("%d of %d items are in the plan", n, len(r.Items))
+		}
+	})
+}
+
+func TestDraft(t *testing.T) {
+	d := Draft{Title: "age", Blueprint: "trysail", Builds: []DraftBuild{
+		{Name: "Age_linux", Command: []string{"./release.sh", "it's"}, Outputs: []string{"dist/*.tar.gz"}, Seconds: 71},
+	}}
+	r, err := Parse("RELEASE.md", d.Text(), time.LoadLocation)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, d.Text())
+	}
+	if g := r.Gold(); g == nil || g.Name != "age-linux" || g.Script != `./release.sh 'it'\''s'`+"\n" || g.Budget != 2*time.Minute {
+		t.Errorf("gold %+v", g)
+	}
+}

@@ -1,0 +1,260 @@
+package runbook
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// VersionRE matches the name of a release: it becomes part of paths and of the
+// ledger's keys.
+func VersionRE() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$`) }
+
+// rules checks what items say of one another, and completes them.
+func (p *parser) rules() {
+	p.roles()
+	p.people()
+	p.needs()
+	p.artifacts()
+	p.goldRules()
+	p.endgame()
+	if len(p.errs) == 0 {
+		p.cycles()
+	}
+}
+
+func (p *parser) roles() {
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		if x.Kind != Step && x.Kind != Publish {
+			continue
+		}
+		if x.Role == "" && len(p.r.Roles) == 1 {
+			x.Role = p.r.Roles[0].Name
+		}
+		switch {
+		case x.Role == "":
+			p.fail(x.Line, `add "role":"build", and roles: in the front matter`, "step %s says no role", x.Name)
+		case p.r.Role(x.Role) == nil:
+			p.fail(x.Line, "add it under roles in the front matter", "role %s of step %s is not known", x.Role, x.Name)
+		}
+		if x.Timeout > 0 && x.Budget > x.Timeout {
+			p.fail(x.Line, "raise the timeout", "step %s may take %s and is stopped after %s", x.Name, x.Budget, x.Timeout)
+		}
+	}
+}
+
+func (p *parser) people() {
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		for _, who := range x.Asked {
+			names, ok := p.r.people(who)
+			if !ok {
+				p.fail(x.Line, "add them under people or groups in the front matter", "sign-off %s asks @%s, whom nobody knows", x.Name, who)
+				continue
+			}
+			for _, n := range names {
+				if !slices.Contains(x.Signers, n) {
+					x.Signers = append(x.Signers, n)
+				}
+			}
+		}
+		if x.Kind == SignOff && len(x.Signers) > 0 && x.Approvals > len(x.Signers) {
+			p.fail(x.Line, "ask more people, or fewer approvals", "sign-off %s wants %d approvals of %d people", x.Name, x.Approvals, len(x.Signers))
+		}
+	}
+}
+
+// needs replaces phases by their items.
+func (p *parser) needs() {
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		var list []string
+		for _, n := range x.Needs {
+			phase := slices.ContainsFunc(p.r.Phases, func(f Phase) bool { return f.Slug == n })
+			switch item := p.r.Item(n); {
+			case item != nil && phase:
+				p.fail(x.Line, "rename one of the two", "%s needs %s, which is a phase and an item", x.Name, n)
+			case item != nil:
+				list = append(list, n)
+			case phase:
+				found := false
+				for _, y := range p.r.Items {
+					if y.Phase == n && y.Name != x.Name {
+						found = true
+						list = append(list, y.Name)
+					}
+				}
+				if !found {
+					p.fail(x.Line, "name a phase that holds a step or a sign-off", "%s needs phase %s, in which nothing is done", x.Name, n)
+				}
+			default:
+				p.fail(x.Line, p.near(n), "%s needs %s, which nothing gives", x.Name, n)
+			}
+		}
+		slices.Sort(list)
+		x.Needs = slices.Compact(list)
+	}
+}
+
+// near proposes the name that was meant.
+func (p *parser) near(name string) string {
+	for _, y := range p.r.Items {
+		if strings.Contains(y.Name, name) || strings.Contains(name, y.Name) {
+			return "did you mean " + y.Name + "?"
+		}
+	}
+	return "name a step, a sign-off, a wait or a phase of this document"
+}
+
+// Makes tells whether an item gives a path that stands under `in` of another.
+func (x *Item) Makes(path string) bool {
+	return slices.ContainsFunc(x.Out, func(glob string) bool {
+		if glob == path {
+			return true
+		}
+		ok, err := doublestar.Match(glob, path)
+		return err == nil && ok
+	})
+}
+
+// artifacts finds who makes what is taken in, which is then needed.
+func (p *parser) artifacts() {
+	made := map[string]*Item{}
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		for _, out := range x.Out {
+			if old := made[out]; old != nil {
+				p.fail(x.Line, "let one of them make it", "%s is made by %s and by %s", out, old.Name, x.Name)
+			}
+			made[out] = x
+		}
+	}
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		for _, in := range x.In {
+			var makers []string
+			for j := range p.r.Items {
+				if y := &p.r.Items[j]; y.Name != x.Name && y.Makes(in) {
+					makers = append(makers, y.Name)
+				}
+			}
+			switch len(makers) {
+			case 0:
+				p.fail(x.Line, "add it to the out of the step that makes it", "%s takes %s in, an output no step makes", x.Name, in)
+			case 1:
+				if !slices.Contains(x.Needs, makers[0]) {
+					x.Needs = append(x.Needs, makers[0])
+					slices.Sort(x.Needs)
+				}
+			default:
+				p.fail(x.Line, "write the out of each so that one alone matches", "%s, which %s takes in, may come from %s", in, x.Name, strings.Join(makers, " or "))
+			}
+		}
+	}
+}
+
+// goldRules: one gold, which makes something; what is published comes from it
+// alone and after everything that people sign.
+func (p *parser) goldRules() {
+	var gold *Item
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		if !x.Gold {
+			continue
+		}
+		if gold != nil {
+			p.fail(x.Line, "let one step make everything that ships", "there are two golds: %s and %s", gold.Name, x.Name)
+			return
+		}
+		if len(x.Out) == 0 {
+			p.fail(x.Line, `add "out":"dist/**"`, "gold step %s makes nothing", x.Name)
+		}
+		gold = x
+	}
+	for i := range p.r.Items {
+		x := &p.r.Items[i]
+		if x.Kind != Publish {
+			continue
+		}
+		if gold == nil {
+			p.fail(x.Line, `mark the step that makes what ships with "gold":"true"`, "%s publishes, and no step is gold", x.Name)
+			continue
+		}
+		if len(x.In) == 0 {
+			p.fail(x.Line, `add "in" with what it publishes`, "%s publishes nothing", x.Name)
+		}
+		for _, in := range x.In {
+			if !gold.Makes(in) && p.madeBySome(in) {
+				p.fail(x.Line, "publish what "+gold.Name+" makes", "%s publishes %s, which is not gold", x.Name, in)
+			}
+		}
+		for _, y := range p.r.Items {
+			if y.Kind != SignOff {
+				continue
+			}
+			if slices.Contains(y.Needs, x.Name) {
+				continue // it confirms what was published; a cycle otherwise
+			}
+			if !slices.Contains(x.Needs, y.Name) {
+				x.Needs = append(x.Needs, y.Name)
+			}
+		}
+		slices.Sort(x.Needs)
+	}
+}
+
+func (p *parser) madeBySome(path string) bool {
+	return slices.ContainsFunc(p.r.Items, func(y Item) bool { return y.Makes(path) })
+}
+
+func (p *parser) endgame() {
+	for _, f := range p.r.Endgame {
+		if !slices.ContainsFunc(p.r.Phases, func(x Phase) bool { return x.Slug == f.Phase }) {
+			p.fail(1, "write the title of a heading", "endgame: there is no phase %s", f.Phase)
+		}
+	}
+	for _, x := range p.r.Items {
+		if x.Kind == Wait && !p.r.Ship.IsZero() && x.Until.Time(p.r.Ship).After(p.r.Ship) {
+			p.fail(x.Line, "wait until an earlier time, or ship later", "wait %s ends after the release ships", x.Name)
+		}
+	}
+}
+
+// cycles names one circle of needs.
+func (p *parser) cycles() {
+	const (
+		open = 1
+		done = 2
+	)
+	state := map[string]int{}
+	var trail []string
+	var visit func(x *Item) bool
+	visit = func(x *Item) bool {
+		switch state[x.Name] {
+		case done:
+			return false
+		case open:
+			i := slices.Index(trail, x.Name)
+			p.fail(x.Line, "remove one of these needs", "needs go in a circle: %s", strings.Join(append(slices.Clone(trail[i:]), x.Name), " needs "))
+			return true
+		}
+		state[x.Name] = open
+		trail = append(trail, x.Name)
+		for _, n := range x.Needs {
+			if visit(p.r.Item(n)) {
+				return true
+			}
+		}
+		trail = trail[:len(trail)-1]
+		state[x.Name] = done
+		return false
+	}
+	for i := range p.r.Items {
+		if visit(&p.r.Items[i]) {
+			return
+		}
+	}
+}
