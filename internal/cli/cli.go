@@ -64,6 +64,7 @@ type app struct {
 	verbose        bool
 	state          string
 	depotDir       string
+	control        string
 	ui             *ui
 	log            *slog.Logger
 }
@@ -97,7 +98,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the build's own output and what is done")
 	f.StringVar(&a.state, "state", "", "directory for what must last (default $TRYSAIL_STATE, else /var/lib/trysail, or $XDG_DATA_HOME/trysail without root)")
 	f.StringVar(&a.depotDir, "depot", "", "directory of the originals (default $TRYSAIL_DEPOT, else depot/ in the state directory)")
-	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand())
+	f.StringVar(&a.control, "control", "", "link to control, or a file that holds it (default $TRYSAIL_CONTROL, else the control on this machine)")
+	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand(),
+		a.releaseCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	if a.ui != nil {
 		a.ui.end()

@@ -232,7 +232,7 @@ type shown struct {
 	Length   float64     `json:"critical_seconds"`
 	Machines float64     `json:"machine_seconds"`
 	People   float64     `json:"people_seconds"`
-	Notes    []remark   `json:"notes"`
+	Notes    []remark    `json:"notes"`
 }
 
 func showJSON(r *runbook.Runbook, p *runbook.Plan) shown {

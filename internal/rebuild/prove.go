@@ -106,9 +106,9 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err != nil {
 		return nil, err
 	}
-	checkout, err := source(ctx, n, o.Depot, o.Build, user)
+	checkout, err := Source(ctx, n, o.Depot, o.Build.Source.Original, user)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("build %s: %w", o.Build.Name, err)
 	}
 	net, err := o.network(ctx)
 	if err != nil {
@@ -192,9 +192,9 @@ func Observation(ctx context.Context, d *depot.Depot, x *blueprint.Build) ([]blu
 	return blueprint.ParseObservation(data)
 }
 
-// source lays out the recorded source in a scratch directory that belongs to
-// the build's user.
-func source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprint.Build, user blueprint.User) (string, error) {
+// Source lays out a source's archive in a scratch directory that belongs to the
+// build's user.
+func Source(ctx context.Context, n *machine.Session, d *depot.Depot, original string, user blueprint.User) (string, error) {
 	dir, err := n.MkdirAll(0o755, "checkout")
 	if err != nil {
 		return "", err
@@ -202,9 +202,9 @@ func source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprin
 	if err := os.Chown(dir, user.UID, user.GID); err != nil {
 		return "", err
 	}
-	r, err := d.Get(ctx, x.Source.Original)
+	r, err := d.Get(ctx, original)
 	if err != nil {
-		return "", fmt.Errorf("source of build %s: %w", x.Name, err)
+		return "", fmt.Errorf("source: %w", err)
 	}
 	defer r.Close()
 	root, err := os.OpenRoot(dir)
@@ -213,7 +213,7 @@ func source(ctx context.Context, n *machine.Session, d *depot.Depot, x *blueprin
 	}
 	defer root.Close()
 	if err := Extract(ctx, root, r, nil); err != nil {
-		return "", fmt.Errorf("source of build %s: %w", x.Name, err)
+		return "", fmt.Errorf("source: %w", err)
 	}
 	return dir, nil
 }

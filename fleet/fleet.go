@@ -1,0 +1,161 @@
+// Package fleet holds the rules about machines as pure code: who is alive at a
+// time, and who gets a step.
+//
+// A machine reports each [Beat]. Control holds it for lost when nothing was heard
+// for [LostAfter]; the machine itself, whose clock started when it *sent* its
+// last answered report, ends everything it runs after [FenceAfter]. The second is
+// shorter than the first by more than it takes to kill a process group, so what
+// ran there has ended before its step begins elsewhere. Both use clocks that only
+// go forward: a wall clock that is set changes neither.
+//
+// Placement prefers, in this order: machines of the right rank (primary, backup,
+// spare), those that have the rebuilt server ready, those that have the artifacts
+// a step takes in, the least loaded, and the name, so that it is the same every
+// time. A machine that keeps losing steps is put behind the others.
+//
+// Nothing here reads a clock, and nothing is remembered but what is passed in.
+package fleet
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// The times of failover. FenceAfter is measured on the machine, LostAfter on control.
+const (
+	Beat       = time.Second
+	FenceAfter = 3 * time.Second
+	LostAfter  = 4 * time.Second
+)
+
+// Rank is what a machine is kept for.
+type Rank string
+
+// The ranks, best first.
+const (
+	Primary Rank = "primary"
+	Backup  Rank = "backup"
+	Spare   Rank = "spare"
+)
+
+// Ranks lists them, best first.
+func Ranks() []Rank { return []Rank{Primary, Backup, Spare} }
+
+// Condition of a machine.
+type Condition string
+
+// The conditions.
+const (
+	Up       Condition = "up"
+	Lost     Condition = "lost"     // not heard of
+	Draining Condition = "draining" // finishes what it runs, gets nothing new
+	Retired  Condition = "retired"  // gone for good, or until it is readmitted
+)
+
+// Machine is what control knows of one.
+type Machine struct {
+	Name    string
+	Rank    Rank
+	Serves  []string      // roles; empty: all
+	Plain   bool          // runs steps on its host, for roles without a blueprint
+	Slots   int           // steps at once
+	Set     Condition     // Draining or Retired by a person's word, else ""
+	Heard   time.Duration // on control's monotonic clock; negative: never since control began
+	Running int
+	Losses  int      // leases lost lately
+	Warm    []string // digests of blueprints whose server is ready
+	Has     []string // digests of artifacts on its disk
+}
+
+// At gives a machine's condition.
+func (m *Machine) At(now time.Duration) Condition {
+	switch {
+	case m.Set == Retired:
+		return Retired
+	case m.Heard < 0 || now-m.Heard >= LostAfter:
+		return Lost
+	case m.Set == Draining:
+		return Draining
+	}
+	return Up
+}
+
+// Want is a step that wants a machine.
+type Want struct {
+	Key       string // names the step in the answer
+	Role      string
+	Blueprint string // "": runs plainly on a host
+	Not       string // machine that may not have it
+	Has       []string
+}
+
+// Placed is a step and its machine.
+type Placed struct {
+	Key, Machine string
+}
+
+// Reason says why a step has no machine.
+type Reason struct {
+	Key, Why string
+}
+
+// Place gives machines to steps, in the order of the steps.
+func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed, waiting []Reason) {
+	running := map[string]int{}
+	for _, m := range machines {
+		running[m.Name] = m.Running
+	}
+	for _, w := range wants {
+		var able []*Machine
+		why := "no machine of the fleet serves role " + w.Role
+		for i := range machines {
+			m := &machines[i]
+			switch {
+			case len(m.Serves) > 0 && !slices.Contains(m.Serves, w.Role), w.Blueprint == "" && !m.Plain:
+			case m.Name == w.Not:
+				why = "a second machine is needed beside " + w.Not
+			case m.At(now) != Up:
+				why = m.Name + " is " + string(m.At(now))
+			case running[m.Name] >= max(m.Slots, 1):
+				why = m.Name + " is busy"
+			default:
+				able = append(able, m)
+			}
+		}
+		if len(able) == 0 {
+			waiting = append(waiting, Reason{w.Key, why})
+			continue
+		}
+		best := slices.MinFunc(able, func(a, b *Machine) int { return compare(a, b, &w, running) })
+		running[best.Name]++
+		placed = append(placed, Placed{w.Key, best.Name})
+	}
+	return placed, waiting
+}
+
+func compare(a, b *Machine, w *Want, running map[string]int) int {
+	cold := func(m *Machine) int {
+		if w.Blueprint == "" || slices.Contains(m.Warm, w.Blueprint) {
+			return 0
+		}
+		return 1
+	}
+	missing := func(m *Machine) int {
+		n := 0
+		for _, d := range w.Has {
+			if !slices.Contains(m.Has, d) {
+				n++
+			}
+		}
+		return n
+	}
+	return cmp.Or(
+		cmp.Compare(a.Losses/2, b.Losses/2), // one loss is bad luck
+		cmp.Compare(slices.Index(Ranks(), a.Rank), slices.Index(Ranks(), b.Rank)),
+		cmp.Compare(cold(a), cold(b)),
+		cmp.Compare(missing(a), missing(b)),
+		cmp.Compare(running[a.Name], running[b.Name]),
+		cmp.Compare(a.Name, b.Name),
+	)
+}

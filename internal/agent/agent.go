@@ -1,0 +1,88 @@
+// Package agent makes a machine run steps for control, and stop in time.
+//
+// An agent asks and control answers; nothing listens here. Its loops, each in a
+// file of its own:
+//
+//	beat.go   once a second: what I hold, and which of it is still mine
+//	work.go   fetch leases and run them
+//	copy.go   keep a copy of the ledger on this disk, synced
+//
+// A step runs in the rebuilt server that its role names, in a clean workspace,
+// through the same two packages that a proof uses ([run.go]). It ends for good
+// when its lease does: if no report of this machine was answered since
+// [fleet.FenceAfter], counted on a clock that only goes forward from the moment
+// the last answered report was *sent*, everything is killed before control can
+// give the step to another. A result that arrives all the same is refused there.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/internal/depot"
+	"trysail/internal/machine"
+)
+
+// Options are what an agent is made of.
+type Options struct {
+	Name   string
+	Client *api.Client
+	State  *machine.State
+	Depot  *depot.Depot // of this machine
+	Dir    string       // of what it keeps: the copy of the ledger, logs not yet sent
+	Log    *slog.Logger
+}
+
+// Agent is one machine's agent.
+type Agent struct {
+	o Options
+
+	mu      sync.Mutex
+	running map[api.Holding]context.CancelCauseFunc
+	warm    map[string]bool // digests of blueprints whose server is ready here
+	copies  map[string]int64
+	heard   time.Time // when the last answered report was sent
+	behind  chan []api.Copied
+}
+
+// New makes an agent.
+func New(o Options) *Agent {
+	return &Agent{
+		o: o, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
+		behind: make(chan []api.Copied, 1),
+	}
+}
+
+// Run works until ctx ends. What runs then is killed: control gives it to others.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.beats(ctx) })
+	g.Go(func() error { return a.works(ctx) })
+	g.Go(func() error { return a.keepCopies(ctx) })
+	return g.Wait()
+}
+
+// endedError is why a step was stopped from here.
+type endedError struct{ why string }
+
+func (e *endedError) Error() string { return e.why }
+
+// fence kills everything.
+func (a *Agent) fence(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for h, cancel := range a.running {
+		a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", why)
+		cancel(&endedError{why})
+	}
+}
+
+// silent is why everything is killed when control does not answer.
+func silent() string { return fmt.Sprintf("control did not answer for %s", fleet.FenceAfter) }

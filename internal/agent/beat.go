@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+)
+
+// beats ends when ctx does. Each second it reports; it stops what is not this
+// machine's any more, and everything when nothing was answered for too long.
+func (a *Agent) beats(ctx context.Context) error {
+	t := time.NewTicker(fleet.Beat)
+	defer t.Stop()
+	for {
+		sent := time.Now()
+		if err := a.beat(ctx, sent); err != nil && ctx.Err() == nil {
+			a.o.Log.Warn("report", "err", err)
+		}
+		a.mu.Lock()
+		late := !a.heard.IsZero() && time.Since(a.heard) >= fleet.FenceAfter-fleet.Beat/2
+		a.mu.Unlock()
+		if late {
+			a.fence(silent())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+func (a *Agent) beat(ctx context.Context, sent time.Time) error {
+	// The answer must come before the fence falls, or it is worth nothing.
+	ctx, cancel := context.WithTimeout(ctx, fleet.Beat)
+	defer cancel()
+	a.mu.Lock()
+	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm))}
+	for s, n := range a.copies {
+		b.Copies = append(b.Copies, api.Copied{Stream: s, Events: n})
+	}
+	a.mu.Unlock()
+	var answer api.BeatAnswer
+	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.heard = sent
+	for h, stop := range a.running {
+		if slices.Contains(b.Holding, h) && !slices.Contains(answer.Renewed, h) {
+			a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", "its lease is over")
+			stop(&endedError{"its lease is over"})
+		}
+	}
+	a.mu.Unlock()
+	select {
+	case a.behind <- answer.Streams:
+	default: // the copy loop is busy, and looks again at the next beat
+	}
+	return nil
+}

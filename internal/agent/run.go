@@ -1,0 +1,456 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"trysail/blueprint"
+	"trysail/internal/api"
+	"trysail/internal/build"
+	"trysail/internal/machine"
+	"trysail/internal/rebuild"
+	"trysail/internal/recorder"
+	"trysail/internal/trace"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// run runs one step to its end. A step that fails is a report; an error is
+// whatever kept it from being run.
+func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err error) {
+	n, err := a.o.State.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	log, err := a.newLog(as.Holding, n.Path("log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.file.Close()
+	var sender sync.WaitGroup
+	sender.Go(func() { log.send(ctx) })
+	begin := time.Now()
+	s := &step{a: a, as: as, n: n, log: log}
+	exit, err := s.execute(ctx)
+	log.finish()
+	sender.Wait()
+	if err != nil {
+		return nil, err
+	}
+	r = &api.Report{}
+	r.Exit, r.Took, r.Root = exit.Code, time.Since(begin), s.root
+	if r.Log, err = a.keep(ctx, n.Path("log")); err != nil {
+		return nil, err
+	}
+	if exit.Code != 0 {
+		r.Why = "exit status " + strconv.Itoa(exit.Code)
+		if exit.Signal != "" {
+			r.Why = exit.Signal
+		}
+		if s.late {
+			r.Why = "stopped after its timeout of " + as.Step.Timeout.String()
+		}
+		return r, nil
+	}
+	return r, s.collect(ctx, r)
+}
+
+// step is one lease being worked on.
+type step struct {
+	a        *Agent
+	as       api.Assignment
+	n        *machine.Session
+	log      *logSink
+	checkout string
+	user     blueprint.User
+	root     string // digest of the rebuilt server
+	late     bool   // stopped by its timeout
+}
+
+func (s *step) execute(ctx context.Context) (*machine.Exit, error) {
+	if s.as.Step.Timeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, s.as.Step.Timeout)
+		defer cancel()
+		exit, err := s.inside(limited)
+		if ctx.Err() == nil && limited.Err() != nil {
+			s.late = true
+			return &machine.Exit{Code: 124}, nil
+		}
+		return exit, err
+	}
+	return s.inside(ctx)
+}
+
+func (s *step) inside(ctx context.Context) (*machine.Exit, error) {
+	if s.as.Machine.Blueprint == "" {
+		return s.plain(ctx)
+	}
+	return s.rebuilt(ctx)
+}
+
+// fetch makes sure that originals are in this machine's depot.
+func (a *Agent) fetch(ctx context.Context, digests ...string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for _, dg := range digests {
+		if dg == "" || a.o.Depot.Has(dg) {
+			continue
+		}
+		g.Go(func() error {
+			r, err := a.o.Client.GetBlob(ctx, dg)
+			if err != nil {
+				return fmt.Errorf("fetch %s: %w", dg, err)
+			}
+			defer r.Close()
+			_, err = a.o.Depot.PutExpected(ctx, r, dg)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// keep puts a file into this machine's depot and control's.
+func (a *Agent) keep(ctx context.Context, file string) (string, error) {
+	dg, _, err := a.o.Depot.PutFile(ctx, file)
+	if err != nil {
+		return "", err
+	}
+	if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
+		return dg, err
+	}
+	f, err := a.o.Depot.Get(ctx, dg)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return dg, a.o.Client.PutBlob(ctx, dg, f)
+}
+
+// script writes the step's script where the step can read it, and gives the
+// command that runs it.
+func (s *step) script(dir string) ([]string, error) {
+	argv, ok := runbook.Languages()[s.as.Step.Language]
+	if !ok {
+		return nil, fmt.Errorf("no step is written in %q", s.as.Step.Language)
+	}
+	file := filepath.Join(dir, s.as.Step.Name)
+	if err := os.WriteFile(file, []byte(s.as.Step.Script), 0o644); err != nil {
+		return nil, err
+	}
+	return append(slices.Clone(argv), file), nil
+}
+
+// rebuilt runs the step in the rebuilt server.
+func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
+	a := s.a
+	b, sum, err := a.blueprint(ctx, s.as.Machine)
+	if err != nil {
+		return nil, err
+	}
+	server, err := rebuild.Root(ctx, rebuild.Options{
+		State: a.o.State, Depot: a.o.Depot, Blueprint: b, Sum: sum, Log: a.o.Log, Now: time.Now,
+		Step:     func(t string) { fmt.Fprintln(s.log, "[trysail] "+t) },
+		Progress: func(string) {},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rebuild %s: %w", b.Name, err)
+	}
+	defer server.Close()
+	s.root = server.Digest
+	a.mu.Lock()
+	a.warm[s.as.Machine.Blueprint] = true
+	a.mu.Unlock()
+	root, err := server.Mount(s.n, "root")
+	if err != nil {
+		return nil, err
+	}
+	x := b.Builds[0]
+	user, groups, err := build.Identity(b, &x)
+	if err != nil {
+		return nil, err
+	}
+	s.user = user
+	if err := s.workspace(ctx, user); err != nil {
+		return nil, err
+	}
+	dir, err := s.n.MkdirAll(0o755, "script")
+	if err != nil {
+		return nil, err
+	}
+	argv, err := s.script(dir)
+	if err != nil {
+		return nil, err
+	}
+	argv[len(argv)-1] = filepath.Join(scriptDir, s.as.Step.Name)
+	x.Command, x.Outputs = argv, nil
+	replay, err := a.replay(ctx, &x)
+	if err != nil {
+		return nil, err
+	}
+	net, err := recorder.Start(ctx, recorder.Options{Replay: replay, Store: a.o.Depot, Live: b.LiveDependencies, Log: a.o.Log})
+	if err != nil {
+		return nil, err
+	}
+	defer net.Stop() //nolint:errcheck // what the step did is more to the point
+	res, err := build.Run(ctx, build.Options{
+		Session: s.n, Name: "step", Root: root, Hostname: b.Machine.Hostname, Build: x, User: user, Groups: groups,
+		Checkout: s.checkout, Live: b.LiveDependencies, Output: s.log, Network: net,
+		Mounts: []machine.Mount{{Source: dir, Target: scriptDir, ReadOnly: true}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return res.Exit, nil
+}
+
+// scriptDir is where a step's script stands inside its server.
+const scriptDir = "/.trysail-step"
+
+// blueprint reads a role's blueprint, and fetches what a rebuild needs.
+func (a *Agent) blueprint(ctx context.Context, m release.Machine) (*blueprint.Blueprint, blueprint.Sum, error) {
+	if err := a.fetch(ctx, m.Blueprint, m.Sum); err != nil {
+		return nil, nil, err
+	}
+	data, err := a.o.Depot.ReadAll(ctx, m.Blueprint, 4<<20)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := blueprint.Parse("blueprint.yaml", data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if data, err = a.o.Depot.ReadAll(ctx, m.Sum, 4<<20); err != nil {
+		return nil, nil, err
+	}
+	sum, err := blueprint.ParseSum("blueprint.sum", data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(b.Builds) == 0 {
+		return nil, nil, fmt.Errorf("blueprint %s holds no build: capture one", b.Name)
+	}
+	var need []string
+	for name, dg := range sum {
+		if !strings.HasPrefix(name, "source/") && !strings.HasPrefix(name, "made/") && !strings.HasPrefix(name, "again/") && !strings.HasPrefix(name, "observation/") {
+			need = append(need, dg)
+		}
+	}
+	return b, sum, a.fetch(ctx, need...)
+}
+
+// replay gives the recorded downloads of a build.
+func (a *Agent) replay(ctx context.Context, x *blueprint.Build) (*recorder.Recording, error) {
+	if x.Downloads == "" {
+		return &recorder.Recording{Version: 1}, nil
+	}
+	data, err := a.o.Depot.ReadAll(ctx, x.Downloads, 1<<30)
+	if err != nil {
+		return nil, err
+	}
+	return recorder.ParseRecording(data)
+}
+
+// workspace lays out the release's source and the artifacts that the step takes in.
+func (s *step) workspace(ctx context.Context, user blueprint.User) error {
+	var need []string
+	for _, in := range s.as.Inputs {
+		need = append(need, in.Digest)
+	}
+	if err := s.a.fetch(ctx, append(need, s.as.Source.Original)...); err != nil {
+		return err
+	}
+	dir, err := rebuild.Source(ctx, s.n, s.a.o.Depot, s.as.Source.Original, user)
+	if err != nil {
+		return err
+	}
+	s.checkout = dir
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, in := range s.as.Inputs {
+		if err := s.lay(ctx, root, in, user); err != nil {
+			return fmt.Errorf("lay %s into the workspace: %w", in.Path, err)
+		}
+	}
+	return nil
+}
+
+func (s *step) lay(ctx context.Context, root *os.Root, in release.Artifact, user blueprint.User) error {
+	parts := strings.Split(filepath.Dir(in.Path), "/")
+	for i := range parts {
+		d := filepath.Join(parts[:i+1]...)
+		if d == "." {
+			continue
+		}
+		if err := root.Mkdir(d, 0o755); err == nil {
+			if err := root.Lchown(d, user.UID, user.GID); err != nil {
+				return err
+			}
+		} else if !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if err := root.RemoveAll(in.Path); err != nil {
+		return err
+	}
+	if in.Link != "" {
+		if err := root.Symlink(in.Link, in.Path); err != nil {
+			return err
+		}
+		return root.Lchown(in.Path, user.UID, user.GID)
+	}
+	r, err := s.a.o.Depot.Get(ctx, in.Digest)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	mode, err := strconv.ParseUint(in.Mode, 8, 32)
+	if err != nil {
+		return fmt.Errorf("mode %q: %w", in.Mode, err)
+	}
+	f, err := root.OpenFile(in.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	if err == nil {
+		err = f.Chmod(os.FileMode(mode).Perm())
+	}
+	if err == nil {
+		err = f.Chown(user.UID, user.GID)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// plain runs the step on this machine as it is: nothing proves that it could be
+// made again.
+func (s *step) plain(ctx context.Context) (*machine.Exit, error) {
+	if err := s.workspace(ctx, blueprint.User{}); err != nil {
+		return nil, err
+	}
+	dir, err := s.n.MkdirAll(0o755, "script")
+	if err != nil {
+		return nil, err
+	}
+	argv, err := s.script(dir)
+	if err != nil {
+		return nil, err
+	}
+	top, err := trace.CgroupRoot()
+	if err != nil {
+		return nil, err
+	}
+	cg, err := s.n.Cgroup(top)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := os.Open(cg)
+	if err != nil {
+		return nil, err
+	}
+	defer fd.Close()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.checkout, s.log, s.log
+	home, err := s.n.MkdirAll(0o700, "home")
+	if err != nil {
+		return nil, err
+	}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "LANG=C.UTF-8"}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd()), Pdeathsig: unix.SIGKILL}
+	// Everything that the step started, wherever it put itself.
+	cmd.Cancel = func() error { return os.WriteFile(filepath.Join(cg, "cgroup.kill"), []byte("1"), 0) }
+	cmd.WaitDelay = time.Second
+	begin := time.Now()
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	exit := &machine.Exit{Duration: time.Since(begin)}
+	var ee *exec.ExitError
+	switch {
+	case errors.As(err, &ee):
+		exit.Code = ee.ExitCode()
+		if ws, ok := ee.Sys().(interface{ Signaled() bool }); ok && ws.Signaled() {
+			exit.Code, exit.Signal = 137, ee.String()
+		}
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+		return nil, &machine.CommandError{Args: argv, What: err.Error()}
+	}
+	return exit, nil
+}
+
+// collect puts what the step made into the depot, here and on control. For a
+// second build of gold it compares instead.
+func (s *step) collect(ctx context.Context, r *api.Report) error {
+	outputs, unmatched, err := build.Outputs(s.checkout, s.as.Step.Out)
+	if err != nil {
+		return err
+	}
+	if len(unmatched) > 0 {
+		r.Exit, r.Why = 1, "it ended well and made nothing that matches "+strings.Join(unmatched, ", ")
+		return nil
+	}
+	for _, o := range outputs {
+		r.Outputs = append(r.Outputs, release.Artifact{Path: o.Path, Digest: o.SHA256, Size: o.Size, Mode: o.Mode, Link: o.Link})
+	}
+	if s.as.Confirm {
+		r.Compared, r.Differences = compare(s.as.Gold, r.Outputs)
+		return nil
+	}
+	for _, o := range outputs {
+		if o.Link != "" {
+			continue
+		}
+		dg, err := s.a.keep(ctx, filepath.Join(s.checkout, o.Path))
+		if err != nil {
+			return fmt.Errorf("keep %s: %w", o.Path, err)
+		}
+		if dg != o.SHA256 {
+			return fmt.Errorf("%s changed after the step ended: a process of it still writes", o.Path)
+		}
+	}
+	return nil
+}
+
+// compare says whether two builds made the same files.
+func compare(gold, again []release.Artifact) (release.Verdict, []string) {
+	var diff []string
+	second := map[string]release.Artifact{}
+	for _, b := range again {
+		second[b.Path] = b
+	}
+	for _, g := range gold {
+		b, ok := second[g.Path]
+		switch {
+		case !ok:
+			diff = append(diff, g.Path+" was not made")
+		case b != g:
+			diff = append(diff, g.Path+" is "+b.Digest+", gold is "+g.Digest)
+		}
+		delete(second, g.Path)
+	}
+	for p := range second {
+		diff = append(diff, p+" is not in gold")
+	}
+	slices.Sort(diff)
+	if len(diff) == 0 {
+		return release.Identical, nil
+	}
+	return release.Different, diff
+}

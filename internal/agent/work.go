@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"trysail/internal/api"
+)
+
+// works ends when ctx does, and when every step that it started has ended.
+func (a *Agent) works(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		list, err := a.poll(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			a.o.Log.Warn("work", "err", err)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(500 * time.Millisecond):
+			}
+			continue
+		}
+		for _, as := range list {
+			rctx, cancel := context.WithCancelCause(ctx)
+			a.mu.Lock()
+			a.running[as.Holding] = cancel
+			a.mu.Unlock()
+			wg.Go(func() {
+				a.step(rctx, as)
+				cancel(nil)
+				a.mu.Lock()
+				delete(a.running, as.Holding)
+				a.mu.Unlock()
+			})
+		}
+	}
+}
+
+// poll asks for leases that this machine does not work on.
+func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
+	q := url.Values{}
+	a.mu.Lock()
+	for h := range a.running {
+		q.Add("have", h.Release+" "+strconv.FormatInt(h.Epoch, 10))
+	}
+	a.mu.Unlock()
+	var list []api.Assignment
+	err := a.o.Client.Do(ctx, http.MethodGet, "/work?"+q.Encode(), nil, &list)
+	return list, err
+}
+
+// step runs one lease to its end and reports it. What was stopped from here is
+// not reported: the lease is not this machine's any more.
+func (a *Agent) step(ctx context.Context, as api.Assignment) {
+	log := a.o.Log.With("release", as.Release, "step", as.Item, "epoch", as.Epoch)
+	log.Info("step begins")
+	r, err := a.run(ctx, as)
+	var ended *endedError
+	if errors.As(context.Cause(ctx), &ended) || ctx.Err() != nil {
+		log.Warn("step stopped", "why", context.Cause(ctx))
+		return
+	}
+	if err != nil {
+		log.Error("step could not be run", "err", err)
+		r = &api.Report{}
+		r.Exit, r.Why = 1, "it could not be run: "+err.Error()
+	}
+	r.Item, r.Epoch = as.Item, as.Epoch
+	body := struct {
+		Release string     `json:"release"`
+		Report  api.Report `json:"report"`
+	}{as.Release, *r}
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		var answer struct {
+			Refused string `json:"refused"`
+		}
+		err := a.o.Client.Do(ctx, http.MethodPost, "/report", body, &answer)
+		var p *api.Problem
+		switch {
+		case err == nil && answer.Refused != "":
+			log.Warn("the result was refused", "why", answer.Refused)
+			return
+		case err == nil:
+			log.Info("step ended", "exit", r.Exit)
+			return
+		case errors.As(err, &p) && p.Code != "unknown" && p.Code != "":
+			log.Error("control does not take the result", "err", err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}

@@ -1,0 +1,217 @@
+// Package api is the messages between control, agents, the command line and
+// scripts, and the paths that they are sent to: JSON over HTTPS, all in one
+// place, so that no two sides can differ about them.
+//
+// Agents speak with a certificate that control gave them when they joined;
+// people and scripts with a token. Agents ask and control answers: nothing
+// listens on an agent. Work is fetched by a poll that control holds open until
+// there is some. Blobs are named by their digest and checked by whoever reads
+// them. An error is a [Problem], with what to do next.
+//
+// docs/openapi.yaml describes the same paths; a test holds the two together.
+package api
+
+import (
+	"time"
+
+	"trysail/fleet"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// Version is in every path.
+const Version = "/v1"
+
+// Problem is any error's body.
+type Problem struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Code    string `json:"code,omitempty"` // conflict, rule, unknown, denied, not-found
+}
+
+func (p *Problem) Error() string { return p.Message }
+
+// Enrol asks for a certificate with a one-time token.
+type Enrol struct {
+	Token   string     `json:"token"`
+	Name    string     `json:"name"`
+	Rank    fleet.Rank `json:"rank"`
+	Serves  []string   `json:"serves,omitempty"`
+	Plain   bool       `json:"plain,omitempty"`
+	Slots   int        `json:"slots"`
+	Request []byte     `json:"request"` // a certificate request, DER
+}
+
+// Enrolled is the answer.
+type Enrolled struct {
+	Certificate []byte `json:"certificate"` // PEM
+	Authority   []byte `json:"authority"`   // PEM
+}
+
+// Holding is a lease that an agent works on.
+type Holding struct {
+	Release string `json:"release"`
+	Item    string `json:"item"`
+	Epoch   int64  `json:"epoch"`
+}
+
+// Beat is what an agent reports each second.
+type Beat struct {
+	Holding []Holding `json:"holding"`
+	Warm    []string  `json:"warm,omitempty"`
+	Copies  []Copied  `json:"copies,omitempty"`
+}
+
+// Copied says how much of a stream is safe on the agent's disk.
+type Copied struct {
+	Stream string `json:"stream"`
+	Events int64  `json:"events"`
+}
+
+// BeatAnswer says which of the leases are in force; all others must end at once.
+type BeatAnswer struct {
+	Renewed []Holding `json:"renewed"`
+	// Streams are all streams with the number of their events, to copy.
+	Streams []Copied `json:"streams"`
+}
+
+// Assignment is one lease with all that its step needs.
+type Assignment struct {
+	Holding
+	Confirm bool               `json:"confirm,omitempty"`
+	Step    runbook.Item       `json:"step"`
+	Source  release.Source     `json:"source"`
+	Machine release.Machine    `json:"machine"`
+	Inputs  []release.Artifact `json:"inputs,omitempty"`
+	Gold    []release.Artifact `json:"gold,omitempty"` // to compare with
+}
+
+// Report is the end of a lease.
+type Report = release.Report
+
+// Start asks for a release. Everything it names is in the depot already.
+type Start struct {
+	Started release.Started `json:"started"`
+}
+
+// Decide is a person's word.
+type Decide struct {
+	Item     string           `json:"item"`
+	Person   string           `json:"person"`
+	Decision release.Decision `json:"decision"`
+	Subject  string           `json:"subject"`
+	Reason   string           `json:"reason,omitempty"`
+	Spent    time.Duration    `json:"spent,omitempty"`
+}
+
+// Step names a step, with a reason.
+type Step struct {
+	Item   string `json:"item"`
+	Test   string `json:"test,omitempty"`
+	Person string `json:"person,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Reason is why.
+type Reason struct {
+	Reason string `json:"reason"`
+}
+
+// ItemStatus is one item as people see it.
+type ItemStatus struct {
+	Name    string         `json:"name"`
+	Kind    runbook.Kind   `json:"kind"`
+	Phase   string         `json:"phase"`
+	Status  release.Status `json:"status"`
+	Machine string         `json:"machine,omitempty"`
+	Epoch   int64          `json:"epoch,omitempty"`
+	Since   *time.Time     `json:"since,omitempty"`
+	Took    float64        `json:"seconds,omitempty"`
+	Budget  float64        `json:"budget_seconds,omitempty"`
+	Moves   int            `json:"moves,omitempty"`
+	Waiting string         `json:"waiting,omitempty"` // why a ready step has no machine
+	Log     string         `json:"log,omitempty"`
+	Failed  string         `json:"failed,omitempty"` // why it failed
+}
+
+// Status is a release as people see it, in the order in which they ask.
+type Status struct {
+	Version string        `json:"version"`
+	Phase   release.Phase `json:"phase"`
+	Why     string        `json:"why,omitempty"`
+	Head    int64         `json:"head"`
+	// Will we ship on time?
+	Ship    time.Time `json:"ship"`
+	Ends    time.Time `json:"ends"`
+	Slack   float64   `json:"slack_seconds"`
+	Chain   []string  `json:"critical"`
+	Unknown []string  `json:"without_budget,omitempty"`
+	// Who must do what now?
+	Asks []Ask `json:"asks"`
+	// What runs where?
+	Items []ItemStatus `json:"items"`
+	Gold  *Gold        `json:"gold,omitempty"`
+	// What went wrong?
+	Refused   []release.Refused `json:"refused"`
+	Budget    float64           `json:"budget_hours,omitempty"`
+	Spent     float64           `json:"spent_hours"`
+	Open      float64           `json:"open_hours"`
+	Candidate int               `json:"candidate"`
+}
+
+// Listed is one release in a list.
+type Listed struct {
+	Version string        `json:"version"`
+	Phase   release.Phase `json:"phase"`
+	Head    int64         `json:"head"`
+	Changed time.Time     `json:"changed"`
+	Ship    time.Time     `json:"ship"`
+	Error   string        `json:"error,omitempty"` // its stream does not fold
+}
+
+// Token asks for a token: for a machine to join with, or for a person.
+type Token struct {
+	Join   bool   `json:"join,omitempty"`
+	Person string `json:"person,omitempty"`
+	Role   string `json:"role,omitempty"`
+}
+
+// TokenMade is a secret, and whom it is for.
+type TokenMade struct {
+	Secret      string `json:"secret"`
+	Fingerprint string `json:"fingerprint"`
+}
+
+// Ask is something a person must do, with the bytes it is about.
+type Ask struct {
+	Item    string   `json:"item"`
+	What    string   `json:"what"`
+	People  []string `json:"people"`
+	Needed  int      `json:"needed"`
+	Type    string   `json:"type"`
+	Subject string   `json:"subject,omitempty"`
+}
+
+// Gold as people see it.
+type Gold struct {
+	Event       int64              `json:"event"`
+	Machine     string             `json:"machine"`
+	Outputs     []release.Artifact `json:"outputs"`
+	Verdict     release.Verdict    `json:"verdict,omitempty"`
+	By          string             `json:"confirmed_by,omitempty"`
+	Differences []string           `json:"differences,omitempty"`
+}
+
+// MachineStatus is one machine as people see it.
+type MachineStatus struct {
+	Name      string          `json:"name"`
+	Rank      fleet.Rank      `json:"rank"`
+	Condition fleet.Condition `json:"condition"`
+	Serves    []string        `json:"serves,omitempty"`
+	Plain     bool            `json:"plain,omitempty"`
+	Slots     int             `json:"slots"`
+	Heard     float64         `json:"heard_seconds_ago"` // negative: not since control began
+	Running   []Holding       `json:"running"`
+	Warm      []string        `json:"warm"`
+	Events    int64           `json:"copied_events"`
+}

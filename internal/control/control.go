@@ -1,0 +1,245 @@
+// Package control decides what happens in a fleet, and keeps nothing that it
+// could not work out again.
+//
+// What is true lies in the ledger: one stream for each release, and one named
+// "fleet" for who belongs to it. Control folds a stream to its head, decides,
+// and appends on condition that the head is still the same ([Control.update]).
+// Every rule is pure code in packages release and fleet; here are loops, each in
+// a file of its own:
+//
+//	fold.go    the ledger moved: fold what is new
+//	place.go   a machine is lost, a wait is over, a step wants a machine: append it
+//
+// and the answers to requests (serve.go and what it names). Heartbeats are not
+// facts worth keeping: they are in memory, so that a control that starts again
+// first waits [fleet.LostAfter] before it holds anybody for lost.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/internal/depot"
+	"trysail/internal/ledger"
+	"trysail/release"
+)
+
+// Options are what a control is made of.
+type Options struct {
+	Ledger *ledger.Ledger
+	Depot  *depot.Depot
+	Dir    string // of logs, tokens and the authority
+	Actor  string // how events name this control
+	Log    *slog.Logger
+	Now    func() time.Time
+}
+
+// Control is one control process.
+type Control struct {
+	o     Options
+	begun time.Time // with its monotonic reading
+	tasks *authority
+
+	mu      sync.Mutex
+	streams map[string]*stream
+	members map[string]*member
+	waiting map[string]string // why a step has no machine, by release/item
+	changed chan struct{}     // closed when anything moved, and made anew
+	grown   chan struct{}     // the same for logs
+}
+
+// stream is one release, folded.
+type stream struct {
+	mu    sync.Mutex
+	name  string
+	state *release.State
+	lines [][]byte
+	tree  ledger.Tree
+	err   error // it does not fold
+}
+
+// member is a machine of the fleet with what it last said.
+type member struct {
+	enrolled
+	set     fleet.Condition
+	heard   time.Time // monotonic; zero: not since control began
+	holding []api.Holding
+	warm    []string
+	copies  map[string]int64
+	losses  int
+}
+
+// New makes a control; Run makes it work.
+func New(o Options) (*Control, error) {
+	a, err := openAuthority(o.Dir, o.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &Control{
+		o: o, begun: time.Now(), tasks: a, streams: map[string]*stream{}, members: map[string]*member{},
+		waiting: map[string]string{}, changed: make(chan struct{}), grown: make(chan struct{}),
+	}, nil
+}
+
+// moved wakes everybody who waits for something to happen.
+func (c *Control) moved() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// news gives a channel that is closed at the next move.
+func (c *Control) news() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// logGrew wakes everybody who follows a log.
+func (c *Control) logGrew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.grown)
+	c.grown = make(chan struct{})
+}
+
+func (c *Control) moreLog() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.grown
+}
+
+// NotFoundError says that there is no such release.
+type NotFoundError struct{ What string }
+
+func (e *NotFoundError) Error() string { return "there is no " + e.What }
+
+// Hint says what to type.
+func (e *NotFoundError) Hint() string { return "trysail release list, trysail fleet" }
+
+func (c *Control) stream(version string) (*stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[version]
+	if s == nil {
+		return nil, &NotFoundError{"release " + version}
+	}
+	return s, nil
+}
+
+// versions lists the releases, sorted.
+func (c *Control) versions() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.streams))
+}
+
+// catchUp folds what the ledger has and the stream has not.
+func (s *stream) catchUp(ctx context.Context, l *ledger.Ledger) error {
+	lines, err := l.Read(ctx, releaseStream(s.name), int64(len(s.lines)))
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		var e release.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			s.err = err
+			return err
+		}
+		if err := s.state.Apply(e); err != nil {
+			s.err = fmt.Errorf("release %s, event %d (%s): %w", s.name, e.Seq, e.Type, err)
+			return s.err
+		}
+		if err := s.tree.Add(line); err != nil {
+			return err
+		}
+		s.lines = append(s.lines, line)
+	}
+	return nil
+}
+
+const fleetStream = "fleet"
+
+func releaseStream(version string) string { return "release." + version }
+
+// errNothing is a decision's way to say that there is nothing to append.
+var errNothing = errors.New("nothing to append")
+
+// update folds a release to its head, lets decide say what is to be appended,
+// and appends it. If another writer was faster it begins again. It returns the
+// number of the event.
+func (c *Control) update(ctx context.Context, version, actor string, decide func(*release.State) (release.Body, error)) (int64, error) {
+	s, err := c.stream(version)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.err != nil {
+			return 0, s.err
+		}
+		if err := s.catchUp(ctx, c.o.Ledger); err != nil {
+			return 0, err
+		}
+		body, err := decide(s.state)
+		if errors.Is(err, errNothing) {
+			return s.state.Head, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		e := release.New(c.o.Now(), actor, body)
+		e.Seq = s.state.Head + 1
+		if err := s.state.Clone().Apply(e); err != nil {
+			return 0, err
+		}
+		line, err := json.Marshal(e)
+		if err != nil {
+			return 0, err
+		}
+		err = c.o.Ledger.Append(ctx, releaseStream(version), s.state.Head, line)
+		var conflict *ledger.ConflictError
+		if errors.As(err, &conflict) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if err := s.catchUp(ctx, c.o.Ledger); err != nil {
+			return 0, err
+		}
+		c.moved()
+		return e.Seq, nil
+	}
+}
+
+// Run works until ctx ends: it returns the first loop's error, or nil.
+func (c *Control) Run(ctx context.Context) error {
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, 2)
+	for _, loop := range []func(context.Context) error{c.fold, c.place} {
+		go func() { errs <- loop(ctx) }()
+	}
+	err := <-errs
+	cancel()
+	<-errs
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

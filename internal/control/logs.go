@@ -1,0 +1,178 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// maxLog bounds the log of one lease on control's disk.
+const maxLog = 256 << 20
+
+// logFile names the log of one lease; the release and the step must exist.
+func (c *Control) logFile(r *http.Request) (string, int64, error) {
+	version, item := r.PathValue("version"), r.PathValue("item")
+	st := c.state(version)
+	if st == nil {
+		return "", 0, &NotFoundError{"release " + version}
+	}
+	if st.Item(item) == nil {
+		return "", 0, &NotFoundError{"step " + item + " in release " + version}
+	}
+	epoch, err := strconv.ParseInt(r.PathValue("epoch"), 10, 64)
+	if err != nil || epoch < 1 {
+		return "", 0, &NotFoundError{"run " + r.PathValue("epoch") + " of " + item}
+	}
+	return filepath.Join(c.o.Dir, "logs", version, fmt.Sprintf("%s.%d.log", item, epoch)), epoch, nil
+}
+
+func offsetOf(r *http.Request) int64 {
+	n, err := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
+// appendLog adds to the log of a lease. The offset says where the bytes belong:
+// an agent sends again what was not acknowledged, and nothing stands twice. The
+// answer says how much is kept; an agent stops sending at the limit.
+func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any, error) {
+	file, epoch, err := c.logFile(r)
+	if err != nil {
+		return nil, err
+	}
+	st := c.state(r.PathValue("version"))
+	l := st.Progress[r.PathValue("item")].Lease
+	if l == nil || l.Epoch != epoch || l.Machine != q.machine {
+		return nil, &DeniedError{"the lease is over: its log takes nothing more", "the step runs elsewhere"}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	at := offsetOf(r)
+	if at > info.Size() {
+		return nil, &badRequest{fmt.Errorf("the log ends at %d, and bytes for %d came", info.Size(), at)}
+	}
+	if _, err := f.Seek(at, io.SeekStart); err != nil {
+		return nil, err
+	}
+	n, err := io.Copy(f, io.LimitReader(r.Body, maxLog-at))
+	if err != nil {
+		return nil, err
+	}
+	c.logGrew()
+	return struct {
+		Size int64 `json:"size"`
+		Full bool  `json:"full"`
+	}{at + n, at+n >= maxLog}, nil
+}
+
+// readLog answers with a log from an offset on; with follow, until the lease ends.
+func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
+	q, err := c.caller(r)
+	if err == nil && !q.may(Viewer) {
+		err = &DeniedError{q.name() + " may not read logs", "use a token"}
+	}
+	var file string
+	var epoch int64
+	if err == nil {
+		file, epoch, err = c.logFile(r)
+	}
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	at, follow := offsetOf(r), r.URL.Query().Get("follow") == "true"
+	for {
+		news := c.news()
+		grown := c.moreLog()
+		ended := !c.leased(r.PathValue("version"), r.PathValue("item"), epoch)
+		n, err := copyFrom(w, file, at)
+		at += n
+		if err != nil {
+			c.o.Log.Debug("log", "file", file, "err", err)
+			return
+		}
+		if !follow || ended {
+			return
+		}
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-grown:
+		case <-news:
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+func (c *Control) leased(version, item string, epoch int64) bool {
+	st := c.state(version)
+	if st == nil || st.Progress[item] == nil {
+		return false
+	}
+	l := st.Progress[item].Lease
+	return l != nil && l.Epoch == epoch
+}
+
+func copyFrom(w io.Writer, file string, at int64) (int64, error) {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // nothing was written yet
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if _, err := f.Seek(at, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return io.Copy(w, f)
+}
+
+// readStream gives a stream's lines after some event, for a copy of the ledger.
+func (c *Control) readStream(w http.ResponseWriter, r *http.Request) {
+	q, err := c.caller(r)
+	if err == nil && q.machine == "" && !q.may(Operator) {
+		err = &DeniedError{q.name() + " may not copy the ledger", "use a token with role operator"}
+	}
+	var lines [][]byte
+	if err == nil {
+		after, aerr := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64)
+		if aerr != nil || after < 0 {
+			after = 0
+		}
+		lines, err = c.o.Ledger.Read(r.Context(), r.PathValue("stream"), after)
+	}
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	for _, l := range lines {
+		if _, err := w.Write(append(l, '\n')); err != nil {
+			return
+		}
+	}
+}

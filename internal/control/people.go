@@ -1,0 +1,197 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/internal/ledger"
+	"trysail/release"
+)
+
+// start begins a release. All that it names is in the depot already.
+func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Start](r)
+	if err != nil {
+		return nil, err
+	}
+	need := map[string]string{"the runbook": b.Started.Runbook, "the source": b.Started.Source.Original}
+	for _, m := range b.Started.Machines {
+		if m.Blueprint != "" {
+			need["the blueprint of role "+m.Role] = m.Blueprint
+		}
+	}
+	for what, dg := range need {
+		if !c.o.Depot.Has(dg) {
+			return nil, &badRequest{fmt.Errorf("%s (%s) is not in the depot", what, dg)}
+		}
+	}
+	e := release.New(c.o.Now(), q.name(), b.Started)
+	e.Seq = 1
+	if err := release.Empty().Apply(e); err != nil {
+		return nil, err
+	}
+	line, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	err = c.o.Ledger.Append(ctx, releaseStream(b.Started.Version), 0, line)
+	var conflict *ledger.ConflictError
+	if errors.As(err, &conflict) {
+		return nil, &release.RuleError{Type: "started", What: "release " + b.Started.Version + " has been started already"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, c.refresh(ctx, releaseStream(b.Started.Version))
+}
+
+// say appends what a request amounts to, as whoever asks.
+func (c *Control) say(ctx context.Context, q *caller, r *http.Request, decide func(*release.State) (release.Body, error)) (any, error) {
+	seq, err := c.update(ctx, r.PathValue("version"), q.name(), decide)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Event int64 `json:"event"`
+	}{seq}, nil
+}
+
+func (c *Control) sign(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Decide](r)
+	if err != nil {
+		return nil, err
+	}
+	person, err := q.as(b.Person)
+	if err != nil {
+		return nil, err
+	}
+	return c.say(ctx, q, r, func(*release.State) (release.Body, error) {
+		return release.Signed{Item: b.Item, Person: person, Decision: b.Decision, Subject: b.Subject, Reason: b.Reason, Spent: b.Spent}, nil
+	})
+}
+
+// step answers requests that name a step, a person and a reason.
+func (c *Control) step(ctx context.Context, q *caller, r *http.Request, person bool, say func(b api.Step, person string, s *release.State) (release.Body, error)) (any, error) {
+	b, err := body[api.Step](r)
+	if err != nil {
+		return nil, err
+	}
+	who := ""
+	if person {
+		if who, err = q.as(b.Person); err != nil {
+			return nil, err
+		}
+	}
+	return c.say(ctx, q, r, func(s *release.State) (release.Body, error) { return say(b, who, s) })
+}
+
+func (c *Control) withdraw(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	return c.step(ctx, q, r, true, func(b api.Step, who string, _ *release.State) (release.Body, error) {
+		return release.Withdrawn{Item: b.Item, Person: who, Reason: b.Reason}, nil
+	})
+}
+
+func (c *Control) retry(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	return c.step(ctx, q, r, false, func(b api.Step, _ string, _ *release.State) (release.Body, error) {
+		return release.Retried{Item: b.Item, Reason: b.Reason}, nil
+	})
+}
+
+func (c *Control) waive(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	return c.step(ctx, q, r, true, func(b api.Step, who string, _ *release.State) (release.Body, error) {
+		return release.Waived{Item: b.Item, Test: b.Test, Person: who, Reason: b.Reason}, nil
+	})
+}
+
+func (c *Control) except(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[release.Excepted](r)
+	if err != nil {
+		return nil, err
+	}
+	if b.Person, err = q.as(b.Person); err != nil {
+		return nil, err
+	}
+	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+}
+
+func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[release.Amended](r)
+	if err != nil {
+		return nil, err
+	}
+	if b.By, err = q.as(b.By); err != nil {
+		return nil, err
+	}
+	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+}
+
+func (c *Control) agree(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[release.Agreed](r)
+	if err != nil {
+		return nil, err
+	}
+	if b.Person, err = q.as(b.Person); err != nil {
+		return nil, err
+	}
+	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+}
+
+func (c *Control) reason(event func(string) release.Body) handler {
+	return func(ctx context.Context, q *caller, r *http.Request) (any, error) {
+		b, err := body[api.Reason](r)
+		if err != nil {
+			return nil, err
+		}
+		return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return event(b.Reason), nil })
+	}
+}
+
+// setMachine drains, retires or readmits a machine.
+func (c *Control) setMachine(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Reason](r)
+	if err != nil {
+		return nil, err
+	}
+	set, ok := map[string]fleet.Condition{"drain": fleet.Draining, "retire": fleet.Retired, "readmit": fleet.Up}[r.PathValue("what")]
+	if !ok {
+		return nil, &NotFoundError{"way to " + r.PathValue("what") + " a machine"}
+	}
+	name := r.PathValue("name")
+	c.mu.Lock()
+	known := c.members[name] != nil
+	c.mu.Unlock()
+	if !known {
+		return nil, &NotFoundError{"machine " + name}
+	}
+	return nil, c.enlist(ctx, membership{Actor: q.name(), Name: name, Set: set, Reason: b.Reason})
+}
+
+// joinTime is how long a join token may wait to be used.
+const joinTime = time.Hour
+
+func (c *Control) makeToken(_ context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Token](r)
+	if err != nil {
+		return nil, err
+	}
+	t := token{Person: b.Person, Role: Role(b.Role)}
+	switch {
+	case b.Join:
+		t = token{Join: true, Expires: c.o.Now().Add(joinTime)}
+	case q.person != "*":
+		return nil, &DeniedError{"only root on control makes tokens for people", "ask whoever runs control"}
+	case b.Person == "" || b.Person == "*" || !(t.Role == Viewer || t.Role == Operator || t.Role == Approver):
+		return nil, &badRequest{errors.New("a token is for a person, with role viewer, operator or approver")}
+	}
+	secret, err := c.addToken(t)
+	if err != nil {
+		return nil, err
+	}
+	return api.TokenMade{Secret: secret, Fingerprint: c.Fingerprint()}, nil
+}

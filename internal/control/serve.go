@@ -1,0 +1,365 @@
+package control
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/internal/depot"
+	"trysail/internal/ledger"
+	"trysail/release"
+)
+
+const (
+	maxBody  = 8 << 20 // bytes of a request that is no blob and no log
+	pollTime = 20 * time.Second
+)
+
+// TLS is how control's listener speaks: machines show a certificate of its
+// authority, people a token.
+func (c *Control) TLS(names []string) (*tls.Config, error) {
+	cert, err := c.tasks.server(names, c.o.Now())
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(c.tasks.cert)
+	return &tls.Config{Certificates: []tls.Certificate{*cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, MinVersion: tls.VersionTLS13}, nil
+}
+
+// Fingerprint of the authority, in hex.
+func (c *Control) Fingerprint() string { return c.tasks.fingerprint() }
+
+// AuthorityPEM is the authority's certificate.
+func (c *Control) AuthorityPEM() []byte { return c.tasks.pem }
+
+// handler is a request that gave an answer, or an error.
+type handler func(ctx context.Context, q *caller, r *http.Request) (any, error)
+
+// Handler is the API.
+func (c *Control) Handler() http.Handler {
+	mux := http.NewServeMux()
+	person := func(pattern string, need Role, h handler) { c.handle(mux, pattern, need, false, h) }
+	machine := func(pattern string, h handler) { c.handle(mux, pattern, "", true, h) }
+
+	mux.HandleFunc("POST /v1/enrol", c.enrol)
+	machine("POST /v1/beat", c.beat)
+	machine("GET /v1/work", c.work)
+	machine("POST /v1/report", c.report)
+	machine("POST /v1/releases/{version}/logs/{item}/{epoch}", c.appendLog)
+
+	person("GET /v1/releases", Viewer, c.list)
+	person("POST /v1/releases", Operator, c.start)
+	person("GET /v1/releases/{version}", Viewer, c.status)
+	person("POST /v1/releases/{version}/sign", Approver, c.sign)
+	person("POST /v1/releases/{version}/withdraw", Approver, c.withdraw)
+	person("POST /v1/releases/{version}/retry", Operator, c.retry)
+	person("POST /v1/releases/{version}/waive", Approver, c.waive)
+	person("POST /v1/releases/{version}/except", Approver, c.except)
+	person("POST /v1/releases/{version}/amend", Operator, c.amend)
+	person("POST /v1/releases/{version}/agree", Approver, c.agree)
+	person("POST /v1/releases/{version}/hold", Operator, c.reason(func(s string) release.Body { return release.Held{Reason: s} }))
+	person("POST /v1/releases/{version}/resume", Operator, c.reason(func(string) release.Body { return release.Resumed{} }))
+	person("POST /v1/releases/{version}/abort", Operator, c.reason(func(s string) release.Body { return release.Aborted{Reason: s} }))
+	person("POST /v1/releases/{version}/ship", Operator, c.reason(func(string) release.Body { return release.Shipped{} }))
+	person("GET /v1/fleet", Viewer, c.fleetStatus)
+	person("POST /v1/fleet/{name}/{what}", Operator, c.setMachine)
+	person("POST /v1/tokens", Approver, c.makeToken)
+
+	mux.HandleFunc("GET /v1/releases/{version}/events", c.events)
+	mux.HandleFunc("GET /v1/releases/{version}/logs/{item}/{epoch}", c.readLog)
+	mux.HandleFunc("GET /v1/streams/{stream}", c.readStream)
+	mux.HandleFunc("GET /v1/blobs/{digest}", c.getBlob)
+	mux.HandleFunc("HEAD /v1/blobs/{digest}", c.getBlob)
+	mux.HandleFunc("PUT /v1/blobs/{digest}", c.putBlob)
+	return mux
+}
+
+func (c *Control) handle(mux *http.ServeMux, pattern string, need Role, machine bool, h handler) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		q, err := c.caller(r)
+		switch {
+		case err != nil:
+		case machine && q.machine == "":
+			err = &DeniedError{"only machines of the fleet ask this", "trysail agent --join"}
+		case !machine && !q.may(need):
+			err = &DeniedError{fmt.Sprintf("%s may not: this needs a token with role %s", q.name(), need), "ask an approver"}
+		}
+		if err == nil {
+			if !strings.HasSuffix(pattern, "/{epoch}") {
+				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			}
+			var answer any
+			if answer, err = h(r.Context(), q, r); err == nil {
+				c.answer(w, answer)
+				return
+			}
+		}
+		c.fail(w, r, err)
+	})
+}
+
+func (c *Control) answer(w http.ResponseWriter, v any) {
+	if v == nil {
+		v = struct{}{}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		c.o.Log.Debug("answer", "err", err)
+	}
+}
+
+// fail says what is wrong and what to do next.
+func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := api.Problem{Message: err.Error()}
+	status := http.StatusInternalServerError
+	var rule *release.RuleError
+	var denied *DeniedError
+	var missing *NotFoundError
+	var noBlob *depot.NotFoundError
+	var unknown *ledger.UnknownError
+	var bad *badRequest
+	switch {
+	case errors.As(err, &rule):
+		status, p.Code = http.StatusConflict, "rule"
+	case errors.As(err, &denied):
+		status, p.Code = http.StatusForbidden, "denied"
+	case errors.As(err, &missing), errors.As(err, &noBlob):
+		status, p.Code = http.StatusNotFound, "not-found"
+	case errors.As(err, &unknown):
+		status, p.Code = http.StatusGatewayTimeout, "unknown"
+	case errors.As(err, &bad):
+		status, p.Code = http.StatusBadRequest, "usage"
+	default:
+		c.o.Log.Error("request", "path", r.URL.Path, "err", err)
+	}
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		p.Hint = h.Hint()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(p); err != nil {
+		c.o.Log.Debug("answer", "err", err)
+	}
+}
+
+type badRequest struct{ err error }
+
+func (e *badRequest) Error() string { return "the request is not readable: " + e.err.Error() }
+func (e *badRequest) Unwrap() error { return e.err }
+
+// body reads a request strictly.
+func body[T any](r *http.Request) (T, error) {
+	var v T
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return v, &badRequest{err}
+	}
+	return v, nil
+}
+
+// enrol lets a machine in that has a join token.
+func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	answer, err := func() (*api.Enrolled, error) {
+		q, err := body[api.Enrol](r)
+		if err != nil {
+			return nil, err
+		}
+		if !machineName(q.Name) || q.Slots < 1 || q.Slots > 1000 {
+			return nil, &badRequest{fmt.Errorf("%q is no name for a machine", q.Name)}
+		}
+		cert, err := c.tasks.sign(q.Request, q.Name, c.o.Now())
+		if err != nil {
+			return nil, &badRequest{err}
+		}
+		if err := c.useJoin(q.Token, c.o.Now()); err != nil {
+			return nil, err
+		}
+		e := membership{Actor: "machine " + q.Name, Joined: &enrolled{q.Name, q.Rank, q.Serves, q.Plain, q.Slots}}
+		if err := c.enlist(r.Context(), e); err != nil {
+			return nil, err
+		}
+		return &api.Enrolled{Certificate: cert, Authority: c.tasks.pem}, nil
+	}()
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	c.answer(w, answer)
+}
+
+func machineName(s string) bool {
+	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_')
+	})
+}
+
+// beat notes that a machine lives and says which of its leases are in force.
+func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Beat](r)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	m := c.members[q.machine]
+	if m == nil || m.set == fleet.Retired {
+		c.mu.Unlock()
+		return nil, &DeniedError{"machine " + q.machine + " does not belong to the fleet", "trysail fleet readmit " + q.machine}
+	}
+	m.heard, m.holding, m.warm = time.Now(), b.Holding, b.Warm
+	for _, x := range b.Copies {
+		m.copies[x.Stream] = x.Events
+	}
+	c.mu.Unlock()
+	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{}}
+	for _, v := range c.versions() {
+		s, err := c.stream(v)
+		if err != nil {
+			continue
+		}
+		s.mu.Lock()
+		answer.Streams = append(answer.Streams, api.Copied{Stream: releaseStream(v), Events: int64(len(s.lines))})
+		leases := s.state.Leases()
+		s.mu.Unlock()
+		for _, h := range b.Holding {
+			if l, ok := leases[h.Item]; ok && h.Release == v && l.Epoch == h.Epoch && l.Machine == q.machine {
+				answer.Renewed = append(answer.Renewed, h)
+			}
+		}
+	}
+	return answer, nil
+}
+
+// work answers with the leases of a machine that it does not hold yet; it waits
+// until there is one.
+func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	have := map[string]bool{}
+	for _, h := range r.URL.Query()["have"] {
+		have[h] = true
+	}
+	deadline := time.NewTimer(pollTime)
+	defer deadline.Stop()
+	for {
+		news := c.news()
+		list := []api.Assignment{}
+		for _, v := range c.versions() {
+			st := c.state(v)
+			if st == nil {
+				continue
+			}
+			for item, l := range st.Leases() {
+				if l.Machine != q.machine || have[v+" "+strconv.FormatInt(l.Epoch, 10)] {
+					continue
+				}
+				x := st.Item(item)
+				a := api.Assignment{
+					Holding: api.Holding{Release: v, Item: item, Epoch: l.Epoch}, Confirm: l.Confirm,
+					Step: *x, Source: st.Source, Machine: st.Machine(x.Role), Inputs: st.Inputs(x),
+				}
+				if l.Confirm {
+					a.Gold = st.Gold.Outputs
+				}
+				list = append(list, a)
+			}
+		}
+		if len(list) > 0 {
+			return list, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-deadline.C:
+			return list, nil
+		case <-news:
+		}
+	}
+}
+
+// report takes the end of a lease.
+func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[struct {
+		Release string         `json:"release"`
+		Report  release.Report `json:"report"`
+	}](r)
+	if err != nil {
+		return nil, err
+	}
+	b.Report.Machine = q.machine
+	for _, a := range b.Report.Outputs {
+		if a.Link == "" && !c.o.Depot.Has(a.Digest) {
+			return nil, &badRequest{fmt.Errorf("output %s (%s) is not in the depot", a.Path, a.Digest)}
+		}
+	}
+	var did release.Body
+	_, err = c.update(ctx, b.Release, "machine "+q.machine, func(s *release.State) (release.Body, error) {
+		// An answer that was lost is asked for again: one event.
+		if p := s.Progress[b.Report.Item]; p != nil && p.Result != nil && p.Result.Epoch == b.Report.Epoch && p.Machine == q.machine {
+			return nil, errNothing
+		}
+		did = s.Result(b.Report)
+		return did, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	refused, _ := did.(release.Refused)
+	return struct {
+		Refused string `json:"refused,omitempty"`
+	}{refused.Why}, nil
+}
+
+// copyBody streams a request's body into the depot.
+func (c *Control) putBlob(w http.ResponseWriter, r *http.Request) {
+	q, err := c.caller(r)
+	if err == nil && q.machine == "" && !q.may(Operator) {
+		err = &DeniedError{q.name() + " may not write to the depot", "use a token with role operator"}
+	}
+	if err == nil {
+		_, err = c.o.Depot.PutExpected(r.Context(), r.Body, r.PathValue("digest"))
+	}
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusCreated)
+}
+
+func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
+	if _, err := c.caller(r); err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	dg := r.PathValue("digest")
+	if !c.o.Depot.Has(dg) {
+		c.fail(w, r, &NotFoundError{"blob " + dg})
+		return
+	}
+	w.Header().Set("Content-Length", strconv.FormatInt(c.o.Depot.Size(dg), 10))
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if r.Method == http.MethodHead {
+		return
+	}
+	f, err := c.o.Depot.Get(r.Context(), dg)
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	defer f.Close()
+	// A blob that is damaged ends too early for its length, and the reader knows.
+	if _, err := io.Copy(w, f); err != nil {
+		c.o.Log.Error("blob", "digest", dg, "err", err)
+	}
+}

@@ -1,0 +1,129 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"trysail/internal/api"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// list answers with all releases, the newest change first.
+func (c *Control) list(context.Context, *caller, *http.Request) (any, error) {
+	list := []api.Listed{}
+	for _, v := range c.versions() {
+		l := api.Listed{Version: v}
+		s, err := c.stream(v)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if s.err != nil {
+			l.Error = s.err.Error()
+		}
+		l.Phase, l.Head, l.Changed, l.Ship = s.state.Phase, s.state.Head, s.state.Changed, s.state.Started.Ship
+		s.mu.Unlock()
+		list = append(list, l)
+	}
+	slices.SortStableFunc(list, func(a, b api.Listed) int { return b.Changed.Compare(a.Changed) })
+	return list, nil
+}
+
+func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, error) {
+	version := r.PathValue("version")
+	s, err := c.stream(version)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	broken := s.err
+	s.mu.Unlock()
+	if broken != nil {
+		return nil, broken
+	}
+	st := c.state(version)
+	if st == nil {
+		return nil, &NotFoundError{"release " + version}
+	}
+	now := c.o.Now()
+	out := st.Outlook(now, func(x *runbook.Item, t time.Time, d time.Duration) time.Time { return t.Add(d) })
+	a := &api.Status{
+		Version: version, Phase: st.Phase, Why: st.Why, Head: st.Head, Ship: st.Started.Ship, Ends: out.Ends, Slack: out.Slack.Seconds(),
+		Chain: nonNil(out.Chain), Unknown: out.Unknown, Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Started.Budget.Hours(),
+		Spent: out.Spent.Hours(), Open: out.Open.Hours(), Candidate: st.Candidate,
+	}
+	for _, k := range st.Asks() {
+		ask := api.Ask{Item: k.Item, What: k.What, People: nonNil(k.People), Needed: k.Needed, Type: k.Type}
+		if x := st.Item(k.Item); x != nil && x.Kind == runbook.SignOff {
+			ask.Subject = st.Subject(x)
+		}
+		a.Asks = append(a.Asks, ask)
+	}
+	c.mu.Lock()
+	waiting := c.waiting
+	c.mu.Unlock()
+	for i := range st.Items {
+		a.Items = append(a.Items, itemStatus(st, &st.Items[i], waiting[version+" "+st.Items[i].Name]))
+	}
+	if g := st.Gold; g != nil {
+		a.Gold = &api.Gold{Event: g.Seq, Machine: g.Machine, Outputs: g.Outputs, By: g.By}
+		if g.Confirmed != nil {
+			a.Gold.Verdict, a.Gold.Differences = g.Confirmed.Verdict, g.Confirmed.Differences
+		}
+	}
+	return a, nil
+}
+
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func itemStatus(st *release.State, x *runbook.Item, waiting string) api.ItemStatus {
+	p := st.Progress[x.Name]
+	a := api.ItemStatus{
+		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: st.Status(x), Budget: x.Budget.Seconds(), Moves: p.Moves, Waiting: waiting,
+	}
+	if l := p.Lease; l != nil {
+		a.Machine, a.Epoch, a.Since = l.Machine, l.Epoch, &l.Since
+	} else if res := p.Result; res != nil {
+		a.Machine, a.Epoch, a.Took, a.Log, a.Failed = p.Machine, res.Epoch, res.Took.Seconds(), res.Log, res.Why
+	}
+	return a
+}
+
+func (c *Control) fleetStatus(context.Context, *caller, *http.Request) (any, error) {
+	now := time.Now()
+	list := []api.MachineStatus{}
+	running := map[string][]api.Holding{}
+	for _, v := range c.versions() {
+		if st := c.state(v); st != nil {
+			for item, l := range st.Leases() {
+				running[l.Machine] = append(running[l.Machine], api.Holding{Release: v, Item: item, Epoch: l.Epoch})
+			}
+		}
+	}
+	for _, m := range c.machines(now) {
+		s := api.MachineStatus{
+			Name: m.Name, Rank: m.Rank, Condition: m.At(c.mono(now)), Serves: m.Serves, Plain: m.Plain, Slots: m.Slots,
+			Heard: -1, Running: nonNil(running[m.Name]), Warm: nonNil(m.Warm),
+		}
+		if m.Heard >= 0 {
+			s.Heard = (c.mono(now) - m.Heard).Seconds()
+		}
+		c.mu.Lock()
+		for _, n := range c.members[m.Name].copies {
+			s.Events += n
+		}
+		c.mu.Unlock()
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b api.MachineStatus) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}

@@ -1,0 +1,505 @@
+package release
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	"trysail/runbook"
+)
+
+func match(glob, path string) bool {
+	ok, err := doublestar.Match(glob, path)
+	return err == nil && ok
+}
+
+// Apply adds one event to the state, or says which rule forbids it and changes
+// nothing.
+func (s *State) Apply(e Event) error {
+	if e.Seq != s.Head+1 {
+		return forbid(e.Body, "event %d follows event %d", e.Seq, s.Head)
+	}
+	_, first := e.Body.(Started)
+	switch {
+	case first != (s.Head == 0):
+		return forbid(e.Body, "a stream begins with the start of its release, once")
+	case s.Over():
+		return forbid(e.Body, "release %s is %s", s.Started.Version, s.Phase)
+	}
+	if err := s.apply(e); err != nil {
+		return err
+	}
+	s.Head, s.Changed = e.Seq, e.Time
+	return nil
+}
+
+func (s *State) apply(e Event) error {
+	switch b := e.Body.(type) {
+	case Started:
+		return s.start(e, b)
+	case Granted:
+		return s.grant(e, b)
+	case Finished:
+		return s.finish(b)
+	case Committed:
+		return s.commit(e, b)
+	case Confirmed:
+		return s.confirm(b)
+	case Excepted:
+		return s.except(b)
+	case Lost:
+		return s.lose(b)
+	case Refused:
+		s.Refusals = append(s.Refusals, b)
+	case Retried:
+		return s.retry(b)
+	case Waived:
+		return s.waive(b)
+	case Passed:
+		return s.pass(b)
+	case Signed:
+		return s.sign(e, b)
+	case Withdrawn:
+		return s.withdraw(b)
+	case Amended:
+		return s.amend(e, b)
+	case Agreed:
+		return s.agree(b)
+	case Held:
+		if s.Phase == Holding {
+			return forbid(b, "the release is held already")
+		}
+		s.Phase, s.Why = Holding, b.Reason
+	case Resumed:
+		if s.Phase != Holding {
+			return forbid(b, "the release is not held")
+		}
+		s.Phase, s.Why = Running, ""
+	case Aborted:
+		s.Phase, s.Why = Ended, b.Reason
+	case Shipped:
+		if left := s.Unfinished(); len(left) > 0 {
+			return forbid(b, "not done: %v", left)
+		}
+		if s.Gold == nil {
+			return forbid(b, "there is no gold")
+		}
+		s.Phase = Done
+	default:
+		return forbid(e.Body, "an event of type %s has no rule", e.Type)
+	}
+	return nil
+}
+
+func (s *State) start(e Event, b Started) error {
+	if !runbook.VersionRE().MatchString(b.Version) {
+		return forbid(b, "%q is not a version", b.Version)
+	}
+	if err := check(b, b.Items); err != nil {
+		return err
+	}
+	s.Started, s.Begun, s.Phase, s.Candidate = b, e.Time, Running, 1
+	s.Items, s.Source, s.Machines, s.Runbook = b.Items, b.Source, b.Machines, b.Runbook
+	for _, x := range b.Items {
+		s.Progress[x.Name] = &Progress{}
+	}
+	return nil
+}
+
+// check refuses a plan that would hang: needs that nothing gives, or a circle.
+func check(b Body, items []runbook.Item) error {
+	left := map[string][]string{}
+	for _, x := range items {
+		if _, twice := left[x.Name]; twice {
+			return forbid(b, "item %s stands twice", x.Name)
+		}
+		left[x.Name] = x.Needs
+	}
+	for len(left) > 0 {
+		before := len(left)
+		for name, needs := range left {
+			open := slices.ContainsFunc(needs, func(n string) bool { _, ok := left[n]; return ok })
+			missing := slices.ContainsFunc(needs, func(n string) bool {
+				return !slices.ContainsFunc(items, func(x runbook.Item) bool { return x.Name == n })
+			})
+			if missing {
+				return forbid(b, "item %s needs what the plan does not hold", name)
+			}
+			if !open {
+				delete(left, name)
+			}
+		}
+		if len(left) == before {
+			return forbid(b, "the plan's needs go in a circle")
+		}
+	}
+	return nil
+}
+
+func (s *State) step(b Body, name string) (*runbook.Item, *Progress, error) {
+	x := s.Item(name)
+	if x == nil {
+		return nil, nil, forbid(b, "release %s has no item %q", s.Started.Version, name)
+	}
+	return x, s.Progress[name], nil
+}
+
+func (s *State) grant(e Event, b Granted) error {
+	x, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	status := s.Status(x)
+	switch {
+	case s.Phase == Holding:
+		return forbid(b, "the release is held")
+	case x.Kind != runbook.Step && x.Kind != runbook.Publish:
+		return forbid(b, "%s is a %s, which no machine runs", b.Item, x.Kind)
+	case p.Lease != nil:
+		return forbid(b, "%s is running on %s", b.Item, p.Lease.Machine)
+	case b.Confirm && (status != Confirming || b.Machine == s.Gold.Machine):
+		return forbid(b, "%s is not to be built again on %s", b.Item, b.Machine)
+	case !b.Confirm && status != Ready:
+		return forbid(b, "%s is %s", b.Item, status)
+	case s.Amendment != nil && x.Gold:
+		return forbid(b, "an amendment is open: gold waits")
+	}
+	p.Lease = &Lease{Epoch: e.Seq, Machine: b.Machine, Since: e.Time, Confirm: b.Confirm}
+	s.Reached[x.Phase] = true
+	return nil
+}
+
+// lease finds the lease in force that a result belongs to.
+func (s *State) lease(b Body, item string, epoch int64, confirm bool) (*runbook.Item, *Progress, error) {
+	x, p, err := s.step(b, item)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Lease == nil || p.Lease.Epoch != epoch || p.Lease.Confirm != confirm {
+		return nil, nil, forbid(b, "the lease %d of %s is not in force", epoch, item)
+	}
+	return x, p, nil
+}
+
+func (s *State) finish(b Finished) error {
+	x, p, err := s.lease(b, b.Item, b.Epoch, false)
+	var rule error
+	if err != nil {
+		// The second build of gold may fail too; it is compared by Confirmed.
+		if x, p, rule = s.lease(b, b.Item, b.Epoch, true); rule != nil || b.Exit == 0 {
+			return err
+		}
+		p.Lease = nil
+		p.Failures++
+		return nil
+	}
+	if x.Gold && b.Exit == 0 {
+		return forbid(b, "%s is gold: its result is committed or refused", b.Item)
+	}
+	p.Result, p.Machine, p.Lease, p.Waived = &b, p.Lease.Machine, nil, nil
+	if b.Exit != 0 {
+		p.Failures++
+	}
+	return nil
+}
+
+func (s *State) commit(e Event, b Committed) error {
+	x, p, err := s.lease(b, b.Item, b.Epoch, false)
+	switch {
+	case err != nil:
+		return err
+	case s.Gold != nil:
+		return forbid(b, "gold is committed, by event %d", s.Gold.Seq)
+	case !x.Gold || b.Exit != 0 || len(b.Outputs) == 0:
+		return forbid(b, "%s gives no gold", b.Item)
+	}
+	s.Gold = &Gold{Seq: e.Seq, Machine: p.Lease.Machine, Outputs: b.Outputs}
+	p.Result, p.Machine, p.Lease, p.Failures, p.Moves = &b.Finished, p.Lease.Machine, nil, 0, 0
+	return nil
+}
+
+func (s *State) confirm(b Confirmed) error {
+	if s.Gold == nil {
+		return forbid(b, "there is no gold to compare with")
+	}
+	name := s.goldItem().Name
+	_, p, err := s.lease(b, name, b.Epoch, true)
+	if err != nil {
+		return err
+	}
+	s.Gold.By, s.Gold.Confirmed, p.Lease = p.Lease.Machine, &b, nil
+	return nil
+}
+
+func (s *State) goldItem() *runbook.Item {
+	i := slices.IndexFunc(s.Items, func(x runbook.Item) bool { return x.Gold })
+	if i < 0 {
+		return nil
+	}
+	return &s.Items[i]
+}
+
+func (s *State) except(b Excepted) error {
+	switch {
+	case s.Gold == nil || s.Gold.Confirmed == nil || s.Gold.Confirmed.Verdict != Equivalent:
+		return forbid(b, "gold has no difference that a person may sign for")
+	case !slices.Contains(s.Started.Approver, b.Person):
+		return forbid(b, "%s is not an approver", b.Person)
+	case !slices.Equal(slices.Sorted(slices.Values(b.Differences)), slices.Sorted(slices.Values(s.Gold.Confirmed.Differences))):
+		return forbid(b, "an exception names each difference, and these are not they")
+	case s.Gold.Exception != nil:
+		return forbid(b, "%s has signed for them", s.Gold.Exception.Person)
+	}
+	s.Gold.Exception = &b
+	return nil
+}
+
+func (s *State) lose(b Lost) error {
+	_, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	if p.Lease == nil || p.Lease.Epoch != b.Epoch {
+		return forbid(b, "the lease %d of %s is not in force", b.Epoch, b.Item)
+	}
+	p.Lease = nil
+	p.Moves++
+	return nil
+}
+
+func (s *State) retry(b Retried) error {
+	x, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	if s.Status(x) != Stopped || x.Kind == runbook.SignOff {
+		return forbid(b, "%s is %s", b.Item, s.Status(x))
+	}
+	if x.Gold && s.Gold != nil {
+		if s.Gold.Confirmed != nil {
+			return forbid(b, "the second build of gold differs: it is not tried until it agrees")
+		}
+		p.Failures, p.Moves = 0, 0
+		return nil
+	}
+	p.Result, p.Failures, p.Moves, p.Waived = nil, 0, 0, nil
+	return nil
+}
+
+func (s *State) waive(b Waived) error {
+	x, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !slices.Contains(s.Unwaived(x), b.Test):
+		return forbid(b, "%s has no failing test %q to waive", b.Item, b.Test)
+	case !slices.Contains(s.Started.Approver, b.Person):
+		return forbid(b, "%s is not an approver", b.Person)
+	case b.Reason == "":
+		return forbid(b, "a waiver says why")
+	}
+	w := map[string]Waived{b.Test: b}
+	for k, v := range p.Waived {
+		w[k] = v
+	}
+	p.Waived = w
+	return nil
+}
+
+func (s *State) pass(b Passed) error {
+	x, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	if x.Kind != runbook.Wait || s.Status(x) != Ready {
+		return forbid(b, "%s is no wait that can end", b.Item)
+	}
+	p.Passed = true
+	return nil
+}
+
+// Subject is the digest of what a sign-off is about: the item, what is asked,
+// and the bytes that the items it needs have made.
+func (s *State) Subject(x *runbook.Item) string {
+	type made struct {
+		Item    string
+		Outputs []Artifact
+	}
+	q := struct {
+		Release, Item, Text string
+		Source              string
+		Made                []made
+	}{s.Started.Version, x.Name, x.Text, "", nil}
+	for _, n := range x.Needs {
+		if out := s.Outputs(n); len(out) > 0 {
+			q.Made = append(q.Made, made{n, out})
+		}
+	}
+	data, err := json.Marshal(q)
+	if err != nil {
+		return "" // strings and numbers always marshal
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (s *State) sign(e Event, b Signed) error {
+	x, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	switch {
+	case x.Kind != runbook.SignOff:
+		return forbid(b, "%s is a %s, which nobody signs", b.Item, x.Kind)
+	case !slices.Contains(x.Signers, b.Person):
+		return forbid(b, "%s is not asked to sign %s", b.Person, b.Item)
+	case b.Decision != Approve && b.Decision != Reject:
+		return forbid(b, "%q is no decision", b.Decision)
+	case b.Decision == Reject && b.Reason == "":
+		return forbid(b, "a rejection says why")
+	case !s.needsDone(x):
+		return forbid(b, "%s cannot be signed yet: what it needs is not done", b.Item)
+	case b.Subject != s.Subject(x):
+		return forbid(b, "what %s is about has changed since it was shown: look again", b.Item)
+	case b.Spent < 0:
+		return forbid(b, "time spent is negative")
+	case slices.ContainsFunc(p.Words, func(w Signature) bool { return w.Person == b.Person && w.Subject == b.Subject }):
+		return forbid(b, "%s has signed %s", b.Person, b.Item)
+	}
+	p.Words = slices.DeleteFunc(slices.Clone(p.Words), func(w Signature) bool { return w.Person == b.Person })
+	p.Words = append(p.Words, Signature{b, e.Seq, e.Time})
+	s.Spent[b.Person] += b.Spent
+	s.Reached[x.Phase] = true
+	return nil
+}
+
+func (s *State) withdraw(b Withdrawn) error {
+	_, p, err := s.step(b, b.Item)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(p.Words, func(w Signature) bool { return w.Person == b.Person })
+	if i < 0 {
+		return forbid(b, "%s has not signed %s", b.Person, b.Item)
+	}
+	p.Words = slices.Delete(slices.Clone(p.Words), i, i+1)
+	return nil
+}
+
+func (s *State) amend(e Event, b Amended) error {
+	needs := s.Frozen(b.What)
+	switch {
+	case needs < 0:
+		return forbid(b, "gold is committed: what it was made of does not change any more; abort, and release another version")
+	case s.Amendment != nil:
+		return forbid(b, "amendment %d is open: decide it first", s.Amendment.Seq)
+	case len(b.What) == 0 || b.Reason == "":
+		return forbid(b, "an amendment says what changes and why")
+	case needs > len(slices.DeleteFunc(slices.Clone(s.Started.Approver), func(p string) bool { return p == b.By })):
+		return forbid(b, "%d approvals are needed, and there are fewer approvers beside %s", needs, b.By)
+	}
+	if b.Items != nil {
+		if err := check(b, b.Items); err != nil {
+			return err
+		}
+	}
+	s.Amendment = &Amendment{Amended: b, Seq: e.Seq, Needs: needs}
+	return nil
+}
+
+func (s *State) agree(b Agreed) error {
+	a := s.Amendment
+	switch {
+	case a == nil || a.Seq != b.Amendment:
+		return forbid(b, "amendment %d is not open", b.Amendment)
+	case !slices.Contains(s.Started.Approver, b.Person):
+		return forbid(b, "%s is not an approver", b.Person)
+	case b.Person == a.By:
+		return forbid(b, "%s proposed it, and another must approve", b.Person)
+	case slices.Contains(a.Approved, b.Person):
+		return forbid(b, "%s has approved it", b.Person)
+	case b.Decision == Reject:
+		s.Amendment = nil
+		return nil
+	case s.Gold != nil:
+		return forbid(b, "gold is committed: nothing changes any more")
+	}
+	a.Approved = append(slices.Clone(a.Approved), b.Person)
+	if len(a.Approved) < a.Needs {
+		return nil
+	}
+	s.Amendment = nil
+	s.change(a.Amended)
+	return nil
+}
+
+// change puts an approved amendment into force. What it touches is done again:
+// all steps after a change of the source, those that changed or whose machine
+// changed otherwise, and whatever needs them.
+func (s *State) change(b Amended) {
+	old := s.Items
+	if b.Items != nil {
+		s.Items, s.Runbook = b.Items, b.Runbook
+	}
+	again := map[string]bool{}
+	for i := range s.Items {
+		x := &s.Items[i]
+		j := slices.IndexFunc(old, func(y runbook.Item) bool { return y.Name == x.Name })
+		runs := x.Kind == runbook.Step || x.Kind == runbook.Publish
+		switch {
+		case j < 0, !same(&old[j], x), runs && b.Source != nil:
+			again[x.Name] = true
+		case runs && x.Again == "machine" && slices.ContainsFunc(b.Machines, func(m Machine) bool {
+			return m.Role == x.Role && m.Blueprint != s.Machine(x.Role).Blueprint
+		}):
+			again[x.Name] = true
+		}
+	}
+	for grew := true; grew; {
+		grew = false
+		for _, x := range s.Items {
+			if !again[x.Name] && x.Kind != runbook.Wait && x.Kind != runbook.SignOff && slices.ContainsFunc(x.Needs, func(n string) bool { return again[n] }) {
+				again[x.Name], grew = true, true
+			}
+		}
+	}
+	kept := map[string]*Progress{}
+	for _, x := range s.Items {
+		kept[x.Name] = s.Progress[x.Name]
+		if again[x.Name] || kept[x.Name] == nil {
+			kept[x.Name] = &Progress{} // a lease in force is void with it: its result is refused
+		}
+	}
+	s.Progress = kept
+	if b.Source != nil {
+		s.Source = *b.Source
+		s.Candidate++
+	}
+	if b.Machines != nil {
+		s.Machines = b.Machines
+	}
+}
+
+// same tells whether two versions of an item ask for the same.
+func same(a, b *runbook.Item) bool {
+	x, y := *a, *b
+	x.Line, y.Line, x.Phase, y.Phase, x.Budget, y.Budget = 0, 0, "", "", 0, 0
+	j, err := json.Marshal(x)
+	k, kerr := json.Marshal(y)
+	return err == nil && kerr == nil && string(j) == string(k)
+}
+
+// Unfinished lists the items that are not done.
+func (s *State) Unfinished() []string {
+	var list []string
+	for i := range s.Items {
+		if !s.done(&s.Items[i]) {
+			list = append(list, s.Items[i].Name)
+		}
+	}
+	return list
+}

@@ -1,0 +1,283 @@
+package release
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"trysail/runbook"
+)
+
+// Event is one fact. Its number is its place in the release's stream, from 1;
+// the number of a [Granted] is the epoch of the lease that it grants.
+type Event struct {
+	Seq   int64     `json:"seq"`
+	Time  time.Time `json:"time"` // by the clock of who appended it; rules never ask for it
+	Actor string    `json:"actor"`
+	Type  string    `json:"type"`
+	Body  Body      `json:"body"`
+}
+
+// Body is what an event says: one of the structs of this file.
+type Body interface{ kind() string }
+
+// Artifact is one file that a step made.
+type Artifact struct {
+	Path   string `json:"path"`
+	Digest string `json:"digest"` // sha256:…
+	Size   int64  `json:"size"`
+	Mode   string `json:"mode,omitempty"`
+	Link   string `json:"link,omitempty"`
+}
+
+// Source is what is released, fixed at the start and kept in the depot.
+type Source struct {
+	VCS      string `json:"vcs"` // git, svn
+	URL      string `json:"url,omitempty"`
+	Revision string `json:"revision"`
+	Original string `json:"original"` // digest of the source's archive in the depot
+}
+
+// Machine is what a role's steps run in.
+type Machine struct {
+	Role string `json:"role"`
+	// Blueprint is the digest of blueprint.yaml in the depot; "" for a role that
+	// runs plainly on its host.
+	Blueprint string `json:"blueprint,omitempty"`
+	Sum       string `json:"sum,omitempty"` // digest of blueprint.sum in the depot
+	Name      string `json:"name,omitempty"`
+}
+
+// Started begins a stream. It holds the runbook as it was read, so that a later
+// parser cannot read a running release in another way.
+type Started struct {
+	Version  string           `json:"version"`
+	Runbook  string           `json:"runbook"` // digest of the document in the depot
+	Items    []runbook.Item   `json:"items"`
+	Phases   []runbook.Phase  `json:"phases"`
+	Endgame  []runbook.Freeze `json:"endgame,omitempty"`
+	Approver []string         `json:"approvers,omitempty"` // people who may approve late changes
+	Ship     time.Time        `json:"ship"`
+	Budget   time.Duration    `json:"budget,omitempty"` // of people's time, nanoseconds
+	Source   Source           `json:"source"`
+	Machines []Machine        `json:"machines"`
+}
+
+// Granted gives a machine the lease of a step. Confirm says that the step is the
+// gold one and its outputs are to be compared with the gold that is committed.
+type Granted struct {
+	Item    string `json:"item"`
+	Machine string `json:"machine"`
+	Confirm bool   `json:"confirm,omitempty"`
+}
+
+// Finished is the result of a lease, of a step that is not gold or failed.
+type Finished struct {
+	Item    string        `json:"item"`
+	Epoch   int64         `json:"epoch"`
+	Exit    int           `json:"exit"`
+	Why     string        `json:"why,omitempty"` // of a failure
+	Outputs []Artifact    `json:"outputs,omitempty"`
+	Failing []string      `json:"failing,omitempty"` // names of tests that failed
+	Tests   int           `json:"tests,omitempty"`
+	Log     string        `json:"log,omitempty"` // digest in the depot
+	Took    time.Duration `json:"took"`
+	Root    string        `json:"root,omitempty"` // digest of the rebuilt server it ran in
+}
+
+// Committed is gold: the outputs of the one build that ships. A stream holds at
+// most one.
+type Committed struct {
+	Finished
+}
+
+// Confirmed is the second build of gold, on another machine.
+type Confirmed struct {
+	Epoch       int64         `json:"epoch"`
+	Verdict     Verdict       `json:"verdict"`
+	Differences []string      `json:"differences,omitempty"`
+	Log         string        `json:"log,omitempty"`
+	Took        time.Duration `json:"took"`
+}
+
+// Verdict compares two builds of gold.
+type Verdict string
+
+// The verdicts.
+const (
+	Identical  Verdict = "identical"
+	Equivalent Verdict = "equivalent"
+	Different  Verdict = "different"
+)
+
+// Excepted is a person's signature under the differences of an equivalent second build.
+type Excepted struct {
+	Person      string   `json:"person"`
+	Differences []string `json:"differences"`
+	Reason      string   `json:"reason"`
+}
+
+// Lost ends a lease without a result.
+type Lost struct {
+	Item    string `json:"item"`
+	Epoch   int64  `json:"epoch"`
+	Machine string `json:"machine"`
+	Why     string `json:"why"`
+}
+
+// Refused records a result that came too late.
+type Refused struct {
+	Item    string `json:"item"`
+	Epoch   int64  `json:"epoch"`
+	Machine string `json:"machine"`
+	Why     string `json:"why"`
+}
+
+// Retried lets a failed step run again.
+type Retried struct {
+	Item   string `json:"item"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Waived says that a failed test does not stop the release.
+type Waived struct {
+	Item   string `json:"item"`
+	Test   string `json:"test"`
+	Person string `json:"person"`
+	Reason string `json:"reason"`
+}
+
+// Passed ends a wait.
+type Passed struct {
+	Item string `json:"item"`
+}
+
+// Decision is what a person says of a sign-off.
+type Decision string
+
+// The decisions.
+const (
+	Approve Decision = "approve"
+	Reject  Decision = "reject"
+)
+
+// Signed is one person's word on a sign-off, for exact bytes.
+type Signed struct {
+	Item     string        `json:"item"`
+	Person   string        `json:"person"`
+	Decision Decision      `json:"decision"`
+	Subject  string        `json:"subject"` // digest of what was to be signed: see State.Subject
+	Reason   string        `json:"reason,omitempty"`
+	Spent    time.Duration `json:"spent,omitempty"`
+}
+
+// Withdrawn takes a person's word back.
+type Withdrawn struct {
+	Item   string `json:"item"`
+	Person string `json:"person"`
+	Reason string `json:"reason"`
+}
+
+// Amended proposes another runbook, source or machine for the running release.
+// It takes effect once enough people approved.
+type Amended struct {
+	What     []string        `json:"what"` // source, runbook, machines
+	Runbook  string          `json:"runbook,omitempty"`
+	Items    []runbook.Item  `json:"items,omitempty"`
+	Phases   []runbook.Phase `json:"phases,omitempty"`
+	Source   *Source         `json:"source,omitempty"`
+	Machines []Machine       `json:"machines,omitempty"`
+	Reason   string          `json:"reason"`
+	By       string          `json:"by"`
+}
+
+// Agreed approves the open amendment, or not.
+type Agreed struct {
+	Amendment int64    `json:"amendment"` // number of the event that proposed it
+	Person    string   `json:"person"`
+	Decision  Decision `json:"decision"`
+	Reason    string   `json:"reason,omitempty"`
+}
+
+// Held stops new work; Resumed goes on; Aborted and Shipped end the release.
+type (
+	Held struct {
+		Reason string `json:"reason"`
+	}
+	Resumed struct{}
+	Aborted struct {
+		Reason string `json:"reason"`
+	}
+	Shipped struct{}
+)
+
+func (Started) kind() string   { return "started" }
+func (Granted) kind() string   { return "granted" }
+func (Finished) kind() string  { return "finished" }
+func (Committed) kind() string { return "gold" }
+func (Confirmed) kind() string { return "confirmed" }
+func (Excepted) kind() string  { return "excepted" }
+func (Lost) kind() string      { return "lost" }
+func (Refused) kind() string   { return "refused" }
+func (Retried) kind() string   { return "retried" }
+func (Waived) kind() string    { return "waived" }
+func (Passed) kind() string    { return "passed" }
+func (Signed) kind() string    { return "signed" }
+func (Withdrawn) kind() string { return "withdrawn" }
+func (Amended) kind() string   { return "amended" }
+func (Agreed) kind() string    { return "agreed" }
+func (Held) kind() string      { return "held" }
+func (Resumed) kind() string   { return "resumed" }
+func (Aborted) kind() string   { return "aborted" }
+func (Shipped) kind() string   { return "shipped" }
+
+// New makes an event that has no number yet.
+func New(at time.Time, actor string, b Body) Event {
+	return Event{Time: at.UTC().Truncate(time.Millisecond), Actor: actor, Type: b.kind(), Body: b}
+}
+
+func read[T Body](data []byte) (Body, error) {
+	var v T
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	err := d.Decode(&v)
+	return v, err
+}
+
+func readers() map[string]func([]byte) (Body, error) {
+	return map[string]func([]byte) (Body, error){
+		"started": read[Started], "granted": read[Granted], "finished": read[Finished], "gold": read[Committed],
+		"confirmed": read[Confirmed], "excepted": read[Excepted], "lost": read[Lost], "refused": read[Refused],
+		"retried": read[Retried], "waived": read[Waived], "passed": read[Passed], "signed": read[Signed],
+		"withdrawn": read[Withdrawn], "amended": read[Amended], "agreed": read[Agreed], "held": read[Held],
+		"resumed": read[Resumed], "aborted": read[Aborted], "shipped": read[Shipped],
+	}
+}
+
+// UnmarshalJSON reads an event strictly: one that this program does not know
+// must not be folded as if it had not happened.
+func (e *Event) UnmarshalJSON(data []byte) error {
+	var raw struct {
+		Seq   int64           `json:"seq"`
+		Time  time.Time       `json:"time"`
+		Actor string          `json:"actor"`
+		Type  string          `json:"type"`
+		Body  json.RawMessage `json:"body"`
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&raw); err != nil {
+		return fmt.Errorf("event: %w", err)
+	}
+	parse, ok := readers()[raw.Type]
+	if !ok {
+		return fmt.Errorf("event %d: type %q is not known to this version of Trysail", raw.Seq, raw.Type)
+	}
+	body, err := parse(raw.Body)
+	if err != nil {
+		return fmt.Errorf("event %d (%s): %w", raw.Seq, raw.Type, err)
+	}
+	*e = Event{Seq: raw.Seq, Time: raw.Time, Actor: raw.Actor, Type: raw.Type, Body: body}
+	return nil
+}

@@ -1,0 +1,180 @@
+package release
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"trysail/runbook"
+)
+
+// Want is a step that wants a machine.
+type Want struct {
+	Item    string
+	Role    string
+	Confirm bool
+	// Not is a machine that may not run it: the one that made gold.
+	Not string
+	// Warm are digests of the artifacts it takes in, which some machine may have.
+	Warm []string
+}
+
+// Next lists the steps that want a machine now, as they stand.
+func (s *State) Next() []Want {
+	if s.Phase != Running {
+		return nil
+	}
+	var list []Want
+	for i := range s.Items {
+		x := &s.Items[i]
+		if x.Kind != runbook.Step && x.Kind != runbook.Publish {
+			continue
+		}
+		w := Want{Item: x.Name, Role: x.Role}
+		switch status := s.Status(x); {
+		case s.Progress[x.Name].Lease != nil:
+			continue
+		case status == Confirming:
+			w.Confirm, w.Not = true, s.Gold.Machine
+		case status != Ready, x.Gold && s.Amendment != nil:
+			continue
+		}
+		for _, a := range s.Inputs(x) {
+			w.Warm = append(w.Warm, a.Digest)
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
+// Due lists the waits that end by now, and when the next one does; zero if none.
+func (s *State) Due(now time.Time) (passed []string, next time.Time) {
+	if s.Over() {
+		return nil, time.Time{}
+	}
+	for i := range s.Items {
+		x := &s.Items[i]
+		if x.Kind != runbook.Wait || s.Status(x) != Ready {
+			continue
+		}
+		at := x.Until.Time(s.Started.Ship)
+		if !now.Before(at) {
+			passed = append(passed, x.Name)
+		} else if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return passed, next
+}
+
+// Ask is something that a person must do.
+type Ask struct {
+	Item   string
+	What   string   // in words
+	People []string // any of them
+	Needed int      // how many still
+	Type   string   // next command's word: sign, retry, waive, except, agree
+}
+
+// Asks lists what people must do now.
+func (s *State) Asks() []Ask {
+	if s.Over() {
+		return nil
+	}
+	var list []Ask
+	for i := range s.Items {
+		x := &s.Items[i]
+		p := s.Progress[x.Name]
+		switch status := s.Status(x); {
+		case x.Kind == runbook.SignOff && status == Ready:
+			var left []string
+			subject, yes := s.Subject(x), 0
+			for _, who := range x.Signers {
+				if slices.ContainsFunc(p.Words, func(w Signature) bool { return w.Person == who && w.Subject == subject }) {
+					yes++
+				} else {
+					left = append(left, who)
+				}
+			}
+			list = append(list, Ask{x.Name, x.Text, left, x.Approvals - yes, "sign"})
+		case status != Stopped:
+		case x.Kind == runbook.SignOff:
+			list = append(list, Ask{x.Name, "it was rejected: mend what is wrong and amend, have it withdrawn, or abort", s.Started.Approver, 1, "amend"})
+		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil && s.Gold.Confirmed.Verdict == Equivalent:
+			list = append(list, Ask{x.Name, "the second build differs in ways that the build differs from itself: sign for each difference, or abort", s.Started.Approver, 1, "except"})
+		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil:
+			list = append(list, Ask{x.Name, "the second build made other bytes: find out why, abort, and release another version", s.Started.Approver, 1, "abort"})
+		case p.Moves >= MovesBeforeAsking:
+			list = append(list, Ask{x.Name, "it lost its machine too often: find out whether the step is what kills them, then retry", nil, 1, "retry"})
+		case p.Result != nil && p.Result.Exit == 0:
+			list = append(list, Ask{x.Name, "tests failed: waive each by name, or retry", s.Started.Approver, 1, "waive"})
+		default:
+			list = append(list, Ask{x.Name, "it failed: see its log, then retry or amend", nil, 1, "retry"})
+		}
+	}
+	if a := s.Amendment; a != nil {
+		var left []string
+		for _, who := range s.Started.Approver {
+			if who != a.By && !slices.Contains(a.Approved, who) {
+				left = append(left, who)
+			}
+		}
+		list = append(list, Ask{"amendment", a.Reason, left, a.Needs - len(a.Approved), "agree"})
+	}
+	return list
+}
+
+// Report is what a machine says at the end of a lease.
+type Report struct {
+	Finished
+	Machine string
+	// Compared is the verdict on a second build of gold, with its differences.
+	Compared    Verdict
+	Differences []string
+}
+
+// Result gives the event that a report amounts to: the result, gold, the
+// comparison with gold, or a refusal if the lease is over.
+func (s *State) Result(r Report) Body {
+	refuse := func(why string) Body { return Refused{r.Item, r.Epoch, r.Machine, why} }
+	x := s.Item(r.Item)
+	if x == nil {
+		return refuse("the release has no such item")
+	}
+	l := s.Progress[r.Item].Lease
+	switch {
+	case l == nil:
+		return refuse("the lease is over")
+	case l.Epoch != r.Epoch:
+		return refuse("the step was given to another machine")
+	case l.Machine != r.Machine:
+		return refuse("the lease is another machine's")
+	}
+	var b Body = r.Finished
+	switch {
+	case l.Confirm && r.Exit == 0:
+		b = Confirmed{r.Epoch, r.Compared, r.Differences, r.Log, r.Took}
+	case x.Gold && !l.Confirm && r.Exit == 0 && len(r.Outputs) == 0:
+		f := r.Finished
+		f.Exit, f.Why = 1, "it ended well and made none of its outputs"
+		b = f
+	case x.Gold && !l.Confirm && r.Exit == 0:
+		b = Committed{r.Finished}
+	}
+	var rule *RuleError
+	if err := s.Clone().apply(Event{Seq: s.Head + 1, Body: b}); errors.As(err, &rule) {
+		return refuse(rule.What)
+	}
+	return b
+}
+
+// Leases lists the leases in force by item.
+func (s *State) Leases() map[string]Lease {
+	list := map[string]Lease{}
+	for name, p := range s.Progress {
+		if p.Lease != nil {
+			list[name] = *p.Lease
+		}
+	}
+	return list
+}

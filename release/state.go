@@ -1,0 +1,346 @@
+// Package release holds the rules of a release as pure code: what happened
+// (events), what is therefore true (the state folded from them), and what may
+// happen next.
+//
+// All state is a fold over one stream of events. [State.Apply] is the only thing
+// that changes it, and it refuses every event that a rule forbids: a second
+// gold, a result of a lease that is over, a signature for bytes that are no
+// longer there, a step before what it needs. A writer folds to the head of the
+// stream, asks for an event ([State.Finish], [State.Sign] and the like say which
+// one a request amounts to), and appends it on condition that the head is still
+// the one it saw. So concurrency cannot break a rule, and neither can a writer
+// that is wrong: what it appends does not fold, for anybody.
+//
+// The rules:
+//
+//   - A step begins when all it needs is done, and never while it has a lease.
+//   - The epoch of a lease is the number of the event that granted it. A result
+//     counts only with the epoch of the lease in force; a late one is recorded
+//     as refused and changes nothing.
+//   - A step that is done never runs again, except after an approved amendment.
+//   - Gold is committed once. Another machine then builds it again; what needs
+//     gold waits for the comparison. Different bytes stop the release.
+//   - A signature counts for the bytes that it was given for, and for no others.
+//   - A failed test stops what needs its step, until a person waives it by name.
+//   - From the phases that the endgame names on, a change of what is frozen
+//     needs as many approvals as it says; the one who proposes is not counted.
+//     After gold nothing changes any more.
+//   - Publish steps begin after every sign-off and see only gold.
+//
+// Nothing here reads a clock: times come in as arguments.
+package release
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"trysail/runbook"
+)
+
+// Phase of a release's life.
+type Phase string
+
+// The phases.
+const (
+	Running Phase = "running"
+	Holding Phase = "held"
+	Done    Phase = "shipped"
+	Ended   Phase = "aborted"
+)
+
+// Status of an item.
+type Status string
+
+// The statuses. A sign-off or wait is never running or failed; a step is never
+// rejected.
+const (
+	Pending    Status = "pending"    // something it needs is not done
+	Ready      Status = "ready"      // may begin: a step wants a machine, a sign-off people
+	InProgress Status = "running"    // has a lease
+	Confirming Status = "confirming" // gold is committed, the second build is to come or runs
+	Stopped    Status = "stopped"    // failed, rejected, or gold that differs: a person must act
+	Complete   Status = "done"
+)
+
+// Lease is permission to run a step.
+type Lease struct {
+	Epoch   int64
+	Machine string
+	Since   time.Time
+	Confirm bool
+}
+
+// Signature is one person's word in force.
+type Signature struct {
+	Signed
+	Seq int64
+	At  time.Time
+}
+
+// Progress is what is known of one item.
+type Progress struct {
+	Lease    *Lease
+	Result   *Finished // the last one, good or bad
+	Machine  string    // where Result came from
+	Failures int       // results that failed since the last retry
+	Moves    int       // leases that were lost
+	Passed   bool      // of a wait
+	Waived   map[string]Waived
+	Words    []Signature // in force, at most one a person
+}
+
+// Gold is the build that ships.
+type Gold struct {
+	Seq       int64
+	Machine   string
+	Outputs   []Artifact
+	Confirmed *Confirmed
+	By        string // machine of the second build
+	Exception *Excepted
+}
+
+// Amendment is a change that waits for approvals.
+type Amendment struct {
+	Amended
+	Seq      int64
+	Needs    int // approvals
+	Approved []string
+}
+
+// MovesBeforeAsking is how many machines a step may lose before a person is
+// asked: something about the step may be what kills them.
+const MovesBeforeAsking = 8
+
+// State is a release at one moment.
+type State struct {
+	Head      int64
+	Started   Started
+	Begun     time.Time
+	Changed   time.Time // of the last event
+	Phase     Phase
+	Runbook   string // digest of the document in force
+	Why       string // of hold and abort
+	Items     []runbook.Item
+	Source    Source
+	Machines  []Machine
+	Progress  map[string]*Progress
+	Gold      *Gold
+	Amendment *Amendment
+	Candidate int // from 1; each approved change of the source begins the next
+	Refusals  []Refused
+	Spent     map[string]time.Duration // people's time by person
+	Reached   map[string]bool          // phases of which a step has begun
+}
+
+// RuleError says which rule forbids an event.
+type RuleError struct {
+	Type string
+	What string
+}
+
+func (e *RuleError) Error() string { return e.What }
+
+func forbid(b Body, format string, args ...any) error {
+	return &RuleError{Type: b.kind(), What: fmt.Sprintf(format, args...)}
+}
+
+// Fold replays a stream.
+func Fold(events []Event) (*State, error) {
+	s := Empty()
+	for _, e := range events {
+		if err := s.Apply(e); err != nil {
+			return nil, fmt.Errorf("event %d (%s): %w", e.Seq, e.Type, err)
+		}
+	}
+	return s, nil
+}
+
+// Empty is the state before the first event.
+func Empty() *State {
+	return &State{Progress: map[string]*Progress{}, Spent: map[string]time.Duration{}, Reached: map[string]bool{}}
+}
+
+// Item finds an item by name.
+func (s *State) Item(name string) *runbook.Item {
+	i := slices.IndexFunc(s.Items, func(x runbook.Item) bool { return x.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Items[i]
+}
+
+// Over tells whether the release has ended.
+func (s *State) Over() bool { return s.Phase == Done || s.Phase == Ended }
+
+// done tells whether what needs the item may begin.
+func (s *State) done(x *runbook.Item) bool { return s.Status(x) == Complete }
+
+// needsDone tells whether all that an item needs is done.
+func (s *State) needsDone(x *runbook.Item) bool {
+	return !slices.ContainsFunc(x.Needs, func(n string) bool { return !s.done(s.Item(n)) })
+}
+
+// Status of an item.
+func (s *State) Status(x *runbook.Item) Status {
+	p := s.Progress[x.Name]
+	switch {
+	case x.Gold && s.Gold != nil:
+		return s.goldStatus(p)
+	case p.Lease != nil:
+		return InProgress
+	case p.Moves >= MovesBeforeAsking:
+		return Stopped
+	case x.Kind == runbook.Step || x.Kind == runbook.Publish:
+		if p.Result == nil || (p.Result.Exit != 0 && p.Failures <= x.Retry) {
+			break
+		}
+		if p.Result.Exit != 0 || len(s.Unwaived(x)) > 0 {
+			return Stopped
+		}
+		return Complete
+	case x.Kind == runbook.Wait && p.Passed:
+		return Complete
+	case x.Kind == runbook.SignOff && s.needsDone(x):
+		return s.signStatus(x, p)
+	}
+	if s.needsDone(x) {
+		return Ready
+	}
+	return Pending
+}
+
+func (s *State) goldStatus(p *Progress) Status {
+	g := s.Gold
+	switch {
+	case g.Confirmed == nil && (p.Failures > 0 || p.Moves >= MovesBeforeAsking):
+		return Stopped // the second build failed
+	case g.Confirmed == nil:
+		return Confirming
+	case g.Confirmed.Verdict == Identical, g.Confirmed.Verdict == Equivalent && g.Exception != nil:
+		return Complete
+	}
+	return Stopped
+}
+
+func (s *State) signStatus(x *runbook.Item, p *Progress) Status {
+	subject, yes := s.Subject(x), 0
+	for _, w := range p.Words {
+		switch {
+		case w.Subject != subject: // for other bytes
+		case w.Decision == Reject:
+			return Stopped
+		default:
+			yes++
+		}
+	}
+	if yes >= x.Approvals {
+		return Complete
+	}
+	return Ready
+}
+
+// Unwaived lists the failing tests of a step's result that nobody waived.
+func (s *State) Unwaived(x *runbook.Item) []string {
+	p := s.Progress[x.Name]
+	if p.Result == nil {
+		return nil
+	}
+	var list []string
+	for _, t := range p.Result.Failing {
+		if _, ok := p.Waived[t]; !ok {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// Outputs are the artifacts that an item made; nothing before it is done.
+func (s *State) Outputs(name string) []Artifact {
+	x, p := s.Item(name), s.Progress[name]
+	switch {
+	case x == nil || p == nil:
+		return nil
+	case x.Gold && s.Gold != nil:
+		return s.Gold.Outputs
+	case p.Result == nil || p.Result.Exit != 0:
+		return nil
+	}
+	return p.Result.Outputs
+}
+
+// Inputs are the artifacts that a step takes in.
+func (s *State) Inputs(x *runbook.Item) []Artifact {
+	var list []Artifact
+	for _, n := range x.Needs {
+		y := s.Item(n)
+		for _, a := range s.Outputs(n) {
+			takes := slices.ContainsFunc(x.In, func(in string) bool {
+				return in == a.Path || match(in, a.Path) || (y.Makes(in) && strings.HasPrefix(a.Path, in+"/"))
+			})
+			if takes {
+				list = append(list, a)
+			}
+		}
+	}
+	return list
+}
+
+// Machine is what a role's steps run in.
+func (s *State) Machine(role string) Machine {
+	i := slices.IndexFunc(s.Machines, func(m Machine) bool { return m.Role == role })
+	if i < 0 {
+		return Machine{Role: role}
+	}
+	return s.Machines[i]
+}
+
+// Frozen tells how many approvals a change of such things needs now: none (0),
+// or more. After gold it is -1: never.
+func (s *State) Frozen(what []string) int {
+	if s.Gold != nil {
+		return -1
+	}
+	n := 1 // an amendment is always a recorded change that a person approves
+	for _, f := range s.Started.Endgame {
+		if s.Reached[f.Phase] && slices.ContainsFunc(what, func(w string) bool { return slices.Contains(f.Freezes, w) }) {
+			n = max(n, f.Approvals)
+		}
+	}
+	return n
+}
+
+// names lists items of a status, as they stand.
+func (s *State) names(want Status) []string {
+	var list []string
+	for i := range s.Items {
+		if s.Status(&s.Items[i]) == want {
+			list = append(list, s.Items[i].Name)
+		}
+	}
+	return list
+}
+
+// Clone copies what Apply changes, so that a caller may try an event.
+func (s *State) Clone() *State {
+	c := *s
+	c.Progress = make(map[string]*Progress, len(s.Progress))
+	for k, p := range s.Progress {
+		q := *p
+		q.Waived, q.Words = maps.Clone(p.Waived), slices.Clone(p.Words)
+		c.Progress[k] = &q
+	}
+	c.Spent, c.Reached, c.Refusals = maps.Clone(s.Spent), maps.Clone(s.Reached), slices.Clone(s.Refusals)
+	if s.Gold != nil {
+		g := *s.Gold
+		c.Gold = &g
+	}
+	if s.Amendment != nil {
+		a := *s.Amendment
+		a.Approved = slices.Clone(a.Approved)
+		c.Amendment = &a
+	}
+	return &c
+}
