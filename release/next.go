@@ -127,10 +127,13 @@ func (s *State) Asks() []Ask {
 // Report is what a machine says at the end of a lease.
 type Report struct {
 	Finished
-	Machine string
+	Machine string `json:"machine,omitempty"`
+	// Stopped: the machine itself ended the step, because it could not know
+	// whether its lease was still in force. It is lost, and has not failed.
+	Stopped bool `json:"stopped,omitempty"`
 	// Compared is the verdict on a second build of gold, with its differences.
-	Compared    Verdict
-	Differences []string
+	Compared    Verdict  `json:"compared,omitempty"`
+	Differences []string `json:"differences,omitempty"`
 }
 
 // Result gives the event that a report amounts to: the result, gold, the
@@ -149,6 +152,9 @@ func (s *State) Result(r Report) Body {
 		return refuse("the step was given to another machine")
 	case l.Machine != r.Machine:
 		return refuse("the lease is another machine's")
+	}
+	if r.Stopped {
+		return Lost{r.Item, r.Epoch, r.Machine, r.Why}
 	}
 	var b Body = r.Finished
 	switch {

@@ -8,7 +8,7 @@
 // the language stands one line of flat JSON whose values are all strings, which
 // is what Runme reads too. A task-list item with a bold name is a sign-off:
 //
-//	- [ ] **licences** (@legal, budget 2h): licence scan reviewed
+//   - [ ] **licences** (@legal, budget 2h): licence scan reviewed
 //
 // Everything else is prose. docs/runbook.md has every key.
 //
@@ -64,9 +64,9 @@ type Runbook struct {
 	// Approvers are people, groups expanded, who may waive a failed test, approve
 	// a change of the running release and sign for a difference of gold.
 	Approvers []string
-	Endgame []Freeze
-	Phases  []Phase
-	Items   []Item // as they stand
+	Endgame   []Freeze
+	Phases    []Phase
+	Items     []Item // as they stand
 }
 
 // Role is a kind of machine that steps ask for.

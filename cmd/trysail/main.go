@@ -16,6 +16,9 @@ func main() {
 	if os.Args[0] == machine.InitPath {
 		os.Exit(machine.Init())
 	}
+	if os.Args[0] == machine.GuardName {
+		os.Exit(machine.RunGuard())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

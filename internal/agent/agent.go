@@ -12,11 +12,14 @@
 // when its lease does: if no report of this machine was answered since
 // [fleet.FenceAfter], counted on a clock that only goes forward from the moment
 // the last answered report was *sent*, everything is killed before control can
-// give the step to another. A result that arrives all the same is refused there.
+// give the step to another. A guard does so, a process of its own
+// ([machine.Guard]): an agent that was killed, stopped or hangs cannot. A result
+// that arrives all the same is refused by control.
 package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -48,20 +51,26 @@ type Agent struct {
 	running map[api.Holding]context.CancelCauseFunc
 	warm    map[string]bool // digests of blueprints whose server is ready here
 	copies  map[string]int64
-	heard   time.Time // when the last answered report was sent
+	heard   time.Duration // boot time at which the last answered report was sent
+	guard   *machine.Guard
 	behind  chan []api.Copied
 }
 
-// New makes an agent.
-func New(o Options) *Agent {
-	return &Agent{
-		o: o, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
-		behind: make(chan []api.Copied, 1),
+// New makes an agent, with its guard.
+func New(o Options) (*Agent, error) {
+	g, err := machine.StartGuard()
+	if err != nil {
+		return nil, err
 	}
+	return &Agent{
+		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
+		behind: make(chan []api.Copied, 1),
+	}, nil
 }
 
 // Run works until ctx ends. What runs then is killed: control gives it to others.
-func (a *Agent) Run(ctx context.Context) error {
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.guard.Close()) }()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.beats(ctx) })
 	g.Go(func() error { return a.works(ctx) })

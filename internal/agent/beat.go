@@ -9,6 +9,7 @@ import (
 
 	"trysail/fleet"
 	"trysail/internal/api"
+	"trysail/internal/machine"
 )
 
 // beats ends when ctx does. Each second it reports; it stops what is not this
@@ -16,13 +17,19 @@ import (
 func (a *Agent) beats(ctx context.Context) error {
 	t := time.NewTicker(fleet.Beat)
 	defer t.Stop()
+	last := "" // what went wrong, said once
 	for {
-		sent := time.Now()
-		if err := a.beat(ctx, sent); err != nil && ctx.Err() == nil {
+		sent := machine.BootTime()
+		switch err := a.beat(ctx, sent); {
+		case ctx.Err() != nil:
+		case err == nil:
+			last = ""
+		case err.Error() != last:
+			last = err.Error()
 			a.o.Log.Warn("report", "err", err)
 		}
 		a.mu.Lock()
-		late := !a.heard.IsZero() && time.Since(a.heard) >= fleet.FenceAfter-fleet.Beat/2
+		late := a.heard > 0 && machine.BootTime()-a.heard >= fleet.FenceAfter
 		a.mu.Unlock()
 		if late {
 			a.fence(silent())
@@ -35,7 +42,7 @@ func (a *Agent) beats(ctx context.Context) error {
 	}
 }
 
-func (a *Agent) beat(ctx context.Context, sent time.Time) error {
+func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	// The answer must come before the fence falls, or it is worth nothing.
 	ctx, cancel := context.WithTimeout(ctx, fleet.Beat)
 	defer cancel()
@@ -47,6 +54,9 @@ func (a *Agent) beat(ctx context.Context, sent time.Time) error {
 	a.mu.Unlock()
 	var answer api.BeatAnswer
 	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {
+		return err
+	}
+	if err := a.guard.Until(sent + fleet.FenceAfter); err != nil {
 		return err
 	}
 	a.mu.Lock()

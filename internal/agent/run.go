@@ -111,13 +111,15 @@ func (a *Agent) fetch(ctx context.Context, digests ...string) error {
 			continue
 		}
 		g.Go(func() error {
-			r, err := a.o.Client.GetBlob(ctx, dg)
-			if err != nil {
-				return fmt.Errorf("fetch %s: %w", dg, err)
-			}
-			defer r.Close()
-			_, err = a.o.Depot.PutExpected(ctx, r, dg)
-			return err
+			return again(ctx, func() error {
+				r, err := a.o.Client.GetBlob(ctx, dg)
+				if err != nil {
+					return fmt.Errorf("fetch %s: %w", dg, err)
+				}
+				defer r.Close()
+				_, err = a.o.Depot.PutExpected(ctx, r, dg)
+				return err
+			})
 		})
 	}
 	return g.Wait()
@@ -129,15 +131,34 @@ func (a *Agent) keep(ctx context.Context, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
-		return dg, err
+	return dg, again(ctx, func() error {
+		if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
+			return err
+		}
+		f, err := a.o.Depot.Get(ctx, dg)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return a.o.Client.PutBlob(ctx, dg, f)
+	})
+}
+
+// again does something that needs control until control answers. It ends with
+// the lease at the latest: then ctx does.
+func again(ctx context.Context, do func() error) error {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := do()
+		var away *api.UnreachableError
+		if !errors.As(err, &away) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
 	}
-	f, err := a.o.Depot.Get(ctx, dg)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return dg, a.o.Client.PutBlob(ctx, dg, f)
 }
 
 // script writes the step's script where the step can read it, and gives the
@@ -206,11 +227,19 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 		return nil, err
 	}
 	defer net.Stop() //nolint:errcheck // what the step did is more to the point
+	watch := 0
 	res, err := build.Run(ctx, build.Options{
 		Session: s.n, Name: "step", Root: root, Hostname: b.Machine.Hostname, Build: x, User: user, Groups: groups,
 		Checkout: s.checkout, Live: b.LiveDependencies, Output: s.log, Network: net,
 		Mounts: []machine.Mount{{Source: dir, Target: scriptDir, ReadOnly: true}},
+		Ready: func(pid int) error {
+			watch, err = a.guard.Watch(pid, "")
+			return err
+		},
 	})
+	if watch > 0 {
+		err = errors.Join(err, a.guard.Forget(watch))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +369,7 @@ func (s *step) lay(ctx context.Context, root *os.Root, in release.Artifact, user
 
 // plain runs the step on this machine as it is: nothing proves that it could be
 // made again.
-func (s *step) plain(ctx context.Context) (*machine.Exit, error) {
+func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 	if err := s.workspace(ctx, blueprint.User{}); err != nil {
 		return nil, err
 	}
@@ -360,6 +389,11 @@ func (s *step) plain(ctx context.Context) (*machine.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
+	watch, err := s.a.guard.Watch(0, cg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.a.guard.Forget(watch)) }()
 	fd, err := os.Open(cg)
 	if err != nil {
 		return nil, err
@@ -372,7 +406,7 @@ func (s *step) plain(ctx context.Context) (*machine.Exit, error) {
 		return nil, err
 	}
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "LANG=C.UTF-8"}
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd()), Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd())}
 	// Everything that the step started, wherever it put itself.
 	cmd.Cancel = func() error { return os.WriteFile(filepath.Join(cg, "cgroup.kill"), []byte("1"), 0) }
 	cmd.WaitDelay = time.Second
@@ -381,7 +415,7 @@ func (s *step) plain(ctx context.Context) (*machine.Exit, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	exit := &machine.Exit{Duration: time.Since(begin)}
+	exit = &machine.Exit{Duration: time.Since(begin)}
 	var ee *exec.ExitError
 	switch {
 	case errors.As(err, &ee):

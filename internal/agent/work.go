@@ -16,13 +16,17 @@ import (
 func (a *Agent) works(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	last := "" // what went wrong, said once
 	for {
 		list, err := a.poll(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			a.o.Log.Warn("work", "err", err)
+			if err.Error() != last {
+				last = err.Error()
+				a.o.Log.Warn("work", "err", err)
+			}
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -36,7 +40,7 @@ func (a *Agent) works(ctx context.Context) error {
 			a.running[as.Holding] = cancel
 			a.mu.Unlock()
 			wg.Go(func() {
-				a.step(rctx, as)
+				a.step(ctx, rctx, as)
 				cancel(nil)
 				a.mu.Lock()
 				delete(a.running, as.Holding)
@@ -59,18 +63,22 @@ func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 	return list, err
 }
 
-// step runs one lease to its end and reports it. What was stopped from here is
-// not reported: the lease is not this machine's any more.
-func (a *Agent) step(ctx context.Context, as api.Assignment) {
+// step runs one lease, for as long as rctx lasts, and reports how it ended. One
+// that was stopped from here is reported too: control writes down that this
+// machine came back and had nothing to give.
+func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 	log := a.o.Log.With("release", as.Release, "step", as.Item, "epoch", as.Epoch)
 	log.Info("step begins")
-	r, err := a.run(ctx, as)
+	r, err := a.run(rctx, as)
 	var ended *endedError
-	if errors.As(context.Cause(ctx), &ended) || ctx.Err() != nil {
-		log.Warn("step stopped", "why", context.Cause(ctx))
-		return
-	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return // the agent itself ends
+	case err != nil && errors.As(context.Cause(rctx), &ended):
+		log.Warn("step stopped", "why", ended.why)
+		r = &api.Report{Stopped: true}
+		r.Exit, r.Why = 137, "it was stopped on its machine: "+ended.why
+	case err != nil:
 		log.Error("step could not be run", "err", err)
 		r = &api.Report{}
 		r.Exit, r.Why = 1, "it could not be run: "+err.Error()

@@ -59,6 +59,8 @@ type Options struct {
 	Mounts []machine.Mount
 	Trace  bool
 	Output io.Writer
+	// Ready is called with the number of process 1 before the command starts.
+	Ready func(pid int) error
 	// Progress is called with the tracer while the build runs.
 	Progress func(t *trace.Tracer)
 }
@@ -191,6 +193,14 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 				o.Progress(tr)
 			}
 			return nil
+		}
+	}
+	if ready := sp.Ready; o.Ready != nil {
+		sp.Ready = func(pid int) error {
+			if err := o.Ready(pid); err != nil || ready == nil {
+				return err
+			}
+			return ready(pid)
 		}
 	}
 	exit, err := o.Session.Run(ctx, sp)

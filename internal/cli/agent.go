@@ -83,7 +83,11 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 	}
 	a.ui.end()
 	a.printf("%s works for control at https://%s\n", who.Name, who.Address)
-	err = agent.New(agent.Options{Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log}).Run(ctx)
+	ag, err := agent.New(agent.Options{Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log})
+	if err != nil {
+		return err
+	}
+	err = ag.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -41,7 +41,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("release needs a command: start, status, watch, log, sign, reject, withdraw, retry, waive, hold, resume, abort, ship or list")
+			return usage("release needs a command: start, status, watch, events, log, sign, reject, withdraw, retry, waive, hold, resume, abort, ship or list")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -60,6 +60,9 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	add("watch VERSION", "Follow what happens, line by line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseWatch(ctx, args[0])
+	})
+	add("events VERSION", "Print the ledger of the release, one event a line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseEvents(ctx, args[0])
 	})
 	log := add("log VERSION STEP", "Print a step's log", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.releaseLog(ctx, args[0], args[1], o.follow)
@@ -428,6 +431,20 @@ func (a *app) follow(ctx context.Context, c *api.Client, version string, last *s
 		return true, ctx.Err()
 	}
 	return false, nil // cut off: begin again after the last one
+}
+
+func (a *app) releaseEvents(ctx context.Context, version string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(a.stdout, res.Body)
+	return err
 }
 
 func (a *app) releaseLog(ctx context.Context, version, step string, follow bool) error {

@@ -52,6 +52,7 @@ type Control struct {
 	mu      sync.Mutex
 	streams map[string]*stream
 	members map[string]*member
+	joined  int64             // events of the fleet's stream that were folded
 	waiting map[string]string // why a step has no machine, by release/item
 	changed chan struct{}     // closed when anything moved, and made anew
 	grown   chan struct{}     // the same for logs

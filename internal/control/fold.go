@@ -100,6 +100,7 @@ func (c *Control) refreshFleet(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
+	c.joined = int64(len(lines))
 	for _, line := range lines {
 		var e membership
 		if err := json.Unmarshal(line, &e); err != nil {

@@ -121,6 +121,9 @@ func (c *Control) answer(w http.ResponseWriter, v any) {
 
 // fail says what is wrong and what to do next.
 func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // whoever asked is gone
+	}
 	p := api.Problem{Message: err.Error()}
 	status := http.StatusInternalServerError
 	var rule *release.RuleError
@@ -223,8 +226,8 @@ func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, erro
 	for _, x := range b.Copies {
 		m.copies[x.Stream] = x.Events
 	}
+	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}}}
 	c.mu.Unlock()
-	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{}}
 	for _, v := range c.versions() {
 		s, err := c.stream(v)
 		if err != nil {
