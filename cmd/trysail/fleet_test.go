@@ -449,7 +449,7 @@ func TestFleetFrozenMachine(t *testing.T) {
 // its step before the other begins it, and comes back by itself.
 func TestFleetPartition(t *testing.T) {
 	for name, c := range map[string]struct{ cut, heal string }{
-		"both ways": {"ip -n NS link set eth0 down", "ip -n NS link set eth0 up"},
+		"both ways":    {"ip -n NS link set eth0 down", "ip -n NS link set eth0 up"},
 		"to control":   {"ip -n NS route add blackhole CONTROL", "ip -n NS route del blackhole CONTROL"},
 		"from control": {"ip -n TAG-control route add blackhole AGENT", "ip -n TAG-control route del blackhole AGENT"},
 	} {
