@@ -72,6 +72,47 @@ func TestExamplesOfFormats(t *testing.T) {
 	}
 }
 
+// TestFirstRelease types the commands of that page; what runs in a terminal of its
+// own is started beside them.
+func TestFirstRelease(t *testing.T) {
+	t.Parallel()
+	if ok, err := condition("root"); err != nil {
+		t.Fatal(err)
+	} else if !ok {
+		t.Skip("needs root")
+	}
+	data, err := os.ReadFile("../../docs/first-release.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() { unmountBelow(t, dir) })
+	script := "trap 'kill $(jobs -p); wait' EXIT\n"
+	for _, m := range regexp.MustCompile("(?ms)^```sh( background)?\n(.*?)^```$").FindAllStringSubmatch(string(data), -1) {
+		if m[1] == "" {
+			script += m[2]
+			continue
+		}
+		script += strings.TrimSpace(m[2]) + " &\nuntil trysail fleet; do sleep 0.2; done 2>/dev/null\n"
+	}
+	cmd := exec.Command("bash", "-euxc", script)
+	cmd.Dir = dir
+	state := filepath.Join(dir, "state")
+	cmd.Env = append(os.Environ(), "PATH="+buildBinary(t)+":"+os.Getenv("PATH"), "TRYSAIL_STATE="+state)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"RELEASE.md reads one way", "Critical path", "first            primary  up", "Release 1.0 will ship on time", "built again on second: identical",
+		"1.0: ship", `"type":"shipped"`, "dist/hello.tar.gz",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the page's output lacks %q:\n%s", want, out)
+		}
+	}
+}
+
 // The guide's commands are typed in its order, in an empty directory.
 func TestGuide(t *testing.T) {
 	t.Parallel()

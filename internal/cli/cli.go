@@ -8,7 +8,8 @@
 // here and nowhere else.
 //
 // Exit codes: 0 done and the answer is yes, 1 failed, 2 wrong usage, 3 done and
-// the answer is no, 11 held by another, 130 interrupted.
+// the answer is no, 4 waiting for a person, 10 control does not answer, 11 held by
+// another, 130 interrupted.
 package cli
 
 import (
@@ -26,6 +27,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"trysail/internal/api"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
@@ -37,11 +39,13 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitNo          = 3
+	exitWaiting     = 4
+	exitAway        = 10
 	exitHeld        = 11
 	exitInterrupted = 130
 )
 
-const exitHelp = "\n\nExit status: 0 yes, 1 failed, 2 wrong usage, 3 the answer is no, 11 held by another run, 130 interrupted."
+const exitHelp = "\n\nExit status: 0 yes, 1 failed, 2 wrong usage, 3 the answer is no, 4 waiting for a person, 10 control does not answer, 11 held by another run, 130 interrupted."
 
 // usageError is a wrong command line.
 type usageError struct{ error }
@@ -52,6 +56,11 @@ func usage(format string, args ...any) error { return usageError{fmt.Errorf(form
 type answerNo struct{}
 
 func (answerNo) Error() string { return "the answer is no" }
+
+// waiting ends a command that can go on only when a person acts.
+type waiting struct{}
+
+func (waiting) Error() string { return "waiting for a person" }
 
 // hinted is any error that says what to type next.
 type hinted interface{ Hint() string }
@@ -149,11 +158,15 @@ func isTerminal(w io.Writer) bool {
 // report turns the outcome into an exit status and tells the user of errors.
 func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var no answerNo
+	var person waiting
+	var away *api.UnreachableError
 	switch {
 	case err == nil:
 		return exitYes
 	case errors.As(err, &no):
 		return exitNo
+	case errors.As(err, &person):
+		return exitWaiting
 	}
 	code := exitFailed
 	var held *rebuild.HeldError
@@ -163,6 +176,8 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		code = exitHeld
 	case ctx.Err() != nil:
 		code, err = exitInterrupted, errors.New("interrupted; nothing was left behind")
+	case errors.As(err, &away):
+		code = exitAway
 	case errors.As(err, &use), cmd != nil && !cmd.HasParent() && a.ui == nil:
 		code = exitUsage
 	}

@@ -41,7 +41,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("release needs a command: start, status, watch, events, log, sign, reject, withdraw, retry, waive, hold, resume, abort, ship or list")
+			return usage("release needs a command: start, status, wait, watch, events, log, sign, reject, withdraw, retry, waive, hold, resume, abort, ship or list")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -60,6 +60,9 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	add("watch VERSION", "Follow what happens, line by line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseWatch(ctx, args[0])
+	})
+	add("wait VERSION", "Wait until it is over, or until only people can move it on (exit status 4)", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseWait(ctx, args[0])
 	})
 	add("events VERSION", "Print the ledger of the release, one event a line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseEvents(ctx, args[0])
@@ -390,6 +393,49 @@ func (a *app) releaseWatch(ctx context.Context, version string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(time.Second):
+		}
+	}
+}
+
+// releaseWait returns when nothing is left to do but what people must, or nothing at all.
+func (a *app) releaseWait(ctx context.Context, version string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	a.ui.Step("waiting for release " + version)
+	for {
+		s, err := a.getStatus(ctx, c, version)
+		var gone *api.UnreachableError
+		if err != nil && !errors.As(err, &gone) {
+			return err
+		}
+		if err == nil {
+			moving, open := 0, 0
+			for _, x := range s.Items {
+				machine := x.Kind == runbook.Step || x.Kind == runbook.Publish
+				switch {
+				case x.Status == release.Complete:
+				case x.Status == release.InProgress, x.Status == release.Confirming, x.Status == release.Ready && (machine || x.Kind == runbook.Wait):
+					moving++
+				default:
+					open++
+				}
+			}
+			a.ui.Progress(fmt.Sprintf("%d running, %d to come", moving, open))
+			switch {
+			case s.Phase == release.Ended:
+				return answerNo{}
+			case s.Phase == release.Done, moving == 0 && open == 0:
+				return nil
+			case moving == 0 || s.Phase == release.Holding:
+				return waiting{}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(300 * time.Millisecond):
 		}
 	}
 }
