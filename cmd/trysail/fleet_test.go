@@ -547,3 +547,64 @@ func TestFleetControlKilled(t *testing.T) {
 		t.Logf("publish ran %d times", n) // its machine was cut off from a dead control: it is safe to repeat
 	}
 }
+
+// What people decide while a release runs: a failed test is waived by name, a
+// change of the runbook is proposed by one and approved by another, a rejected
+// sign-off stops the release until it is withdrawn, a hold starts nothing new.
+func TestFleetPeople(t *testing.T) {
+	t.Parallel()
+	book := func(more string) string {
+		return "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann, bob]\n" +
+			"endgame:\n  - {phase: Gold master, freezes: [runbook], approvals: 1}\n---\n## Tests\n\n" +
+			"```sh {\"name\":\"test\",\"timeout\":\"1m\",\"results\":\"r.xml\"}\n" +
+			"echo '<testsuite><testcase name=\"good\"/><testcase name=\"flaky\"><failure/></testcase></testsuite>' > r.xml\nexit 1\n```\n\n" +
+			"## Gold master\n\n```sh {\"name\":\"gold\",\"needs\":\"test\",\"timeout\":\"1m\",\"out\":\"dist/*\",\"gold\":\"true\"}\n" +
+			"mkdir dist\ncp app.txt dist/app\n" + more + "```\n\n## Diligence\n\n- [ ] **tried** (@bob, needs gold): tried\n"
+	}
+	w := newWorld(t, book("exit 3\n"))
+	w.agent("a", 11, "--plain")
+	w.agent("b", 12, "--plain", "--rank", "backup")
+	w.begin()
+	refused := func(why string, args ...string) {
+		t.Helper()
+		if out, err := w.run(args...); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("trysail %s was not refused for %q: %s %v", strings.Join(args, " "), why, out, err)
+		}
+	}
+	w.until("the test stops the release", func() bool { return w.item("test").Status == release.Stopped })
+	refused("says why", "release", "waive", "4.2", "test", "flaky", "--as", "ann")
+	refused(`no failing test "good"`, "release", "waive", "4.2", "test", "good", "--as", "ann", "--reason", "r")
+	refused("nobody is named who signs", "release", "waive", "4.2", "test", "flaky", "--reason", "r")
+	w.trysail("release", "hold", "4.2", "--reason", "lunch")
+	w.trysail("release", "waive", "4.2", "test", "flaky", "--as", "ann", "--reason", "known")
+	if x := w.item("gold"); x.Status != release.Ready || x.Machine != "" {
+		t.Errorf("gold of a release that is held: %+v", x)
+	}
+	w.trysail("release", "resume", "4.2")
+	w.until("gold has failed", func() bool { return w.item("gold").Status == release.Stopped })
+	if log := w.trysail("release", "log", "4.2", "gold"); log != "" {
+		t.Errorf("the log of gold: %q", log)
+	}
+
+	w.write("app/RELEASE.md", book(""))
+	refused("a change says why", "release", "amend", "4.2", "--runbook", "RELEASE.md", "--as", "ann")
+	w.trysail("release", "amend", "4.2", "--runbook", "RELEASE.md", "--as", "ann", "--reason", "the last line fails")
+	refused("another must approve", "release", "agree", "4.2", "--as", "ann")
+	w.trysail("release", "agree", "4.2", "--as", "bob")
+	w.until("gold is confirmed", func() bool { return w.item("gold").Status == release.Complete })
+	refused("does not change any more", "release", "amend", "4.2", "--runbook", "RELEASE.md", "--as", "ann", "--reason", "r")
+	refused("not asked to sign", "release", "sign", "4.2", "tried", "--as", "ann")
+	w.trysail("release", "reject", "4.2", "tried", "--as", "bob", "--reason", "it does not start")
+	refused("not done: [tried]", "release", "ship", "4.2")
+	w.trysail("release", "withdraw", "4.2", "tried", "--as", "bob", "--reason", "wrong machine")
+
+	// A person's own token signs for that person, and for nobody else.
+	link := strings.TrimSpace(w.trysail("fleet", "token", "--person", "bob"))
+	refused("cannot speak for ann", "--control", link, "release", "sign", "4.2", "tried", "--as", "ann")
+	viewer := strings.TrimSpace(w.trysail("fleet", "token", "--person", "bob", "--role", "viewer"))
+	refused("may not", "--control", viewer, "release", "sign", "4.2", "tried")
+	w.trysail("--control", viewer, "release", "status", "4.2")
+	w.trysail("--control", link, "release", "sign", "4.2", "tried")
+	w.trysail("release", "ship", "4.2")
+	w.check()
+}

@@ -156,6 +156,7 @@ type Status struct {
 	Budget    float64           `json:"budget_hours,omitempty"`
 	Spent     float64           `json:"spent_hours"`
 	Open      float64           `json:"open_hours"`
+	Amendment int64             `json:"amendment,omitempty"` // the open one
 	Candidate int               `json:"candidate"`
 }
 

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,19 +15,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"trysail/internal/api"
-	"trysail/internal/capture"
-	"trysail/internal/depot"
-	"trysail/internal/machine"
 	"trysail/release"
 	"trysail/runbook"
 )
 
 type releaseOptions struct {
-	runbook, ship  string
-	as, reason     string
-	subject        string
-	spent          time.Duration
-	follow, browse bool
+	amended       string // the runbook of an amendment
+	runbook, ship string
+	as, reason    string
+	spent         time.Duration
+	follow        bool
+	source        bool
+	machines, no  bool
+	differences   []string
 }
 
 func (a *app) releaseCommand() *cobra.Command {
@@ -41,7 +38,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("release needs a command: start, status, wait, watch, events, log, sign, reject, withdraw, retry, waive, hold, resume, abort, ship or list")
+			return usage("release needs a command: start, status, wait, watch, events, log, sign, reject, withdraw, retry, waive, amend, agree, except, hold, resume, abort, ship or list")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -85,6 +82,23 @@ func (a *app) releaseCommand() *cobra.Command {
 		person(c)
 		c.Flags().DurationVar(&o.spent, "spent", 0, "the time that it took you, such as 1h30m")
 	}
+	amend := add("amend VERSION", "Propose a change of the running release: the runbook, the source, the machines", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseAmend(ctx, args[0], o)
+	})
+	person(amend)
+	amend.Flags().StringVar(&o.amended, "runbook", "", "take the runbook anew from `FILE`")
+	amend.Flags().BoolVar(&o.source, "source", false, "take the source anew from the committed revision: the next candidate")
+	amend.Flags().BoolVar(&o.machines, "machines", false, "take the roles' blueprints anew")
+	agree := add("agree VERSION", "Approve the proposed change, or refuse it with --no", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseAgree(ctx, args[0], o)
+	})
+	person(agree)
+	agree.Flags().BoolVar(&o.no, "no", false, "refuse it")
+	except := add("except VERSION", "Sign for each difference of an equivalent second build of gold", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseExcept(ctx, args[0], o)
+	})
+	person(except)
+	except.Flags().StringArrayVar(&o.differences, "difference", nil, "a difference, word for word as status names it (repeatable: all of them)")
 	withdraw := add("withdraw VERSION ITEM", "Take a signature back", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.releaseStep(ctx, args[0], "withdraw", api.Step{Item: args[1], Person: o.as, Reason: o.reason})
 	})
@@ -109,156 +123,6 @@ func (a *app) releaseCommand() *cobra.Command {
 		return a.releaseReason(ctx, args[0], "ship", "")
 	})
 	return cmd
-}
-
-// releaseStart puts all that a release is made of into the depot, and begins it.
-func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions) (err error) {
-	r, data, err := readRunbook(o.runbook)
-	if err != nil {
-		return err
-	}
-	st := release.Started{Version: version, Items: r.Items, Phases: r.Phases, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget}
-	switch {
-	case r.Release != "" && r.Release != version:
-		return usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
-	case o.ship != "":
-		if st.Ship, err = time.Parse(time.RFC3339, o.ship); err != nil {
-			return usage("--ship %s is not a time such as 2026-12-01T09:00:00Z", o.ship)
-		}
-	case r.Ship.IsZero():
-		return usage("%s names no ship date: give --ship 2026-12-01T09:00:00Z", o.runbook)
-	}
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	ms, err := a.openState(ctx)
-	if err != nil {
-		return err
-	}
-	d, err := a.openDepot()
-	if err != nil {
-		return err
-	}
-	a.ui.Step("fixing the source")
-	if st.Source, err = fixSource(ctx, ms, d); err != nil {
-		return err
-	}
-	if st.Runbook, err = d.PutBytes(ctx, data); err != nil {
-		return err
-	}
-	need := map[string]bool{st.Runbook: true, st.Source.Original: true}
-	for _, role := range r.Roles {
-		m := release.Machine{Role: role.Name}
-		if role.Blueprint != "" {
-			if m, err = a.fixMachine(ctx, d, role, need); err != nil {
-				return err
-			}
-		}
-		st.Machines = append(st.Machines, m)
-	}
-	a.ui.Step("sending originals to control")
-	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
-		return err
-	}
-	if err := c.Do(ctx, http.MethodPost, "/releases", api.Start{Started: st}, nil); err != nil {
-		return err
-	}
-	a.ui.end()
-	if a.json {
-		return a.printJSON(struct {
-			Version  string `json:"version"`
-			Revision string `json:"revision"`
-			Runbook  string `json:"runbook"`
-		}{version, st.Source.Revision, r.Digest})
-	}
-	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, st.Source.Revision, st.Ship.Format(time.RFC3339), version)
-	return nil
-}
-
-// fixSource keeps the committed revision, so that the version control may go away.
-func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot) (s release.Source, err error) {
-	wd, err := os.Getwd()
-	if err != nil {
-		return s, err
-	}
-	w, err := capture.FindWorkspace(ctx, wd)
-	if err != nil {
-		return s, err
-	}
-	n, err := ms.Begin()
-	if err != nil {
-		return s, err
-	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-	dir := n.Path("checkout")
-	if err := w.Checkout(ctx, dir); err != nil {
-		return s, err
-	}
-	original, err := capture.PutTree(ctx, d, func(out io.Writer) error { return capture.WriteTree(dir, out, 0, 0) })
-	return release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}, err
-}
-
-// fixMachine names the blueprint of a role by digest, and all that it needs.
-func (a *app) fixMachine(ctx context.Context, d *depot.Depot, role runbook.Role, need map[string]bool) (release.Machine, error) {
-	m := release.Machine{Role: role.Name}
-	dir, b, sum, err := a.findBlueprint(ctx, role.Blueprint)
-	if err != nil {
-		return m, err
-	}
-	if b.Unobserved || len(b.Builds) == 0 {
-		return m, usage("%s holds no captured build: trysail capture makes one", dir)
-	}
-	if err := importConfig(ctx, d, dir, b, sum); err != nil {
-		return m, err
-	}
-	for _, f := range []struct {
-		name string
-		dg   *string
-	}{{"blueprint.yaml", &m.Blueprint}, {"blueprint.sum", &m.Sum}} {
-		data, err := os.ReadFile(filepath.Join(dir, f.name))
-		if err != nil {
-			return m, err
-		}
-		if *f.dg, err = d.PutBytes(ctx, data); err != nil {
-			return m, err
-		}
-		need[*f.dg] = true
-	}
-	m.Name = b.Name
-	for name, dg := range sum {
-		if release.NeedsOriginal(name) {
-			if !d.Has(dg) {
-				return m, &depot.NotFoundError{What: name + " of blueprint " + b.Name, Depot: d.Dir()}
-			}
-			need[dg] = true
-		}
-	}
-	return m, nil
-}
-
-// send copies what control's depot lacks.
-func (a *app) send(ctx context.Context, c *api.Client, d *depot.Depot, digests []string) error {
-	for i, dg := range digests {
-		a.ui.Progress(fmt.Sprintf("%d of %d", i, len(digests)))
-		has, err := c.HasBlob(ctx, dg)
-		if err != nil {
-			return err
-		}
-		if has {
-			continue
-		}
-		r, err := d.Get(ctx, dg)
-		if err != nil {
-			return err
-		}
-		err = c.PutBlob(ctx, dg, r)
-		r.Close()
-		if err != nil {
-			return fmt.Errorf("send %s: %w", dg, err)
-		}
-	}
-	return nil
 }
 
 func (a *app) releaseList(ctx context.Context) error {
@@ -330,11 +194,15 @@ func (a *app) printStatus(s *api.Status) {
 	}
 	a.printf(".\n\nWho must do what now\n")
 	for _, k := range s.Asks {
+		command := fmt.Sprintf("trysail release %s %s %s", k.Type, s.Version, k.Item)
+		if !slices.Contains([]string{"sign", "retry", "waive"}, k.Type) {
+			command = fmt.Sprintf("trysail release %s %s", k.Type, s.Version)
+		}
 		who := strings.Join(k.People, ", ")
 		if who == "" {
 			who = "anybody"
 		}
-		a.printf("  %s: %s (%s)\n    → trysail release %s %s %s\n", who, k.What, k.Item, k.Type, s.Version, k.Item)
+		a.printf("  %s: %s (%s)\n    → %s\n", who, k.What, k.Item, command)
 	}
 	if len(s.Asks) == 0 {
 		a.printf("  nobody\n")
@@ -366,6 +234,9 @@ func (a *app) printStatus(s *api.Status) {
 		a.printf("\n")
 		for _, o := range g.Outputs {
 			a.printf("  %s  %s\n", o.Digest, o.Path)
+		}
+		for _, d := range g.Differences {
+			a.printf("  ! %s\n", d)
 		}
 	}
 	if len(s.Refused) > 0 {

@@ -21,15 +21,8 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 		return nil, err
 	}
 	need := map[string]string{"the runbook": b.Started.Runbook, "the source": b.Started.Source.Original}
-	for _, m := range b.Started.Machines {
-		if m.Blueprint != "" {
-			need["the blueprint of role "+m.Role] = m.Blueprint
-		}
-	}
-	for what, dg := range need {
-		if !c.o.Depot.Has(dg) {
-			return nil, &badRequest{fmt.Errorf("%s (%s) is not in the depot", what, dg)}
-		}
+	if err := c.inDepot(need, b.Started.Machines); err != nil {
+		return nil, err
 	}
 	e := release.New(c.o.Now(), q.name(), b.Started)
 	e.Seq = 1
@@ -49,6 +42,20 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 		return nil, err
 	}
 	return nil, c.refresh(ctx, releaseStream(b.Started.Version))
+}
+
+// inDepot refuses a request that names what control does not have: a machine
+// that died with the only copy would stop the release.
+func (c *Control) inDepot(need map[string]string, machines []release.Machine) error {
+	for _, m := range machines {
+		need["the blueprint of role "+m.Role], need["the sum of role "+m.Role] = m.Blueprint, m.Sum
+	}
+	for what, dg := range need {
+		if dg != "" && !c.o.Depot.Has(dg) {
+			return &badRequest{fmt.Errorf("%s (%s) is not in the depot", what, dg)}
+		}
+	}
+	return nil
 }
 
 // say appends what a request amounts to, as whoever asks.
@@ -126,6 +133,13 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 		return nil, err
 	}
 	if b.By, err = q.as(b.By); err != nil {
+		return nil, err
+	}
+	need := map[string]string{"the runbook": b.Runbook}
+	if b.Source != nil {
+		need["the source"] = b.Source.Original
+	}
+	if err := c.inDepot(need, b.Machines); err != nil {
 		return nil, err
 	}
 	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })

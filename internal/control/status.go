@@ -69,6 +69,9 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	for i := range st.Items {
 		a.Items = append(a.Items, itemStatus(st, &st.Items[i], waiting[version+" "+st.Items[i].Name]))
 	}
+	if st.Amendment != nil {
+		a.Amendment = st.Amendment.Seq
+	}
 	if g := st.Gold; g != nil {
 		a.Gold = &api.Gold{Event: g.Seq, Machine: g.Machine, Outputs: g.Outputs, By: g.By}
 		if g.Confirmed != nil {

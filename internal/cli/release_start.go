@@ -1,0 +1,277 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"trysail/internal/api"
+	"trysail/internal/capture"
+	"trysail/internal/depot"
+	"trysail/internal/machine"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// releaseStart puts all that a release is made of into the depot, and begins it.
+func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions) (err error) {
+	r, data, err := readRunbook(o.runbook)
+	if err != nil {
+		return err
+	}
+	st := release.Started{Version: version, Items: r.Items, Phases: r.Phases, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget}
+	switch {
+	case r.Release != "" && r.Release != version:
+		return usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
+	case o.ship != "":
+		if st.Ship, err = time.Parse(time.RFC3339, o.ship); err != nil {
+			return usage("--ship %s is not a time such as 2026-12-01T09:00:00Z", o.ship)
+		}
+	case r.Ship.IsZero():
+		return usage("%s names no ship date: give --ship 2026-12-01T09:00:00Z", o.runbook)
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	ms, err := a.openState(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := a.openDepot()
+	if err != nil {
+		return err
+	}
+	a.ui.Step("fixing the source")
+	if st.Source, err = fixSource(ctx, ms, d); err != nil {
+		return err
+	}
+	if st.Runbook, err = d.PutBytes(ctx, data); err != nil {
+		return err
+	}
+	need := map[string]bool{st.Runbook: true, st.Source.Original: true}
+	if st.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
+		return err
+	}
+	a.ui.Step("sending originals to control")
+	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
+		return err
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases", api.Start{Started: st}, nil); err != nil {
+		return err
+	}
+	a.ui.end()
+	if a.json {
+		return a.printJSON(struct {
+			Version  string `json:"version"`
+			Revision string `json:"revision"`
+			Runbook  string `json:"runbook"`
+		}{version, st.Source.Revision, r.Digest})
+	}
+	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, st.Source.Revision, st.Ship.Format(time.RFC3339), version)
+	return nil
+}
+
+// fixSource keeps the committed revision, so that the version control may go away.
+func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot) (s release.Source, err error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return s, err
+	}
+	w, err := capture.FindWorkspace(ctx, wd)
+	if err != nil {
+		return s, err
+	}
+	n, err := ms.Begin()
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	dir := n.Path("checkout")
+	if err := w.Checkout(ctx, dir); err != nil {
+		return s, err
+	}
+	original, err := capture.PutTree(ctx, d, func(out io.Writer) error { return capture.WriteTree(dir, out, 0, 0) })
+	return release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}, err
+}
+
+func (a *app) fixMachines(ctx context.Context, d *depot.Depot, r *runbook.Runbook, need map[string]bool) (list []release.Machine, err error) {
+	for _, role := range r.Roles {
+		m := release.Machine{Role: role.Name}
+		if role.Blueprint != "" {
+			if m, err = a.fixMachine(ctx, d, role, need); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// fixMachine names the blueprint of a role by digest, and all that it needs.
+func (a *app) fixMachine(ctx context.Context, d *depot.Depot, role runbook.Role, need map[string]bool) (release.Machine, error) {
+	m := release.Machine{Role: role.Name}
+	dir, b, sum, err := a.findBlueprint(ctx, role.Blueprint)
+	if err != nil {
+		return m, err
+	}
+	if b.Unobserved || len(b.Builds) == 0 {
+		return m, usage("%s holds no captured build: trysail capture makes one", dir)
+	}
+	if err := importConfig(ctx, d, dir, b, sum); err != nil {
+		return m, err
+	}
+	for _, f := range []struct {
+		name string
+		dg   *string
+	}{{"blueprint.yaml", &m.Blueprint}, {"blueprint.sum", &m.Sum}} {
+		data, err := os.ReadFile(filepath.Join(dir, f.name))
+		if err != nil {
+			return m, err
+		}
+		if *f.dg, err = d.PutBytes(ctx, data); err != nil {
+			return m, err
+		}
+		need[*f.dg] = true
+	}
+	m.Name = b.Name
+	for name, dg := range sum {
+		if release.NeedsOriginal(name) {
+			if !d.Has(dg) {
+				return m, &depot.NotFoundError{What: name + " of blueprint " + b.Name, Depot: d.Dir()}
+			}
+			need[dg] = true
+		}
+	}
+	return m, nil
+}
+
+// send copies what control's depot lacks.
+func (a *app) send(ctx context.Context, c *api.Client, d *depot.Depot, digests []string) error {
+	for i, dg := range digests {
+		a.ui.Progress(fmt.Sprintf("%d of %d", i, len(digests)))
+		has, err := c.HasBlob(ctx, dg)
+		if err != nil {
+			return err
+		}
+		if has {
+			continue
+		}
+		r, err := d.Get(ctx, dg)
+		if err != nil {
+			return err
+		}
+		err = c.PutBlob(ctx, dg, r)
+		r.Close()
+		if err != nil {
+			return fmt.Errorf("send %s: %w", dg, err)
+		}
+	}
+	return nil
+}
+
+// releaseAmend proposes a change; it takes effect when enough approvers agreed.
+func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions) error {
+	if o.amended == "" && !o.source && !o.machines {
+		return usage("nothing changes: give --runbook FILE, --source or --machines")
+	}
+	if o.reason == "" {
+		return usage("a change says why: --reason")
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	d, err := a.openDepot()
+	if err != nil {
+		return err
+	}
+	b := release.Amended{Reason: o.reason, By: o.as}
+	need := map[string]bool{}
+	if o.amended != "" {
+		r, data, err := readRunbook(o.amended)
+		if err != nil {
+			return err
+		}
+		if b.Runbook, err = d.PutBytes(ctx, data); err != nil {
+			return err
+		}
+		need[b.Runbook] = true
+		b.What, b.Items, b.Phases = append(b.What, "runbook"), r.Items, r.Phases
+	}
+	if o.source {
+		ms, err := a.openState(ctx)
+		if err != nil {
+			return err
+		}
+		s, err := fixSource(ctx, ms, d)
+		if err != nil {
+			return err
+		}
+		need[s.Original] = true
+		b.What, b.Source = append(b.What, "source"), &s
+	}
+	if o.machines {
+		file := o.amended
+		if file == "" {
+			file = "RELEASE.md"
+		}
+		r, _, err := readRunbook(file)
+		if err != nil {
+			return err
+		}
+		if b.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
+			return err
+		}
+		b.What = append(b.What, "machines")
+	}
+	a.ui.Step("sending originals to control")
+	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
+		return err
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/amend", b, nil); err != nil {
+		return err
+	}
+	a.ui.end()
+	return a.said("proposed", version)
+}
+
+func (a *app) releaseAgree(ctx context.Context, version string, o releaseOptions) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	s, err := a.getStatus(ctx, c, version)
+	if err != nil {
+		return err
+	}
+	if s.Amendment == 0 {
+		return usage("no change of release %s is proposed", version)
+	}
+	b := release.Agreed{Amendment: s.Amendment, Person: o.as, Decision: release.Approve, Reason: o.reason}
+	if o.no {
+		b.Decision = release.Reject
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/agree", b, nil); err != nil {
+		return err
+	}
+	return a.said(string(b.Decision), version)
+}
+
+func (a *app) releaseExcept(ctx context.Context, version string, o releaseOptions) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/except", release.Excepted{Person: o.as, Differences: o.differences, Reason: o.reason}, nil); err != nil {
+		return err
+	}
+	return a.said("signed for", version)
+}
