@@ -80,6 +80,9 @@ func (s *State) apply(e Event) error {
 		s.Phase, s.Why = Running, ""
 	case Aborted:
 		s.Phase, s.Why = Ended, b.Reason
+		for _, p := range s.Progress {
+			p.Lease = nil // what still runs is stopped by its machine
+		}
 	case Shipped:
 		if left := s.Unfinished(); len(left) > 0 {
 			return forbid(b, "not done: %v", left)

@@ -53,11 +53,12 @@ type bench struct {
 
 func main() {
 	pairs := flag.Int("pairs", 5, "interleaved pairs of each comparison")
-	only := flag.String("only", "", "run only this part: trace, rebuild")
+	only := flag.String("only", "", "run only this part: trace, rebuild, fleet")
+	kills := flag.Int("kills", 50, "how many machines of a fleet are killed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *pairs, *only); err != nil {
+	if err := run(ctx, *pairs, *kills, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		if errors.Is(err, errLimit) {
 			os.Exit(3)
@@ -68,7 +69,7 @@ func main() {
 
 var errLimit = errors.New("a limit is not met")
 
-func run(ctx context.Context, pairs int, only string) (err error) {
+func run(ctx context.Context, pairs, kills int, only string) (err error) {
 	b := &bench{pairs: pairs}
 	if b.trysail, err = filepath.Abs("bin/trysail"); err != nil {
 		return err
@@ -78,7 +79,8 @@ func run(ctx context.Context, pairs int, only string) (err error) {
 	}
 	jq := project{"jq (C, autotools)", "jq", ". " + b.scripts + "/jq-release; jq_working_copy $DIR", "jq-dist.tar.xz"}
 	age := project{"age (Go)", "age", ". " + b.scripts + "/age-release; age_working_copy $DIR filippo.io/age@v1.2.1", "dist/*.tar.gz"}
-	if only != "rebuild" {
+	part := func(name string) bool { return only == "" || only == name }
+	if part("trace") {
 		// Builds are compared in memory where there is room: what the disk does
 		// in the meantime differs by more than tracing costs.
 		err := b.within(memory(8<<30), func() error {
@@ -96,7 +98,7 @@ func run(ctx context.Context, pairs int, only string) (err error) {
 			return err
 		}
 	}
-	if only != "trace" {
+	if part("rebuild") {
 		err := b.within("/var/tmp", func() error {
 			if err := b.prepare(ctx, jq); err != nil {
 				return err
@@ -105,6 +107,17 @@ func run(ctx context.Context, pairs int, only string) (err error) {
 				return err
 			}
 			return b.rebuilding(ctx, jq)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if part("fleet") {
+		err := b.within("/var/tmp", func() error {
+			if err := b.appending(ctx, 1000); err != nil {
+				return err
+			}
+			return b.moving(ctx, kills)
 		})
 		if err != nil {
 			return err

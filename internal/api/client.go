@@ -77,7 +77,7 @@ func TrustFingerprint(fingerprint string) *http.Client {
 
 func transport(c *tls.Config) *http.Transport {
 	return &http.Transport{
-		TLSClientConfig: c, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute,
+		TLSClientConfig: c, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute,
 		MaxIdleConnsPerHost: 8,
 	}
 }

@@ -53,7 +53,11 @@ func newSecret() (string, error) {
 
 func (c *Control) tokensFile() string { return filepath.Join(c.o.Dir, "tokens.json") }
 
+// tokens reads them once: no other process writes them.
 func (c *Control) tokens() ([]token, error) {
+	if c.known != nil {
+		return c.known, nil
+	}
 	data, err := os.ReadFile(c.tokensFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -65,6 +69,7 @@ func (c *Control) tokens() ([]token, error) {
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.tokensFile(), err)
 	}
+	c.known = list
 	return list, nil
 }
 
@@ -73,7 +78,11 @@ func (c *Control) saveTokens(list []token) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(c.tokensFile(), append(data, '\n'), 0o600)
+	if err := renameio.WriteFile(c.tokensFile(), append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	c.known = list
+	return nil
 }
 
 // addToken makes a secret; control keeps its hash only.
@@ -88,7 +97,7 @@ func (c *Control) addToken(t token) (secret string, err error) {
 		return "", err
 	}
 	t.Hash = hash(secret)
-	return secret, c.saveTokens(append(list, t))
+	return secret, c.saveTokens(append(slices.Clone(list), t))
 }
 
 // LocalToken is the token of whoever can read control's directory: it may do
@@ -124,7 +133,7 @@ func (c *Control) useJoin(secret string, now time.Time) error {
 	if i < 0 || now.After(list[i].Expires) {
 		return &DeniedError{"the join token is not known, was used, or has expired", "make another on control: trysail fleet token"}
 	}
-	return c.saveTokens(slices.Delete(list, i, i+1))
+	return c.saveTokens(slices.Delete(slices.Clone(list), i, i+1))
 }
 
 // DeniedError refuses a request.
@@ -153,7 +162,9 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 	if !ok {
 		return nil, &DeniedError{"the request carries no token", "run it on the control machine as root, or give --token-file"}
 	}
+	c.mu.Lock()
 	list, err := c.tokens()
+	c.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,7 @@ type Control struct {
 	joined  int64             // events of the fleet's stream that were folded
 	waiting map[string]string // why a step has no machine, by release/item
 	changed chan struct{}     // closed when anything moved, and made anew
+	known   []token           // as saved; nil: read them
 	grown   chan struct{}     // the same for logs
 }
 
@@ -157,14 +158,9 @@ func (s *stream) catchUp(ctx context.Context, l *ledger.Ledger) error {
 			s.err = err
 			return err
 		}
-		if err := s.state.Apply(e); err != nil {
-			s.err = fmt.Errorf("release %s, event %d (%s): %w", s.name, e.Seq, e.Type, err)
-			return s.err
-		}
-		if err := s.tree.Add(line); err != nil {
+		if err := s.take(e, line); err != nil {
 			return err
 		}
-		s.lines = append(s.lines, line)
 	}
 	return nil
 }
@@ -187,42 +183,60 @@ func (c *Control) update(ctx context.Context, version, actor string, decide func
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		if s.err != nil {
-			return 0, s.err
+		e, line, derr := s.next(c.o.Now(), actor, decide)
+		if derr == nil {
+			err := c.o.Ledger.Append(ctx, releaseStream(version), s.state.Head, line)
+			if err == nil {
+				err = s.take(*e, line)
+				c.moved()
+				return e.Seq, err
+			}
+			var conflict *ledger.ConflictError
+			if !errors.As(err, &conflict) {
+				return 0, err
+			}
 		}
+		// A no counts only at the head, and so does a yes that came second.
+		head := s.state.Head
 		if err := s.catchUp(ctx, c.o.Ledger); err != nil {
 			return 0, err
 		}
-		body, err := decide(s.state)
-		if errors.Is(err, errNothing) {
-			return s.state.Head, nil
+		switch {
+		case s.state.Head > head:
+		case errors.Is(derr, errNothing):
+			return head, nil
+		case derr != nil:
+			return 0, derr
 		}
-		if err != nil {
-			return 0, err
-		}
-		e := release.New(c.o.Now(), actor, body)
-		e.Seq = s.state.Head + 1
-		if err := s.state.Clone().Apply(e); err != nil {
-			return 0, err
-		}
-		line, err := json.Marshal(e)
-		if err != nil {
-			return 0, err
-		}
-		err = c.o.Ledger.Append(ctx, releaseStream(version), s.state.Head, line)
-		var conflict *ledger.ConflictError
-		if errors.As(err, &conflict) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		if err := s.catchUp(ctx, c.o.Ledger); err != nil {
-			return 0, err
-		}
-		c.moved()
-		return e.Seq, nil
 	}
+}
+
+// next is the event that a decision amounts to at the head that is known.
+func (s *stream) next(now time.Time, actor string, decide func(*release.State) (release.Body, error)) (*release.Event, []byte, error) {
+	if s.err != nil {
+		return nil, nil, s.err
+	}
+	body, err := decide(s.state)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := release.New(now, actor, body)
+	e.Seq = s.state.Head + 1
+	if err := s.state.Clone().Apply(e); err != nil {
+		return nil, nil, err
+	}
+	line, err := json.Marshal(e)
+	return &e, line, err
+}
+
+// take folds one event that is in the ledger.
+func (s *stream) take(e release.Event, line []byte) error {
+	if err := s.state.Apply(e); err != nil {
+		s.err = fmt.Errorf("release %s, event %d (%s): %w", s.name, e.Seq, e.Type, err)
+		return s.err
+	}
+	s.lines = append(s.lines, line)
+	return s.tree.Add(line)
 }
 
 // Run works until ctx ends: it returns the first loop's error, or nil.

@@ -51,7 +51,10 @@ func (c *Control) load(ctx context.Context) error {
 // history was compacted) begins again with everything that was missed.
 func (c *Control) fold(ctx context.Context) error {
 	for {
-		err := c.o.Ledger.Watch(ctx, func(stream string) {
+		err := c.o.Ledger.Watch(ctx, func(stream string, head int64) {
+			if c.has(stream, head) {
+				return // this control wrote it
+			}
 			if err := c.refresh(ctx, stream); err != nil && ctx.Err() == nil {
 				c.o.Log.Error("fold", "stream", stream, "err", err)
 			}
@@ -69,6 +72,18 @@ func (c *Control) fold(ctx context.Context) error {
 			c.o.Log.Error("fold", "err", err)
 		}
 	}
+}
+
+// has tells whether a stream is folded up to an event.
+func (c *Control) has(name string, head int64) bool {
+	version, ok := strings.CutPrefix(name, releaseStream(""))
+	s, err := c.stream(version)
+	if !ok || err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(len(s.lines)) >= head
 }
 
 // refresh folds one stream to its head.

@@ -167,16 +167,20 @@ func (l *Ledger) Streams(ctx context.Context) ([]string, error) {
 	return list, nil
 }
 
-// Watch calls changed whenever a stream's head moves, until ctx ends. It returns
+// Watch calls changed with the new head whenever a stream's moves, until ctx ends. It returns
 // the context's error, or one that means the watch must begin again.
-func (l *Ledger) Watch(ctx context.Context, changed func(stream string)) error {
+func (l *Ledger) Watch(ctx context.Context, changed func(stream string, head int64)) error {
 	for r := range l.kv.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix()) {
 		if err := r.Err(); err != nil {
 			return fmt.Errorf("watch the ledger: %w", err)
 		}
 		for _, e := range r.Events {
 			if name, ok := strings.CutSuffix(strings.TrimPrefix(string(e.Kv.Key), prefix), "/head"); ok {
-				changed(name)
+				head, err := strconv.ParseInt(string(e.Kv.Value), 10, 64)
+				if err != nil {
+					return fmt.Errorf("watch the ledger: the head of %s is %q", name, e.Kv.Value)
+				}
+				changed(name, head)
 			}
 		}
 	}

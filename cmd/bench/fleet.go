@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/internal/control"
+	"trysail/internal/depot"
+	"trysail/internal/ledger"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// bystander is a real process of the fleet: control, or an agent.
+type bystander struct {
+	cmd  *exec.Cmd
+	args []string
+}
+
+func (b *bench) spawn(args ...string) (*bystander, error) {
+	p := &bystander{args: args}
+	return p, p.start(b)
+}
+
+func (p *bystander) start(b *bench) error {
+	p.cmd = exec.Command(b.trysail, p.args...)
+	p.cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	return p.cmd.Start()
+}
+
+func (p *bystander) kill(s syscall.Signal) {
+	_ = p.cmd.Process.Signal(s)
+	_ = p.cmd.Wait()
+}
+
+// cli runs the program against the control of the benchmark.
+func (b *bench) cli(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := command(ctx, b.trysail, append([]string{"--state", filepath.Join(b.work, "control")}, args...)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("trysail %s: %w\n%s", strings.Join(args, " "), err, errOut.Bytes())
+	}
+	return string(out), nil
+}
+
+// moving measures from the kill of a machine's agent to the first instruction of
+// its step on another machine. Every kill is one of a fresh release.
+func (b *bench) moving(ctx context.Context, kills int) error {
+	app, marks := filepath.Join(b.work, "app"), filepath.Join(b.work, "marks")
+	book := "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\ndate +%s.%N > " + marks + "/$$.new\nmv " + marks + "/$$.new " + marks + "/$$\nsleep 1000\n```\n"
+	if err := b.sh(ctx, b.work, []string{"BOOK=" + book}, "mkdir app marks; cd app; printf '%s' \"$BOOK\" > RELEASE.md; git init -q; git add -A; git -c user.name=b -c user.email=b@example.org commit -qm first"); err != nil {
+		return err
+	}
+	c, err := b.spawn("--state", filepath.Join(b.work, "control"), "serve", "--listen", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer c.kill(syscall.SIGTERM)
+	if err := wait(ctx, func() bool { _, err := os.Stat(filepath.Join(b.work, "control/control/link")); return err == nil }); err != nil {
+		return err
+	}
+	agents := map[string]*bystander{}
+	for _, name := range []string{"a", "b"} {
+		link, err := b.cli(ctx, b.work, "fleet", "token")
+		if err != nil {
+			return err
+		}
+		p, err := b.spawn("--state", filepath.Join(b.work, name), "agent", "--name", name, "--plain", "--join", strings.TrimSpace(link))
+		if err != nil {
+			return err
+		}
+		p.args = p.args[:3] // once it has joined it needs no link
+		defer func() { p.kill(syscall.SIGTERM) }()
+		agents[name] = p
+	}
+	if kills == 0 {
+		return nil
+	}
+	var took []float64
+	for i := range kills {
+		version := "1." + strconv.Itoa(i)
+		if err := wait(ctx, func() bool { return b.up(ctx) == 2 }); err != nil {
+			return err
+		}
+		if _, err := b.cli(ctx, app, "release", "start", version, "--ship", "2036-12-01T09:00:00Z"); err != nil {
+			return err
+		}
+		if err := wait(ctx, func() bool { return len(list(marks)) == 1 }); err != nil {
+			return err
+		}
+		victim, err := b.machineOf(ctx, version)
+		if err != nil {
+			return err
+		}
+		killed := time.Now()
+		agents[victim].kill(syscall.SIGKILL)
+		if err := wait(ctx, func() bool { return len(list(marks)) == 2 }); err != nil {
+			return err
+		}
+		began, err := latest(marks)
+		if err != nil {
+			return err
+		}
+		took = append(took, began.Sub(killed).Seconds())
+		say("kill %d of %d: running elsewhere after %.2f s", i+1, kills, took[i])
+		if _, err := b.cli(ctx, app, "release", "abort", version, "--reason", "measured"); err != nil {
+			return err
+		}
+		if err := agents[victim].start(b); err != nil {
+			return err
+		}
+		for _, m := range list(marks) {
+			if err := os.Remove(filepath.Join(marks, m)); err != nil {
+				return err
+			}
+		}
+	}
+	b.add(fmt.Sprintf("a killed machine's step runs elsewhere, median of %d", kills), median(took)/5, "5 s (Nomad's defaults: 20 to 30 s)", 1)
+	b.add(fmt.Sprintf("a killed machine's step runs elsewhere, worst of %d", kills), slices.Max(took)/8, "8 s", 1)
+	return nil
+}
+
+func wait(ctx context.Context, is func() bool) error {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the fleet did not do what was waited for within a minute")
+		}
+	}
+	return nil
+}
+
+// list gives the marks of steps that began.
+func list(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".new") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// latest is when the last step began, by its own clock, which is this machine's.
+func latest(dir string) (time.Time, error) {
+	var last time.Time
+	for _, name := range list(dir) {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return last, err
+		}
+		var sec, nsec int64
+		if _, err := fmt.Sscanf(string(data), "%d.%d", &sec, &nsec); err != nil {
+			return last, fmt.Errorf("mark %q: %w", data, err)
+		}
+		if t := time.Unix(sec, nsec); t.After(last) {
+			last = t
+		}
+	}
+	return last, nil
+}
+
+func (b *bench) up(ctx context.Context) int {
+	var machines []api.MachineStatus
+	out, err := b.cli(ctx, b.work, "fleet", "--json")
+	if err != nil || json.Unmarshal([]byte(out), &machines) != nil {
+		return 0
+	}
+	n := 0
+	for _, m := range machines {
+		if m.Condition == fleet.Up && len(m.Running) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (b *bench) machineOf(ctx context.Context, version string) (string, error) {
+	var s api.Status
+	out, err := b.cli(ctx, b.work, "release", "status", version, "--json")
+	if err != nil {
+		return "", err
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		return "", err
+	}
+	return s.Items[0].Machine, nil
+}
+
+// appending compares an event that is appended through the API (HTTPS, the rules,
+// the ledger's transaction) with a plain put by etcd's own client, in turns.
+func (b *bench) appending(ctx context.Context, events int) error {
+	log := slog.New(slog.DiscardHandler)
+	store, err := ledger.Start(ctx, ledger.StartOptions{Dir: filepath.Join(b.work, "etcd"), Log: log})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	d, err := depot.Open(filepath.Join(b.work, "depot"))
+	if err != nil {
+		return err
+	}
+	dg, err := d.PutBytes(ctx, []byte("x"))
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.work, "api")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	c, err := control.New(control.Options{Ledger: store.Ledger, Depot: d, Dir: dir, Actor: "bench", Log: log, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	secret, err := c.LocalToken()
+	if err != nil {
+		return err
+	}
+	srv := httptest.NewUnstartedServer(c.Handler())
+	if srv.TLS, err = c.TLS([]string{"127.0.0.1"}); err != nil {
+		return err
+	}
+	srv.StartTLS()
+	defer srv.Close()
+	client := &api.Client{URL: srv.URL, Token: secret, HTTP: api.TrustFingerprint(c.Fingerprint())}
+	start := release.Started{
+		Version: "1", Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
+		Items: []runbook.Item{{Name: "a", Kind: runbook.SignOff, Signers: []string{"ann"}, Approvals: 1}},
+	}
+	if err := client.Do(ctx, http.MethodPost, "/releases", api.Start{Started: start}, nil); err != nil {
+		return err
+	}
+	etcd, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + filepath.Join(b.work, "etcd/client")}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+	var ours, theirs []float64
+	for i := range events {
+		begin := time.Now()
+		what := "hold"
+		if i%2 == 1 {
+			what = "resume"
+		}
+		if err := client.Do(ctx, http.MethodPost, "/releases/1/"+what, api.Reason{Reason: "measured"}, nil); err != nil {
+			return err
+		}
+		ours = append(ours, time.Since(begin).Seconds())
+		begin = time.Now()
+		if _, err := etcd.Put(ctx, "bench/"+strconv.Itoa(i), strings.Repeat("x", 150)); err != nil {
+			return err
+		}
+		theirs = append(theirs, time.Since(begin).Seconds())
+	}
+	say("an event through the API: %.2f ms, a put into etcd: %.2f ms", 1000*median(ours), 1000*median(theirs))
+	b.add("an event appended through the API", median(ours)/median(theirs), "a plain put by etcd's client, same etcd", 1.5)
+	return nil
+}

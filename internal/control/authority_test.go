@@ -1,0 +1,229 @@
+package control
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+func request(t testing.TB, q x509.CertificateRequest, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &q, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func ecKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func authorityIn(t testing.TB, dir string, now time.Time) *authority {
+	t.Helper()
+	a, err := openAuthority(dir, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestAuthority(t *testing.T) {
+	dir, now := t.TempDir(), noon().now
+	a := authorityIn(t, dir, now)
+	if b := authorityIn(t, dir, now.AddDate(1, 0, 0)); b.fingerprint() != a.fingerprint() || !bytes.Equal(b.pem, a.pem) || !b.key.Equal(a.key) {
+		t.Errorf("opened again it is another: %s, was %s", b.fingerprint(), a.fingerprint())
+	}
+	if c := begin(t, dir, noon()); c.Fingerprint() != a.fingerprint() || !bytes.Equal(c.AuthorityPEM(), a.pem) {
+		t.Errorf("control has another: %s, not %s", c.Fingerprint(), a.fingerprint())
+	}
+	if sum := sha256.Sum256(a.cert.Raw); a.fingerprint() != hex.EncodeToString(sum[:]) {
+		t.Errorf("fingerprint %s", a.fingerprint())
+	}
+	if other := authorityIn(t, t.TempDir(), now); other.fingerprint() == a.fingerprint() || other.cert.Subject.CommonName == a.cert.Subject.CommonName {
+		t.Error("two authorities are the same")
+	}
+	keyFile, certFile := filepath.Join(dir, "authority.key"), filepath.Join(dir, "authority.pem")
+	private(t, keyFile)
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(a.pem, []byte("PRIVATE")) {
+		t.Error("the certificate comes with its key")
+	}
+	otherKey, err := os.ReadFile(filepath.Join(func() string { d := t.TempDir(); authorityIn(t, d, now); return d }(), "authority.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// With a key that is lost or damaged it does not quietly become another.
+	for name, data := range map[string][]byte{"empty": {}, "damaged": key[:len(key)/2], "another's": otherKey, "lost": nil} {
+		if err := os.Remove(keyFile); err != nil {
+			t.Fatal(err)
+		}
+		if data != nil {
+			if err := os.WriteFile(keyFile, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, err := openAuthority(dir, now); err == nil {
+			t.Errorf("with its key %s it is opened: %s", name, b.fingerprint())
+		}
+		if now, err := os.ReadFile(certFile); err != nil || !bytes.Equal(now, a.pem) {
+			t.Errorf("with its key %s its certificate has changed (%v)", name, err)
+		}
+		if err := os.WriteFile(keyFile, key, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSign: a machine gets a certificate for the name that control gives it, to
+// show to control and for nothing else.
+func TestSign(t *testing.T) {
+	now := noon().now
+	a, other := authorityIn(t, t.TempDir(), now), authorityIn(t, t.TempDir(), now)
+	pool, others := x509.NewCertPool(), x509.NewCertPool()
+	pool.AddCert(a.cert)
+	others.AddCert(other.cert)
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := ecKey(t)
+	serials := map[string]bool{}
+	for _, x := range []struct {
+		name string
+		q    x509.CertificateRequest
+		key  crypto.Signer
+	}{
+		{"nothing asked", x509.CertificateRequest{}, key},
+		{"the same name", x509.CertificateRequest{Subject: pkix.Name{CommonName: "m1"}}, key},
+		{"another's name", x509.CertificateRequest{Subject: pkix.Name{CommonName: "m2", OrganizationalUnit: []string{"control", "root"}, Organization: []string{"o"}}}, key},
+		{"control's name and addresses", x509.CertificateRequest{Subject: pkix.Name{CommonName: "trysail control"}, DNSNames: []string{"control"}, IPAddresses: []net.IP{{10, 0, 0, 1}}}, key},
+		{"an authority", x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}}, key},
+		{"another kind of key", x509.CertificateRequest{Subject: pkix.Name{CommonName: "m2"}}, edKey},
+	} {
+		out, err := a.sign(request(t, x.q, x.key), "m1", now)
+		if err != nil {
+			t.Errorf("%s: %v", x.name, err)
+			continue
+		}
+		block, rest := pem.Decode(out)
+		if block == nil || block.Type != "CERTIFICATE" || len(rest) > 0 {
+			t.Fatalf("%s: %q", x.name, out)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatalf("%s: %v", x.name, err)
+		}
+		if s := cert.Subject; s.CommonName != "m1" || !slices.Equal(s.OrganizationalUnit, []string{"machine"}) || len(s.Names) != 2 {
+			t.Errorf("%s: subject %s", x.name, s)
+		}
+		if len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses)+len(cert.URIs) > 0 || cert.IsCA || cert.KeyUsage != x509.KeyUsageDigitalSignature {
+			t.Errorf("%s: names %q %s, an authority: %t, usage %b", x.name, cert.DNSNames, cert.IPAddresses, cert.IsCA, cert.KeyUsage)
+		}
+		if public, ok := x.key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(cert.PublicKey) {
+			t.Errorf("%s: it is for another key", x.name)
+		}
+		if serials[cert.SerialNumber.String()] || cert.SerialNumber.Sign() <= 0 {
+			t.Errorf("%s: serial number %s", x.name, cert.SerialNumber)
+		}
+		serials[cert.SerialNumber.String()] = true
+		for _, v := range []struct {
+			name  string
+			roots *x509.CertPool
+			use   x509.ExtKeyUsage
+			at    time.Time
+			good  bool
+		}{
+			{"for control", pool, x509.ExtKeyUsageClientAuth, now, true},
+			{"by a clock that is slow", pool, x509.ExtKeyUsageClientAuth, now.Add(-50 * time.Minute), true},
+			{"a year later", pool, x509.ExtKeyUsageClientAuth, now.AddDate(1, 0, 0), true},
+			{"two years later", pool, x509.ExtKeyUsageClientAuth, now.AddDate(2, 0, 0), false},
+			{"as a server", pool, x509.ExtKeyUsageServerAuth, now, false},
+			{"for another fleet", others, x509.ExtKeyUsageClientAuth, now, false},
+		} {
+			_, err := cert.Verify(x509.VerifyOptions{Roots: v.roots, CurrentTime: v.at, KeyUsages: []x509.ExtKeyUsage{v.use}})
+			if (err == nil) != v.good {
+				t.Errorf("%s, %s: %v", x.name, v.name, err)
+			}
+		}
+	}
+
+	good := request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "m1"}}, key)
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)-1] ^= 1
+	renamed := bytes.Replace(good, []byte("m1"), []byte("m2"), 1)
+	for name, garbage := range map[string][]byte{
+		"nothing": nil, "text": []byte("please"), "a certificate": a.cert.Raw, "half a request": good[:len(good)/2], "a request and more": append(bytes.Clone(good), 0),
+		"another signature": flipped, "what was not signed": renamed, "a request as text": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: good}),
+	} {
+		if out, err := a.sign(garbage, "m1", now); err == nil || out != nil {
+			t.Errorf("%s is signed: %v", name, err)
+		}
+	}
+}
+
+// TestServer: control shows a certificate for its addresses, which is no machine's.
+func TestServer(t *testing.T) {
+	at := noon()
+	c := begin(t, t.TempDir(), at)
+	conf, err := c.TLS([]string{"control.example", "10.0.0.1", "::1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conf.MinVersion != tls.VersionTLS13 || conf.ClientAuth != tls.VerifyClientCertIfGiven || conf.ClientCAs == nil {
+		t.Errorf("version %x, client's certificate %s", conf.MinVersion, conf.ClientAuth)
+	}
+	chain := conf.Certificates[0].Certificate
+	if len(chain) != 2 || !bytes.Equal(chain[1], c.tasks.cert.Raw) {
+		t.Fatalf("%d certificates are shown: a machine that joins knows only the authority's", len(chain))
+	}
+	cert, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		name string
+		use  x509.ExtKeyUsage
+		good bool
+	}{
+		{"control.example", x509.ExtKeyUsageServerAuth, true},
+		{"10.0.0.1", x509.ExtKeyUsageServerAuth, true},
+		{"::1", x509.ExtKeyUsageServerAuth, true},
+		{"10.0.0.2", x509.ExtKeyUsageServerAuth, false},
+		{"other.example", x509.ExtKeyUsageServerAuth, false},
+		{"control.example", x509.ExtKeyUsageClientAuth, false},
+	} {
+		_, err := cert.Verify(x509.VerifyOptions{Roots: conf.ClientCAs, DNSName: x.name, CurrentTime: at.now, KeyUsages: []x509.ExtKeyUsage{x.use}})
+		if (err == nil) != x.good {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	r := bearer("")
+	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, c.tasks.cert}}}
+	if q, err := c.caller(r); !denied(err) {
+		t.Errorf("control's own certificate is that of %+v: %v", q, err)
+	}
+}
