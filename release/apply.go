@@ -192,7 +192,7 @@ func (s *State) finish(b Finished) error {
 	var rule error
 	if err != nil {
 		// The second build of gold may fail too; it is compared by Confirmed.
-		if x, p, rule = s.lease(b, b.Item, b.Epoch, true); rule != nil || b.Exit == 0 {
+		if _, p, rule = s.lease(b, b.Item, b.Epoch, true); rule != nil || b.Exit == 0 {
 			return err
 		}
 		p.Lease = nil

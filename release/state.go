@@ -312,17 +312,6 @@ func (s *State) Frozen(what []string) int {
 	return n
 }
 
-// names lists items of a status, as they stand.
-func (s *State) names(want Status) []string {
-	var list []string
-	for i := range s.Items {
-		if s.Status(&s.Items[i]) == want {
-			list = append(list, s.Items[i].Name)
-		}
-	}
-	return list
-}
-
 // Clone copies what Apply changes, so that a caller may try an event.
 func (s *State) Clone() *State {
 	c := *s

@@ -19,6 +19,8 @@ import (
 
 var nameRE = regexp.MustCompile(`^[a-z0-9]+(?:-[a-z0-9]+)*$`)
 
+var secretRE = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+
 const nameRemedy = "use lower-case letters and digits with single dashes between, such as gold-build (Runme exports capital names as variables)"
 
 // key is one attribute of a step.
@@ -67,6 +69,12 @@ func keys() map[string]key {
 		"budget":  {runs, duration(func(x *Item) *time.Duration { return &x.Budget })},
 		"gold":    {[]Kind{Step}, truth(func(x *Item) *bool { return &x.Gold })},
 		"network": {runs, truth(func(x *Item) *bool { return &x.Network })},
+		"secrets": {runs, list(func(x *Item) *[]string { return &x.Secrets }, func(s string) error {
+			if !secretRE.MatchString(s) {
+				return fmt.Errorf("%q is not a variable such as UPLOAD_TOKEN", s)
+			}
+			return nil
+		})},
 		"retry": {runs, func(x *Item, v string) error {
 			n, err := strconv.Atoi(v)
 			if err != nil || n < 0 || n > 100 {

@@ -169,6 +169,9 @@ func (p *parser) goldRules() {
 			p.fail(x.Line, "let one step make everything that ships", "there are two golds: %s and %s", gold.Name, x.Name)
 			return
 		}
+		if x.Network || len(x.Secrets) > 0 {
+			p.fail(x.Line, "fetch what it needs in a step before it, whose output it takes in", "gold step %s has the network or a secret: nobody could build it again", x.Name)
+		}
 		if len(x.Out) == 0 {
 			p.fail(x.Line, `add "out":"dist/**"`, "gold step %s makes nothing", x.Name)
 		}

@@ -125,6 +125,8 @@ type Item struct {
 	Retry    int           `json:"retry,omitempty"`
 	Gold     bool          `json:"gold,omitempty"`
 	Network  bool          `json:"network,omitempty"`
+	// Secrets are names of environment variables whose values machines keep.
+	Secrets []string `json:"secrets,omitempty"`
 	// Results are globs of JUnit files: a failed test stops what needs the step
 	// until a person waives it.
 	Results []string `json:"results,omitempty"`

@@ -1,291 +1,16 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"trysail/internal/api"
 	"trysail/release"
 )
-
-// A fleet of real processes: control and each agent in a network namespace of
-// its own, joined by a bridge, so that machines can be killed, frozen and cut
-// off. It needs root.
-
-// world is one fleet.
-type world struct {
-	t       *testing.T
-	dir     string
-	bin     string
-	tag     string // of the namespaces' names
-	hosts   map[string]*host
-	app     string
-	control string // address
-}
-
-// host is one machine: a namespace and the process that runs in it.
-type host struct {
-	w    *world
-	name string
-	ip   string
-	cmd  *exec.Cmd
-	log  *os.File
-	args []string
-}
-
-const fleetNet = "10.213.77."
-
-func newWorld(t *testing.T, runbook string) *world {
-	t.Helper()
-	if ok, err := condition("root"); err != nil {
-		t.Fatal(err)
-	} else if !ok {
-		t.Skip("needs root")
-	}
-	w := &world{t: t, dir: t.TempDir(), bin: filepath.Join(buildBinary(t), "trysail"), tag: fmt.Sprintf("ts%06x", rand.Uint32()&0xffffff), hosts: map[string]*host{}}
-	w.sh("ip netns add " + w.tag + "-sw && ip -n " + w.tag + "-sw link add br0 type bridge && ip -n " + w.tag + "-sw link set br0 up")
-	t.Cleanup(func() { w.sh("ip netns del " + w.tag + "-sw") })
-	w.app = filepath.Join(w.dir, "app")
-	w.write("app/RELEASE.md", runbook)
-	w.write("app/app.txt", "this is VERSION\n")
-	w.sh("cd " + w.app + " && git init -q && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm first")
-	c := w.host("control", 1)
-	w.control = c.ip + ":7440"
-	c.start("serve", "--listen", w.control)
-	w.until("control has written its link", func() bool {
-		_, err := os.Stat(filepath.Join(w.dir, "control/control/link"))
-		return err == nil
-	})
-	return w
-}
-
-func (w *world) write(name, text string) {
-	w.t.Helper()
-	p := filepath.Join(w.dir, name)
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) sh(script string) string {
-	w.t.Helper()
-	out, err := exec.Command("sh", "-euc", script).CombinedOutput()
-	if err != nil {
-		w.t.Errorf("%s: %v\n%s", script, err, out)
-	}
-	return string(out)
-}
-
-// host makes a namespace on the bridge.
-func (w *world) host(name string, n int) *host {
-	w.t.Helper()
-	h := &host{w: w, name: name, ip: fmt.Sprintf("%s%d", fleetNet, n)}
-	ns, sw := w.tag+"-"+name, w.tag+"-sw"
-	w.sh(fmt.Sprintf("ip netns add %[1]s && ip -n %[2]s link add p%[3]d type veth peer name eth0 netns %[1]s && ip -n %[2]s link set p%[3]d master br0 up && "+
-		"ip -n %[1]s link set lo up && ip -n %[1]s addr add %[4]s/24 dev eth0 && ip -n %[1]s link set eth0 up", ns, sw, n, h.ip))
-	w.t.Cleanup(func() {
-		h.kill()
-		w.sh("ip netns del " + ns)
-		unmountBelow(w.t, filepath.Join(w.dir, name))
-		if w.t.Failed() && h.log != nil {
-			data, _ := os.ReadFile(h.log.Name())
-			w.t.Logf("log of %s:\n%s", name, data)
-		}
-	})
-	w.hosts[name] = h
-	return h
-}
-
-func (h *host) start(args ...string) {
-	h.w.t.Helper()
-	h.args = args
-	log, err := os.OpenFile(filepath.Join(h.w.dir, h.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		h.w.t.Fatal(err)
-	}
-	h.log = log
-	h.cmd = exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.w.tag + "-" + h.name, h.w.bin, "-v", "--state", filepath.Join(h.w.dir, h.name)}, args...)...)
-	h.cmd.Stdout, h.cmd.Stderr = log, log
-	h.cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=", "NO_COLOR=1")
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := h.cmd.Start(); err != nil {
-		h.w.t.Fatal(err)
-	}
-}
-
-func (h *host) kill() {
-	if h.cmd == nil || h.cmd.ProcessState != nil {
-		return
-	}
-	_ = h.cmd.Process.Kill() // nsenter became the program: this is it
-	_ = h.cmd.Wait()
-}
-
-func (h *host) signal(s syscall.Signal) {
-	h.w.t.Helper()
-	if err := h.cmd.Process.Signal(s); err != nil {
-		h.w.t.Fatal(err)
-	}
-}
-
-// agent makes a machine that joined.
-func (w *world) agent(name string, n int, args ...string) *host {
-	w.t.Helper()
-	link := w.trysail("fleet", "token")
-	h := w.host(name, n)
-	h.start(append([]string{"agent", "--name", name, "--join", strings.TrimSpace(link)}, args...)...)
-	w.until(name+" is up", func() bool {
-		for _, m := range w.fleet() {
-			if m.Name == name && m.Condition == "up" {
-				return true
-			}
-		}
-		return false
-	})
-	return h
-}
-
-// run runs the program on the control machine.
-func (w *world) run(args ...string) (string, error) {
-	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.tag + "-control", w.bin, "--state", filepath.Join(w.dir, "control")}, args...)...)
-	cmd.Dir = w.app
-	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	if err != nil {
-		err = fmt.Errorf("trysail %s: %w\n%s%s", strings.Join(args, " "), err, out.Bytes(), errOut.Bytes())
-	}
-	return out.String(), err
-}
-
-func (w *world) trysail(args ...string) string {
-	w.t.Helper()
-	out, err := w.run(args...)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return out
-}
-
-func (w *world) fleet() []api.MachineStatus {
-	var list []api.MachineStatus
-	out, err := w.run("fleet", "--json")
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &list)
-	}
-	if err != nil {
-		w.t.Log(err)
-	}
-	return list
-}
-
-func (w *world) status() *api.Status {
-	s := &api.Status{}
-	out, err := w.run("release", "status", "4.2", "--json")
-	if err == nil {
-		err = json.Unmarshal([]byte(out), s)
-	}
-	if err != nil {
-		w.t.Log(err)
-	}
-	return s
-}
-
-func (w *world) item(name string) api.ItemStatus {
-	for _, x := range w.status().Items {
-		if x.Name == name {
-			return x
-		}
-	}
-	return api.ItemStatus{}
-}
-
-// until waits for something that must come; how long it takes is no matter here.
-func (w *world) until(what string, is func() bool) {
-	w.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			out, err := w.run("release", "status", "4.2")
-			w.t.Fatalf("in vain: %s\n%s%v", what, out, err)
-		}
-	}
-}
-
-func (w *world) begin() {
-	w.t.Helper()
-	w.trysail("release", "start", "4.2", "--ship", "2036-12-01T09:00:00Z")
-}
-
-// events is the ledger of the release.
-func (w *world) events() []release.Event {
-	w.t.Helper()
-	var list []release.Event
-	data, err := os.ReadFile(filepath.Join(w.dir, "events.jsonl"))
-	if errors.Is(err, os.ErrNotExist) {
-		data, err = []byte(w.trysail("release", "events", "4.2")), nil
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for line := range bytes.Lines(data) {
-		var e release.Event
-		if err := json.Unmarshal(line, &e); err != nil {
-			w.t.Fatalf("%s: %v", line, err)
-		}
-		list = append(list, e)
-	}
-	return list
-}
-
-// check is the history's checker: what must hold of every release whatever
-// happened to its machines.
-func (w *world) check() []release.Event {
-	w.t.Helper()
-	events := w.events()
-	if _, err := release.Fold(events); err != nil {
-		w.t.Errorf("the ledger does not fold: %v", err)
-	}
-	golds, results := 0, map[string]int{}
-	epochs := map[string]int64{}
-	for _, e := range events {
-		switch b := e.Body.(type) {
-		case release.Granted:
-			if e.Seq <= epochs[b.Item] {
-				w.t.Errorf("epoch %d of %s after %d", e.Seq, b.Item, epochs[b.Item])
-			}
-			epochs[b.Item] = e.Seq
-		case release.Committed:
-			golds++
-		case release.Finished:
-			if b.Exit == 0 {
-				results[b.Item]++
-			}
-		}
-	}
-	if golds > 1 {
-		w.t.Errorf("%d gold masters", golds)
-	}
-	for item, n := range results {
-		if n > 1 {
-			w.t.Errorf("%s ended well %d times", item, n)
-		}
-	}
-	return events
-}
 
 // marker is where the steps of these tests say that they ran, and what did.
 func (w *world) marker(name string) string {
@@ -305,12 +30,12 @@ func plainRelease(dir string) string {
 		"## Gold master\n\n"+
 		"```sh {\"name\":\"gold\",\"needs\":\"compile\",\"in\":\"obj/app\",\"timeout\":\"5m\",\"budget\":\"5s\",\"out\":\"dist/*.gz\",\"gold\":\"true\"}\n"+
 		"me=$(cat /proc/self/cgroup | tail -1 | sed 's,.*/,,')\necho $me >> DIR/marks/began\n: > DIR/marks/first-$me\n"+
-		"(while sleep 0.1; do date +%s.%N > DIR/marks/alive-$me; done) &\n"+
+		"(while sleep 0.1; do date +%s.%N > DIR/marks/now-$me; mv DIR/marks/now-$me DIR/marks/alive-$me; done) &\n"+
 		"while ! test -e DIR/marks/go; do sleep 0.1; done\nkill $!\nmkdir dist\ngzip -n < obj/app > dist/app.gz\n```\n\n"+
 		"## Due diligence\n\n- [ ] **tried** (@ann, budget 1h, needs gold): installed and tried\n\n"+
 		"## Ship\n\n"+
-		"```sh {\"name\":\"upload\",\"kind\":\"publish\",\"in\":\"dist/app.gz\",\"timeout\":\"1m\",\"network\":\"true\"}\n"+
-		"echo upload >> DIR/marks/ran\ncp -n dist/app.gz DIR/marks/published\n```\n", "DIR", dir)
+		"```sh {\"name\":\"upload\",\"kind\":\"publish\",\"in\":\"dist/app.gz\",\"timeout\":\"1m\",\"network\":\"true\",\"secrets\":\"UPLOAD_TOKEN\"}\n"+
+		"echo upload >> DIR/marks/ran\nprintf 'token %s\\n' \"$UPLOAD_TOKEN\"\ncp -n dist/app.gz DIR/marks/published\n```\n", "DIR", dir)
 }
 
 func plainWorld(t *testing.T) *world {
@@ -341,6 +66,13 @@ func (w *world) finish() {
 	}
 	if got := w.marker("ran"); got != "compile\nupload\n" {
 		w.t.Errorf("what ran: %q", got)
+	}
+	if log := w.trysail("release", "log", "4.2", "upload"); log != "token [secret]\n" {
+		w.t.Errorf("the log of upload: %q", log)
+	}
+	// The secret is where a person put it, and nowhere else.
+	if out := w.sh("grep -rlF " + uploadToken + " " + w.dir + "/control " + w.dir + "/*/agent/ledger " + w.dir + "/*/depot " + w.dir + "/*.log || true"); out != "" {
+		w.t.Errorf("the secret is in %s", out)
 	}
 }
 

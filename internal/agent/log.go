@@ -26,6 +26,7 @@ type logSink struct {
 	file *os.File
 
 	mu      sync.Mutex
+	masker  *masker
 	size    int64 // kept
 	dropped int64 // past the limit
 	closed  bool
@@ -37,7 +38,14 @@ func (a *Agent) newLog(h api.Holding, path string) (*logSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &logSink{a: a, h: h, file: f, grown: make(chan struct{}, 1)}, nil
+	return &logSink{a: a, h: h, file: f, masker: newMasker(nil), grown: make(chan struct{}, 1)}, nil
+}
+
+// mask hides values from now on.
+func (l *logSink) mask(secrets map[string]string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.masker = newMasker(secrets)
 }
 
 // Write keeps what fits. It reports everything as written: a step must not fail
@@ -45,17 +53,19 @@ func (a *Agent) newLog(h api.Holding, path string) (*logSink, error) {
 func (l *logSink) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	keep := min(int64(len(p)), maxLog-l.size)
-	if keep > 0 {
-		n, err := l.file.WriteAt(p[:keep], l.size)
-		l.size += int64(n)
-		if err != nil {
-			return n, err
-		}
+	if err := l.keep(l.masker.write(p)); err != nil {
+		return 0, err
 	}
-	l.dropped += int64(len(p)) - max(keep, 0)
 	l.wake()
 	return len(p), nil
+}
+
+func (l *logSink) keep(text []byte) error {
+	fits := max(min(int64(len(text)), maxLog-l.size), 0)
+	l.dropped += int64(len(text)) - fits
+	n, err := l.file.WriteAt(text[:fits], l.size)
+	l.size += int64(n)
+	return err
 }
 
 func (l *logSink) wake() {
@@ -69,6 +79,9 @@ func (l *logSink) wake() {
 func (l *logSink) finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.keep(l.masker.end()); err != nil {
+		l.a.o.Log.Error("log", "step", l.h.Item, "err", err)
+	}
 	if l.dropped > 0 {
 		note := fmt.Sprintf("\n[trysail: %d bytes more were not kept: a step's log holds %d]\n", l.dropped, maxLog)
 		if n, err := l.file.WriteAt([]byte(note), l.size); err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +46,10 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 	sender.Go(func() { log.send(ctx) })
 	begin := time.Now()
 	s := &step{a: a, as: as, n: n, log: log}
+	if s.secrets, err = a.secrets(as.Step.Secrets); err != nil {
+		return nil, err
+	}
+	log.mask(s.secrets)
 	exit, err := s.execute(ctx)
 	log.finish()
 	sender.Wait()
@@ -84,6 +89,7 @@ type step struct {
 	user     blueprint.User
 	root     string // digest of the rebuilt server
 	late     bool   // stopped by its timeout
+	secrets  map[string]string
 }
 
 func (s *step) execute(ctx context.Context) (*machine.Exit, error) {
@@ -223,19 +229,30 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	}
 	argv[len(argv)-1] = filepath.Join(scriptDir, s.as.Step.Name)
 	x.Command, x.Outputs = argv, nil
-	replay, err := a.replay(ctx, &x)
-	if err != nil {
-		return nil, err
+	x.Environment = maps.Clone(x.Environment)
+	if x.Environment == nil {
+		x.Environment = map[string]string{}
 	}
-	net, err := recorder.Start(ctx, recorder.Options{Replay: replay, Store: a.o.Depot, Live: b.LiveDependencies, Log: a.o.Log})
-	if err != nil {
-		return nil, err
+	for name, value := range s.secrets {
+		x.Environment[name] = value
 	}
-	defer net.Stop() //nolint:errcheck // what the step did is more to the point
+	var net build.Network
+	if !s.as.Step.Network {
+		replay, err := a.replay(ctx, &x)
+		if err != nil {
+			return nil, err
+		}
+		rec, err := recorder.Start(ctx, recorder.Options{Replay: replay, Store: a.o.Depot, Live: b.LiveDependencies, Log: a.o.Log})
+		if err != nil {
+			return nil, err
+		}
+		defer rec.Stop() //nolint:errcheck // what the step did is more to the point
+		net = rec
+	}
 	watch := 0
 	res, err := build.Run(ctx, build.Options{
 		Session: s.n, Name: "step", Root: root, Hostname: b.Machine.Hostname, Build: x, User: user, Groups: groups,
-		Checkout: s.checkout, Live: b.LiveDependencies, Output: s.log, Network: net,
+		Checkout: s.checkout, Live: b.LiveDependencies, Output: s.log, Network: net, HostNetwork: s.as.Step.Network,
 		Mounts: []machine.Mount{{Source: dir, Target: scriptDir, ReadOnly: true}},
 		Ready: func(pid int) error {
 			watch, err = a.guard.Watch(pid, "")
@@ -410,7 +427,10 @@ func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "LANG=C.UTF-8"}
+	for name, value := range s.secrets {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Env = append(cmd.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+home, "LANG=C.UTF-8")
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd())}
 	// Everything that the step started, wherever it put itself.
 	cmd.Cancel = func() error { return os.WriteFile(filepath.Join(cg, "cgroup.kill"), []byte("1"), 0) }

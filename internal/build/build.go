@@ -51,7 +51,9 @@ type Options struct {
 	// Checkout is the clean source; the build may change it.
 	Checkout string
 	Network  Network // nil: none at all
-	Live     []blueprint.LiveDependency
+	// HostNetwork gives the command this machine's own network instead.
+	HostNetwork bool
+	Live        []blueprint.LiveDependency
 	// Host is true when the root is the machine's own: its devices and sockets
 	// are then reachable, so that a capture sees what the build wants of them.
 	Host   bool
@@ -149,6 +151,16 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 			return nil, err
 		}
 		sp.Mounts = append(sp.Mounts, extra...)
+	}
+	if o.HostNetwork {
+		sp.NetNS = "/proc/self/ns/net"
+		for _, f := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+			real, err := filepath.EvalSymlinks(f)
+			if err != nil {
+				continue // this machine does without it
+			}
+			sp.Mounts = append(sp.Mounts, machine.Mount{Source: real, Target: f, ReadOnly: true})
+		}
 	}
 	for k, v := range env {
 		sp.Env = append(sp.Env, k+"="+v)

@@ -47,6 +47,7 @@ type Options struct {
 type Control struct {
 	o     Options
 	begun time.Time // with its monotonic reading
+	clock steady
 	tasks *authority
 
 	mu      sync.Mutex
@@ -87,7 +88,7 @@ func New(o Options) (*Control, error) {
 		return nil, err
 	}
 	return &Control{
-		o: o, begun: time.Now(), tasks: a, streams: map[string]*stream{}, members: map[string]*member{},
+		o: o, begun: time.Now(), clock: newSteady(o.Now()), tasks: a, streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, changed: make(chan struct{}), grown: make(chan struct{}),
 	}, nil
 }

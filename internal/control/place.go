@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"trysail/fleet"
+	"trysail/internal/machine"
 	"trysail/release"
 )
 
@@ -94,7 +95,7 @@ func (c *Control) expire(ctx context.Context, version string) error {
 	if st == nil || st.Over() {
 		return nil
 	}
-	due, _ := st.Due(c.o.Now())
+	due, _ := st.Due(c.clock.sure(c.o.Now(), machine.BootTime()))
 	for _, item := range due {
 		if _, err := c.update(ctx, version, c.o.Actor, func(*release.State) (release.Body, error) {
 			return release.Passed{Item: item}, nil
