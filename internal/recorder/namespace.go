@@ -25,6 +25,7 @@ type namespace struct {
 	listener net.Listener // every TCP connection of the namespace
 	udp      net.PacketConn
 	tcp      net.Listener // of the resolver
+	live     []net.PacketConn
 }
 
 func (n *namespace) path() string {
@@ -33,12 +34,13 @@ func (n *namespace) path() string {
 
 // newNamespace makes the namespace on a thread of its own, which ends with it:
 // a thread that was in another namespace must not be used again.
-func newNamespace() (*namespace, error) {
+// Packets to the live addresses are not dropped: somebody listens there.
+func newNamespace(live []*net.UDPAddr) (*namespace, error) {
 	n := &namespace{}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread is thrown away
-		done <- n.make()
+		done <- n.make(live)
 	}()
 	if err := <-done; err != nil {
 		n.release()
@@ -47,7 +49,7 @@ func newNamespace() (*namespace, error) {
 	return n, nil
 }
 
-func (n *namespace) make() error {
+func (n *namespace) make(live []*net.UDPAddr) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
 	}
@@ -89,12 +91,23 @@ func (n *namespace) make() error {
 	if n.tcp, err = net.Listen("tcp4", "127.0.0.1:53"); err != nil {
 		return err
 	}
-	return n.redirect(uint16(n.listener.Addr().(*net.TCPAddr).Port))
+	for _, a := range live {
+		err := nl.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.IP, Mask: net.CIDRMask(32, 32)}})
+		if err != nil && !errors.Is(err, unix.EEXIST) { // two ports of one host
+			return fmt.Errorf("address %s: %w", a.IP, err)
+		}
+		c, err := net.ListenUDP("udp4", a)
+		if err != nil {
+			return err
+		}
+		n.live = append(n.live, c)
+	}
+	return n.redirect(uint16(n.listener.Addr().(*net.TCPAddr).Port), live)
 }
 
 // redirect turns every connection that leaves the loopback to the listener, and
 // counts and drops other packets that do.
-func (n *namespace) redirect(port uint16) error {
+func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
 	c, err := nftables.New(nftables.WithNetNSFd(int(n.ns)))
 	if err != nil {
 		return err
@@ -119,6 +132,17 @@ func (n *namespace) redirect(port uint16) error {
 	}
 	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	rule(nat, own, accept)
+	for _, a := range live {
+		for _, offset := range []uint32{12, 16} { // from there, to there
+			there := []expr.Any{
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.IP.To4()},
+			}
+			for _, chain := range []*nftables.Chain{nat, filter} {
+				rule(chain, proto(expr.CmpOpEq, unix.IPPROTO_UDP), there, accept)
+			}
+		}
+	}
 	// A program with a resolver of its own asks ours.
 	rule(nat, proto(expr.CmpOpEq, unix.IPPROTO_UDP), []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -169,6 +193,9 @@ func (n *namespace) release() {
 	}
 	if n.tcp != nil {
 		n.tcp.Close()
+	}
+	for _, c := range n.live {
+		c.Close()
 	}
 	if n.ns > 0 {
 		n.ns.Close()

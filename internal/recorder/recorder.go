@@ -133,7 +133,11 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 	if r.ca, err = newAuthority(time.Now()); err != nil {
 		return nil, err
 	}
-	if r.ns, err = newNamespace(); err != nil {
+	live, err := r.datagrams()
+	if err != nil {
+		return nil, err
+	}
+	if r.ns, err = newNamespace(live); err != nil {
 		return nil, err
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -164,6 +168,9 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 	})
 	r.wg.Go(r.accept)
 	r.serveDNS()
+	for _, c := range r.ns.live {
+		r.wg.Go(func() { r.relay(c) })
+	}
 	return r, nil
 }
 
@@ -219,6 +226,9 @@ func (r *Recorder) Stop() (*Recording, error) {
 		_ = s.Shutdown()
 	}
 	r.ns.listener.Close()
+	for _, c := range r.ns.live {
+		c.Close()
+	}
 	r.mu.Lock()
 	for c := range r.open {
 		c.Close()

@@ -409,6 +409,74 @@ func TestNotHTTP(t *testing.T) {
 	}
 }
 
+// A licence server that speaks UDP is reached by the name, and by the number,
+// that somebody confirmed; nothing else is.
+func TestLiveUDP(t *testing.T) {
+	w := newWorld(t)
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(append([]byte("granted to "), buf[:n]...), from)
+		}
+	}()
+	w.raw["lic.example.com:1947"], w.raw["10.9.8.7:1948"] = server.LocalAddr().String(), server.LocalAddr().String()
+	o := w.options(&Recording{Version: recordingVersion})
+	o.Live = []blueprint.LiveDependency{
+		{Name: "LIC02", Kind: "udp", Address: "lic.example.com:1947"}, {Name: "LIC03", Kind: "udp", Address: "10.9.8.7:1948"},
+		{Name: "LIC04", Kind: "udp", Address: "10.9.8.6:1949", Proposed: true},
+	}
+	r, err := Start(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(host string, port int) string {
+		return fmt.Sprintf(`python3 -c '
+import socket
+for i in range(2):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(1)
+    try:
+        s.sendto(b"client%%d" %% i, ("%s", %d))
+        print(s.recv(100).decode())
+    except OSError:
+        print("nothing")'`, host, port)
+	}
+	for _, c := range []struct {
+		host string
+		port int
+		want string
+	}{
+		{"lic.example.com", 1947, "granted to client0\ngranted to client1"},
+		{"10.9.8.7", 1948, "granted to client0\ngranted to client1"},
+		{"10.9.8.6", 1949, "nothing\nnothing"},
+		{"10.9.8.5", 1947, "nothing\nnothing"},
+	} {
+		if got := in(t, r, ask(c.host, c.port)); got != c.want {
+			t.Errorf("%s:%d answers %q", c.host, c.port, got)
+		}
+	}
+	if _, err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Stats().Blocked; n < 4 {
+		t.Errorf("%d attempts blocked", n)
+	}
+	o.Live[0].Address = "lic.example.com"
+	if r, err := Start(context.Background(), o); err == nil {
+		_, _ = r.Stop()
+		t.Error("an address without a port was taken")
+	}
+}
+
 // A client that trusts other authorities only is named.
 func TestPinned(t *testing.T) {
 	w := newWorld(t)
