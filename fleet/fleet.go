@@ -108,17 +108,24 @@ func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed
 	}
 	for _, w := range wants {
 		var able []*Machine
-		why := "no machine of the fleet serves role " + w.Role
+		why, soon := "no machine of the fleet serves role "+w.Role, false
+		if w.Blueprint == "" {
+			why = "no machine of the fleet runs role " + w.Role + " plainly on its host (trysail agent --plain)"
+		}
 		for i := range machines {
 			m := &machines[i]
 			switch {
 			case len(m.Serves) > 0 && !slices.Contains(m.Serves, w.Role), w.Blueprint == "" && !m.Plain:
 			case m.Name == w.Not:
-				why = "a second machine is needed beside " + w.Not
+				if !soon {
+					why = "a second machine is needed beside " + w.Not
+				}
 			case m.At(now) != Up:
-				why = m.Name + " is " + string(m.At(now))
+				if !soon {
+					why = m.Name + " is " + string(m.At(now))
+				}
 			case running[m.Name] >= max(m.Slots, 1):
-				why = m.Name + " is busy"
+				why, soon = m.Name+" is busy", true // that ends by itself, so it is the reason
 			default:
 				able = append(able, m)
 			}
@@ -132,6 +139,14 @@ func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed
 		placed = append(placed, Placed{w.Key, best.Name})
 	}
 	return placed, waiting
+}
+
+// order of a rank; one that is not known comes last.
+func order(r Rank) int {
+	if i := slices.Index(Ranks(), r); i >= 0 {
+		return i
+	}
+	return len(Ranks())
 }
 
 func compare(a, b *Machine, w *Want, running map[string]int) int {
@@ -152,7 +167,7 @@ func compare(a, b *Machine, w *Want, running map[string]int) int {
 	}
 	return cmp.Or(
 		cmp.Compare(a.Losses/2, b.Losses/2), // one loss is bad luck
-		cmp.Compare(slices.Index(Ranks(), a.Rank), slices.Index(Ranks(), b.Rank)),
+		cmp.Compare(order(a.Rank), order(b.Rank)),
 		cmp.Compare(cold(a), cold(b)),
 		cmp.Compare(missing(a), missing(b)),
 		cmp.Compare(running[a.Name], running[b.Name]),

@@ -134,7 +134,7 @@ func TestPlace(t *testing.T) {
 		{"serves another role", []Machine{with(up("a", 1), docs)}, []Want{step("s")}, nil, []string{"s: no machine of the fleet serves role build"}},
 		{"one of two serves it", []Machine{with(up("a", 1), docs), with(up("b", 1), build)}, []Want{step("s")}, []string{"s on b"}, nil},
 		{"a plain step", []Machine{up("a", 1), with(up("b", 1), plain)}, []Want{{Key: "s", Role: "build"}}, []string{"s on b"}, nil},
-		{"a plain step, no plain machine", []Machine{up("a", 1)}, []Want{{Key: "s", Role: "build"}}, nil, []string{"s: no machine of the fleet serves role build"}},
+		{"a plain step, no plain machine", []Machine{up("a", 1)}, []Want{{Key: "s", Role: "build"}}, nil, []string{"s: no machine of the fleet runs role build plainly on its host (trysail agent --plain)"}},
 		{"a blueprint, on a plain machine", []Machine{with(up("a", 1), plain)}, []Want{step("s")}, []string{"s on a"}, nil},
 
 		{"lost", []Machine{with(up("a", 1), lost)}, []Want{step("s")}, nil, []string{"s: a is lost"}},

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type Agent struct {
 	mu      sync.Mutex
 	running map[api.Holding]context.CancelCauseFunc
 	warm    map[string]bool // digests of blueprints whose server is ready here
+	has     []string        // digests of artifacts made or fetched here, the newest last
 	copies  map[string]int64
 	heard   time.Duration // boot time at which the last answered report was sent
 	guard   *machine.Guard
@@ -76,6 +78,19 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return a.works(ctx) })
 	g.Go(func() error { return a.keepCopies(ctx) })
 	return g.Wait()
+}
+
+// mostHas bounds what a report says of artifacts.
+const mostHas = 500
+
+// note remembers that artifacts are on this disk.
+func (a *Agent) note(digests ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range digests {
+		a.has = append(slices.DeleteFunc(a.has, func(x string) bool { return x == d }), d)
+	}
+	a.has = a.has[max(len(a.has)-mostHas, 0):]
 }
 
 // endedError is why a step was stopped from here.

@@ -47,7 +47,7 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, fleet.Beat)
 	defer cancel()
 	a.mu.Lock()
-	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm))}
+	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm)), Has: slices.Clone(a.has)}
 	for s, n := range a.copies {
 		b.Copies = append(b.Copies, api.Copied{Stream: s, Events: n})
 	}

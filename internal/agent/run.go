@@ -324,6 +324,7 @@ func (s *step) workspace(ctx context.Context, user blueprint.User) error {
 	if err := s.a.fetch(ctx, append(need, s.as.Source.Original)...); err != nil {
 		return err
 	}
+	s.a.note(need...)
 	dir, err := rebuild.Source(ctx, s.n, s.a.o.Depot, s.as.Source.Original, user)
 	if err != nil {
 		return err
@@ -495,6 +496,7 @@ func (s *step) collect(ctx context.Context, r *api.Report) error {
 		if err != nil {
 			return fmt.Errorf("keep %s: %w", o.Path, err)
 		}
+		s.a.note(dg)
 		if dg != o.SHA256 {
 			return fmt.Errorf("%s changed after the step ended: a process of it still writes", o.Path)
 		}

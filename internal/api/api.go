@@ -58,7 +58,8 @@ type Holding struct {
 // Beat is what an agent reports each second.
 type Beat struct {
 	Holding []Holding `json:"holding"`
-	Warm    []string  `json:"warm,omitempty"`
+	Warm    []string  `json:"warm,omitempty"` // digests of blueprints whose server is ready
+	Has     []string  `json:"has,omitempty"`  // digests of artifacts that it made or fetched lately
 	Copies  []Copied  `json:"copies,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -26,11 +27,18 @@ var (
 	addressRE     = regexp.MustCompile(`^(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$`)
 )
 
+// port tells whether an address ends in one.
+func port(address string) bool {
+	_, p, _ := strings.Cut(address[strings.LastIndex(address, "]")+1:], ":")
+	_, err := strconv.ParseUint(p, 10, 16)
+	return err == nil
+}
+
 // ParseLink reads a link. Its errors never hold the secret.
 func ParseLink(s string) (Link, error) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(s), scheme)
 	f := strings.Split(rest, "/")
-	if !ok || len(f) != 3 || !addressRE.MatchString(f[0]) || !fingerprintRE.MatchString(f[1]) || !secretRE.MatchString(f[2]) {
+	if !ok || len(f) != 3 || !port(f[0]) || !addressRE.MatchString(f[0]) || !fingerprintRE.MatchString(f[1]) || !secretRE.MatchString(f[2]) {
 		return Link{}, errors.New("that is neither a link to control nor a file that holds one: trysail fleet token prints one, trysail://ADDRESS/FINGERPRINT/SECRET")
 	}
 	return Link{f[0], f[1], f[2]}, nil

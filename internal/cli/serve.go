@@ -98,6 +98,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	srv := &http.Server{Handler: c.Handler(), TLSConfig: tls, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(gctx) })
+	g.Go(func() error { return store.Tend(gctx, a.log) })
 	g.Go(func() error {
 		if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"trysail/fleet"
 )
 
 // Role is what a token allows. Each includes those before it.
@@ -155,7 +157,15 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		cert := r.TLS.VerifiedChains[0][0]
 		if slices.Contains(cert.Subject.OrganizationalUnit, "machine") {
-			return &caller{machine: cert.Subject.CommonName}, nil
+			name := cert.Subject.CommonName
+			c.mu.Lock()
+			m := c.members[name]
+			in := m != nil && m.set != fleet.Retired
+			c.mu.Unlock()
+			if !in {
+				return nil, &DeniedError{"machine " + name + " does not belong to the fleet", "on control: trysail fleet readmit " + name}
+			}
+			return &caller{machine: name}, nil
 		}
 	}
 	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")

@@ -21,16 +21,18 @@ import (
 	"testing"
 	"time"
 
+	"trysail/fleet"
+
 	"trysail/internal/api"
 )
 
-// clock is what the tests set.
-type clock struct{ now time.Time }
+// wall is a wall clock that tests set.
+type wall struct{ now time.Time }
 
-func noon() *clock { return &clock{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)} }
+func noon() *wall { return &wall{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)} }
 
 // begin makes a control without a ledger or depot: enough to ask who may what.
-func begin(t testing.TB, dir string, at *clock) *Control {
+func begin(t testing.TB, dir string, at *wall) *Control {
 	t.Helper()
 	c, err := New(Options{Dir: dir, Now: func() time.Time { return at.now }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -178,7 +180,7 @@ func TestJoinToken(t *testing.T) {
 			t.Errorf("%s, another: %v", x.name, err)
 		}
 	}
-	person, join := made(t, c, token{Person: "ann", Role: Approver}), made(t, c, token{Join: true, Expires: begun.Add(joinTime)})
+	person, join := made(t, c, token{Person: "ann", Role: Approver, Expires: begun.Add(joinTime)}), made(t, c, token{Join: true, Expires: begun.Add(joinTime)})
 	for name, secret := range map[string]string{"nothing": "", "a guess": strings.Repeat("0", 48), "a person's token": person, "a token and more": join + "0", "its hash": hash(join)} {
 		if err := c.useJoin(secret, begun); !denied(err) {
 			t.Errorf("%s lets a machine join: %v", name, err)
@@ -227,6 +229,9 @@ func TestCaller(t *testing.T) {
 	ann := made(t, c, token{Person: "ann", Role: Viewer})
 	bob := made(t, c, token{Person: "bob", Role: Operator, Expires: at.now.Add(time.Hour)})
 	eve := made(t, c, token{Person: "eve", Role: Approver, Expires: at.now})
+	c.members["m1"], c.members["m2"] = &member{}, &member{set: fleet.Retired}
+	retired := &x509.Certificate{Subject: pkix.Name{CommonName: "m2", OrganizationalUnit: []string{"machine"}}}
+	stranger := &x509.Certificate{Subject: pkix.Name{CommonName: "m3", OrganizationalUnit: []string{"machine"}}}
 	machine := &x509.Certificate{Subject: pkix.Name{CommonName: "m1", OrganizationalUnit: []string{"machine"}}}
 	other := &x509.Certificate{Subject: pkix.Name{CommonName: "m1"}}
 	verified := func(x *x509.Certificate) *tls.ConnectionState {
@@ -251,6 +256,8 @@ func TestCaller(t *testing.T) {
 		{"one that expires now", "Bearer " + eve, nil, nil, ""},
 		{"a machine", "", verified(machine), &caller{machine: "m1"}, "machine m1"},
 		{"a machine with a token", "Bearer " + ann, verified(machine), &caller{machine: "m1"}, "machine m1"},
+		{"a retired machine", "", verified(retired), nil, ""},
+		{"a machine that never joined, with a token", "Bearer " + ann, verified(stranger), nil, ""},
 		{"a certificate that nobody verified", "", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{machine}}, nil, ""},
 		{"a certificate of no machine", "", verified(other), nil, ""},
 		{"a certificate of no machine, and a token", "Bearer " + ann, verified(other), &caller{person: "ann", role: Viewer}, "ann"},

@@ -77,6 +77,7 @@ type member struct {
 	heard   time.Time // monotonic; zero: not since control began
 	holding []api.Holding
 	warm    []string
+	has     []string
 	copies  map[string]int64
 	losses  int
 }
@@ -193,7 +194,7 @@ func (c *Control) update(ctx context.Context, version, actor string, decide func
 				return e.Seq, err
 			}
 			var conflict *ledger.ConflictError
-			if !errors.As(err, &conflict) {
+			if !errors.As(err, &conflict) || ctx.Err() != nil {
 				return 0, err
 			}
 		}

@@ -51,7 +51,12 @@ func (c *Control) load(ctx context.Context) error {
 // history was compacted) begins again with everything that was missed.
 func (c *Control) fold(ctx context.Context) error {
 	for {
-		err := c.o.Ledger.Watch(ctx, func(stream string, head int64) {
+		began := func() {
+			if err := c.load(ctx); err != nil && ctx.Err() == nil {
+				c.o.Log.Error("fold", "err", err)
+			}
+		}
+		err := c.o.Ledger.Watch(ctx, began, func(stream string, head int64) {
 			if c.has(stream, head) {
 				return // this control wrote it
 			}
@@ -67,9 +72,6 @@ func (c *Control) fold(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(200 * time.Millisecond):
-		}
-		if err := c.load(ctx); err != nil && ctx.Err() == nil {
-			c.o.Log.Error("fold", "err", err)
 		}
 	}
 }
@@ -155,8 +157,8 @@ func (c *Control) enlist(ctx context.Context, e membership) error {
 		}
 		err = c.o.Ledger.Append(ctx, fleetStream, int64(len(lines)), line)
 		var conflict *ledger.ConflictError
-		if errors.As(err, &conflict) {
-			continue
+		if errors.As(err, &conflict) && ctx.Err() == nil {
+			continue // Read refuses a stream whose head is not its last event: this ends
 		}
 		if err != nil {
 			return err

@@ -56,7 +56,7 @@ func (c *Control) machines(now time.Time) []fleet.Machine {
 	for _, m := range c.members {
 		list = append(list, fleet.Machine{
 			Name: m.Name, Rank: m.Rank, Serves: m.Serves, Plain: m.Plain, Slots: m.Slots, Set: m.set,
-			Heard: c.heard(m), Running: running[m.Name], Losses: m.losses, Warm: m.warm,
+			Heard: c.heard(m), Running: running[m.Name], Losses: m.losses, Warm: m.warm, Has: m.has,
 		})
 	}
 	slices.SortFunc(list, func(a, b fleet.Machine) int { return strings.Compare(a.Name, b.Name) })

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -184,6 +185,9 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if !machineName(q.Name) || q.Slots < 1 || q.Slots > 1000 {
 			return nil, &badRequest{fmt.Errorf("%q is no name for a machine", q.Name)}
 		}
+		if !slices.Contains(fleet.Ranks(), q.Rank) {
+			return nil, &badRequest{fmt.Errorf("%q is no rank: primary, backup or spare", q.Rank)}
+		}
 		cert, err := c.tasks.sign(q.Request, q.Name, c.o.Now())
 		if err != nil {
 			return nil, &badRequest{err}
@@ -217,12 +221,8 @@ func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, erro
 		return nil, err
 	}
 	c.mu.Lock()
-	m := c.members[q.machine]
-	if m == nil || m.set == fleet.Retired {
-		c.mu.Unlock()
-		return nil, &DeniedError{"machine " + q.machine + " does not belong to the fleet", "trysail fleet readmit " + q.machine}
-	}
-	m.heard, m.holding, m.warm = time.Now(), b.Holding, b.Warm
+	m := c.members[q.machine] // caller has seen that it is there
+	m.heard, m.holding, m.warm, m.has = time.Now(), b.Holding, b.Warm, b.Has
 	for _, x := range b.Copies {
 		m.copies[x.Stream] = x.Events
 	}

@@ -39,6 +39,9 @@ func (e *TornError) Hint() string {
 // line without an end is what a power loss leaves behind: it was never
 // acknowledged, and is cut off.
 func OpenCopy(dir, stream string) (*Copy, error) {
+	if err := checkName(stream); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -93,12 +96,15 @@ func readLines(f *os.File) (lines [][]byte, whole int64, err error) {
 // Append writes lines after the first n and syncs them. Lines before n that are
 // given again are passed over, so that a lost acknowledgement does no harm.
 func (c *Copy) Append(after int64, lines [][]byte) error {
-	if after > c.Tree.Size() {
+	if after < 0 || after > c.Tree.Size() {
 		return fmt.Errorf("copy of the ledger: event %d follows event %d", after+1, c.Tree.Size())
 	}
 	skip := min(c.Tree.Size()-after, int64(len(lines)))
 	var buf bytes.Buffer
 	for _, l := range lines[skip:] {
+		if len(l) > maxLine || bytes.ContainsRune(l, '\n') {
+			return fmt.Errorf("copy of the ledger: an event of %d bytes is no line of at most %d", len(l), maxLine)
+		}
 		buf.Write(l)
 		buf.WriteByte('\n')
 	}

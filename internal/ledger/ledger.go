@@ -27,8 +27,9 @@ import (
 
 const (
 	prefix  = "/trysail/v1/"
-	maxLine = 1 << 20 // bytes of an event; etcd takes requests of 1.5 MiB
-	page    = 500     // events read at once
+	maxLine = 1 << 20    // bytes of an event
+	maxTxn  = 1400 << 10 // bytes of an append; etcd takes requests of 1.5 MiB
+	page    = 500        // events read at once
 )
 
 // Ledger is the streams of one etcd cluster. It is safe for concurrent use.
@@ -67,10 +68,18 @@ func (e *FullError) Error() string { return "the ledger is full: " + e.Err.Error
 
 // Hint says what to do.
 func (e *FullError) Hint() string {
-	return "free space on the control machine's disk, then: trysail serve takes writes again by itself"
+	return "control makes room by itself where it can; if it says so again, move ended releases to a ledger of their own: trysail serve with another --state"
 }
 
 func (e *FullError) Unwrap() error { return e.Err }
+
+// checkName refuses what is no part of a key and no file name.
+func checkName(stream string) error {
+	if stream == "" || len(stream) > 200 || strings.ContainsAny(stream, "/ \n\x00") || strings.HasPrefix(stream, ".") {
+		return fmt.Errorf("%.60q is not the name of a stream", stream)
+	}
+	return nil
+}
 
 func headKey(stream string) string { return prefix + stream + "/head" }
 
@@ -80,7 +89,10 @@ func eventKey(stream string, seq int64) string {
 
 // Append writes lines after the event with number head; 0 begins a stream.
 func (l *Ledger) Append(ctx context.Context, stream string, head int64, lines ...[]byte) error {
-	if stream == "" || strings.ContainsAny(stream, "/ \n") || len(lines) == 0 || len(lines) > 100 {
+	if err := checkName(stream); err != nil {
+		return err
+	}
+	if len(lines) == 0 || len(lines) > 100 {
 		return fmt.Errorf("append to %q: %d lines", stream, len(lines))
 	}
 	is := clientv3.Compare(clientv3.Value(headKey(stream)), "=", strconv.FormatInt(head, 10))
@@ -88,11 +100,16 @@ func (l *Ledger) Append(ctx context.Context, stream string, head int64, lines ..
 		is = clientv3.Compare(clientv3.CreateRevision(headKey(stream)), "=", 0)
 	}
 	var ops []clientv3.Op
+	size := 0
 	for i, line := range lines {
+		size += len(line)
 		if len(line) > maxLine || bytes.ContainsRune(line, '\n') {
 			return fmt.Errorf("append to %s: an event of %d bytes is no line of at most %d", stream, len(line), maxLine)
 		}
 		ops = append(ops, clientv3.OpPut(eventKey(stream, head+int64(i)+1), string(line)))
+	}
+	if size > maxTxn {
+		return fmt.Errorf("append to %s: %d bytes at once, %d is the most", stream, size, maxTxn)
 	}
 	ops = append(ops, clientv3.OpPut(headKey(stream), strconv.FormatInt(head+int64(len(lines)), 10)))
 	res, err := l.kv.Txn(ctx).If(is).Then(ops...).Commit()
@@ -132,6 +149,16 @@ func (l *Ledger) ours(ctx context.Context, stream string, head int64, lines [][]
 // A gap is an error: an event that is missing must not be read as one that did
 // not happen.
 func (l *Ledger) Read(ctx context.Context, stream string, after int64) ([][]byte, error) {
+	r, err := l.kv.Get(ctx, headKey(stream))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", stream, err)
+	}
+	var head int64
+	if len(r.Kvs) > 0 {
+		if head, err = strconv.ParseInt(string(r.Kvs[0].Value), 10, 64); err != nil {
+			return nil, fmt.Errorf("read %s: its head is %q", stream, r.Kvs[0].Value)
+		}
+	}
 	var lines [][]byte
 	for {
 		next := after + int64(len(lines)) + 1
@@ -146,9 +173,13 @@ func (l *Ledger) Read(ctx context.Context, stream string, after int64) ([][]byte
 			}
 			lines = append(lines, kv.Value)
 		}
-		if !r.More {
-			return lines, nil
+		if r.More {
+			continue
 		}
+		if last := after + int64(len(lines)); last < head {
+			return nil, fmt.Errorf("read %s: event %d is missing", stream, last+1)
+		}
+		return lines, nil
 	}
 }
 
@@ -167,10 +198,14 @@ func (l *Ledger) Streams(ctx context.Context) ([]string, error) {
 	return list, nil
 }
 
-// Watch calls changed with the new head whenever a stream's moves, until ctx ends. It returns
-// the context's error, or one that means the watch must begin again.
-func (l *Ledger) Watch(ctx context.Context, changed func(stream string, head int64)) error {
-	for r := range l.kv.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix()) {
+// Watch calls began once nothing can be missed any more, and changed with the new
+// head whenever a stream's moves, until ctx ends. It returns the context's error,
+// or one that means the watch must begin again.
+func (l *Ledger) Watch(ctx context.Context, began func(), changed func(stream string, head int64)) error {
+	for r := range l.kv.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify()) {
+		if r.Created {
+			began()
+		}
 		if err := r.Err(); err != nil {
 			return fmt.Errorf("watch the ledger: %w", err)
 		}

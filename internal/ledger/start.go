@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +34,7 @@ type Store struct {
 	*Ledger
 	etcd   *embed.Etcd
 	client *clientv3.Client
+	quota  int64
 }
 
 const (
@@ -62,6 +65,8 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{socket("peer")}, []url.URL{socket("peer")}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.QuotaBackendBytes = quota
+	// What is overwritten, which heads alone are, is forgotten.
+	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapcore.NewCore(
 		zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&lines{o.Log}), zapcore.WarnLevel)))
 	e, err := embed.StartEtcd(cfg)
@@ -81,7 +86,7 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 		return nil, fmt.Errorf("etcd in %s was not ready after %s", o.Dir, startTime)
 	}
 	c := v3client.New(e.Server)
-	return &Store{Ledger: New(c), etcd: e, client: c}, nil
+	return &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes}, nil
 }
 
 // Close stops what Start started.
@@ -120,7 +125,9 @@ func (e *NotEmptyError) Hint() string {
 	return "start without --recover; or move the old ledger away first, if it is damaged"
 }
 
-// Recover fills an empty ledger from a copy.
+// Recover fills an empty ledger from copies. All of them are read and checked
+// before anything is written. One that was cut off goes on: a ledger that is the
+// beginning of the copies is no other ledger.
 func (s *Store) Recover(ctx context.Context, dir string) error {
 	names, err := Copies(dir)
 	if err != nil {
@@ -129,24 +136,32 @@ func (s *Store) Recover(ctx context.Context, dir string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("%s holds no copy of a ledger", dir)
 	}
+	copies := map[string][][]byte{}
+	for _, n := range names {
+		if copies[n], err = checkedCopy(dir, n); err != nil {
+			return err
+		}
+	}
 	have, err := s.Streams(ctx)
 	if err != nil {
 		return err
 	}
-	if len(have) > 0 {
-		return &NotEmptyError{have[0]}
-	}
-	for _, n := range names {
-		lines, err := ReadCopy(dir, n)
+	begun := map[string]int{}
+	for _, n := range have {
+		lines, err := s.Read(ctx, n, 0)
 		if err != nil {
 			return err
 		}
-		for i, l := range lines {
-			var e struct {
-				Seq int64 `json:"seq"`
-			}
-			if err := json.Unmarshal(l, &e); err != nil || e.Seq != int64(i)+1 {
-				return &TornError{filepath.Join(dir, n+".jsonl"), int64(i) + 1, "this is not event " + fmt.Sprint(i+1)}
+		old := copies[n]
+		if len(lines) > len(old) || !slices.EqualFunc(lines, old[:min(len(lines), len(old))], bytes.Equal) {
+			return &NotEmptyError{n}
+		}
+		begun[n] = len(lines)
+	}
+	for _, n := range names {
+		for i, l := range copies[n] {
+			if i < begun[n] {
+				continue
 			}
 			if err := s.Append(ctx, n, int64(i), l); err != nil {
 				return err
@@ -154,4 +169,70 @@ func (s *Store) Recover(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
+}
+
+// checkedCopy reads a copy whose events are numbered as they stand.
+func checkedCopy(dir, name string) ([][]byte, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	lines, err := ReadCopy(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	for i, l := range lines {
+		var e struct {
+			Seq int64 `json:"seq"`
+		}
+		if err := json.Unmarshal(l, &e); err != nil || e.Seq != int64(i)+1 {
+			return nil, &TornError{filepath.Join(dir, name+".jsonl"), int64(i) + 1, fmt.Sprintf("this is not event %d", i+1)}
+		}
+	}
+	return lines, nil
+}
+
+// tending is how often Tend looks.
+const tending = 10 * time.Second
+
+// Tend ends when ctx does. A database that was full refuses every write until it
+// is told that there is room again, which is what Tend does once there is: it
+// forgets what was overwritten (heads; events never are), gives the room back to
+// the disk, and takes the alarm away.
+func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
+	t := time.NewTicker(tending)
+	defer t.Stop()
+	for {
+		if s.etcd != nil {
+			if err := s.makeRoom(ctx); err != nil && ctx.Err() == nil {
+				log.Error("the ledger is full", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+func (s *Store) makeRoom(ctx context.Context) error {
+	alarms, err := s.client.AlarmList(ctx)
+	if err != nil || len(alarms.Alarms) == 0 {
+		return err
+	}
+	head, err := s.client.Get(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	if _, err := s.client.Compact(ctx, head.Header.Revision); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return err
+	}
+	if err := s.etcd.Server.Backend().Defrag(); err != nil {
+		return err
+	}
+	if used := s.etcd.Server.Backend().SizeInUse(); used >= s.quota*9/10 {
+		return fmt.Errorf("%d of %d bytes are in use", used, s.quota)
+	}
+	_, err = s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	return err
 }

@@ -43,7 +43,12 @@ func (t *Tree) Add(line []byte) error {
 func (t *Tree) Size() int64 { return t.size }
 
 // Root is the hash over the first n lines.
-func (t *Tree) Root(n int64) (tlog.Hash, error) { return tlog.TreeHash(n, t.reader()) }
+func (t *Tree) Root(n int64) (tlog.Hash, error) {
+	if n < 0 || n > t.size {
+		return tlog.Hash{}, fmt.Errorf("a tree of %d lines has no first %d", t.size, n)
+	}
+	return tlog.TreeHash(n, t.reader())
+}
 
 // Extends proves that the first old lines are still the beginning.
 func (t *Tree) Extends(old int64) (tlog.TreeProof, error) {
