@@ -1,14 +1,13 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
-
-	"bytes"
 
 	"trysail/internal/ledger"
 )

@@ -431,7 +431,8 @@ func TestLiveUDP(t *testing.T) {
 	w.raw["lic.example.com:1947"], w.raw["10.9.8.7:1948"] = server.LocalAddr().String(), server.LocalAddr().String()
 	o := w.options(&Recording{Version: recordingVersion})
 	o.Live = []blueprint.LiveDependency{
-		{Name: "LIC02", Kind: "udp", Address: "lic.example.com:1947"}, {Name: "LIC03", Kind: "udp", Address: "10.9.8.7:1948"},
+		{Name: "LIC02", Kind: "udp", Address: "lic.example.com:1947"},
+		{Name: "LIC03", Kind: "udp", Address: "10.9.8.7:1948"},
 		{Name: "LIC04", Kind: "udp", Address: "10.9.8.6:1949", Proposed: true},
 	}
 	r, err := Start(context.Background(), o)
