@@ -270,6 +270,7 @@ func (s *State) lose(b Lost) error {
 	}
 	p.Lease = nil
 	p.Moves++
+	s.Lost++
 	return nil
 }
 

@@ -131,6 +131,7 @@ type State struct {
 	Amendment *Amendment
 	Candidate int // from 1; each approved change of the source begins the next
 	Refusals  []Refused
+	Lost      int                      // leases that ended without a result
 	Spent     map[string]time.Duration // people's time by person
 	Reached   map[string]bool          // phases of which a step has begun
 }

@@ -8,7 +8,8 @@
 // there is some. Blobs are named by their digest and checked by whoever reads
 // them. An error is a [Problem], with what to do next.
 //
-// docs/openapi.yaml describes the same paths; a test holds the two together.
+// openapi.yaml describes the same paths, and control serves it; tests hold the
+// three together.
 package api
 
 import (

@@ -47,43 +47,75 @@ func (c *Control) AuthorityPEM() []byte { return c.tasks.pem }
 // handler is a request that gave an answer, or an error.
 type handler func(ctx context.Context, q *caller, r *http.Request) (any, error)
 
+// route is one path of the API. It answers with JSON (a handler), or in its own
+// way and with its own look at who asks (raw).
+type route struct {
+	pattern string // of http.ServeMux
+	need    Role   // "": a machine of the fleet
+	handler handler
+	raw     http.HandlerFunc
+}
+
+// routes is the API. internal/api/openapi.yaml describes it; a test holds the
+// two together.
+func (c *Control) routes() []route {
+	person := func(pattern string, need Role, h handler) route { return route{pattern, need, h, nil} }
+	machine := func(pattern string, h handler) route { return route{pattern, "", h, nil} }
+	raw := func(pattern string, h http.HandlerFunc) route { return route{pattern, "", nil, h} }
+	return []route{
+		raw("POST /v1/enrol", c.enrol),
+		machine("POST /v1/beat", c.beat),
+		machine("GET /v1/work", c.work),
+		machine("POST /v1/report", c.report),
+		machine("POST /v1/releases/{version}/logs/{item}/{epoch}", c.appendLog),
+
+		person("GET /v1/releases", Viewer, c.list),
+		person("POST /v1/releases", Operator, c.start),
+		person("GET /v1/releases/{version}", Viewer, c.status),
+		person("POST /v1/releases/{version}/sign", Approver, c.sign),
+		person("POST /v1/releases/{version}/withdraw", Approver, c.withdraw),
+		person("POST /v1/releases/{version}/retry", Operator, c.retry),
+		person("POST /v1/releases/{version}/waive", Approver, c.waive),
+		person("POST /v1/releases/{version}/except", Approver, c.except),
+		person("POST /v1/releases/{version}/amend", Operator, c.amend),
+		person("POST /v1/releases/{version}/agree", Approver, c.agree),
+		person("POST /v1/releases/{version}/hold", Operator, c.reason(func(s string) release.Body { return release.Held{Reason: s} })),
+		person("POST /v1/releases/{version}/resume", Operator, c.reason(func(string) release.Body { return release.Resumed{} })),
+		person("POST /v1/releases/{version}/abort", Operator, c.reason(func(s string) release.Body { return release.Aborted{Reason: s} })),
+		person("POST /v1/releases/{version}/ship", Operator, c.reason(func(string) release.Body { return release.Shipped{} })),
+		person("GET /v1/fleet", Viewer, c.fleetStatus),
+		person("POST /v1/fleet/{name}/{what}", Operator, c.setMachine),
+		person("POST /v1/tokens", Approver, c.makeToken),
+
+		raw("GET /v1/releases/{version}/events", c.events),
+		raw("GET /v1/releases/{version}/logs/{item}/{epoch}", c.readLog),
+		raw("GET /v1/streams/{stream}", c.readStream),
+		raw("GET /v1/blobs/{digest}", c.getBlob), // and HEAD
+		raw("PUT /v1/blobs/{digest}", c.putBlob),
+		raw("GET /v1/openapi.yaml", c.openAPI),
+		raw("GET /metrics", c.metrics()),
+	}
+}
+
 // Handler is the API.
 func (c *Control) Handler() http.Handler {
 	mux := http.NewServeMux()
-	person := func(pattern string, need Role, h handler) { c.handle(mux, pattern, need, false, h) }
-	machine := func(pattern string, h handler) { c.handle(mux, pattern, "", true, h) }
-
-	mux.HandleFunc("POST /v1/enrol", c.enrol)
-	machine("POST /v1/beat", c.beat)
-	machine("GET /v1/work", c.work)
-	machine("POST /v1/report", c.report)
-	machine("POST /v1/releases/{version}/logs/{item}/{epoch}", c.appendLog)
-
-	person("GET /v1/releases", Viewer, c.list)
-	person("POST /v1/releases", Operator, c.start)
-	person("GET /v1/releases/{version}", Viewer, c.status)
-	person("POST /v1/releases/{version}/sign", Approver, c.sign)
-	person("POST /v1/releases/{version}/withdraw", Approver, c.withdraw)
-	person("POST /v1/releases/{version}/retry", Operator, c.retry)
-	person("POST /v1/releases/{version}/waive", Approver, c.waive)
-	person("POST /v1/releases/{version}/except", Approver, c.except)
-	person("POST /v1/releases/{version}/amend", Operator, c.amend)
-	person("POST /v1/releases/{version}/agree", Approver, c.agree)
-	person("POST /v1/releases/{version}/hold", Operator, c.reason(func(s string) release.Body { return release.Held{Reason: s} }))
-	person("POST /v1/releases/{version}/resume", Operator, c.reason(func(string) release.Body { return release.Resumed{} }))
-	person("POST /v1/releases/{version}/abort", Operator, c.reason(func(s string) release.Body { return release.Aborted{Reason: s} }))
-	person("POST /v1/releases/{version}/ship", Operator, c.reason(func(string) release.Body { return release.Shipped{} }))
-	person("GET /v1/fleet", Viewer, c.fleetStatus)
-	person("POST /v1/fleet/{name}/{what}", Operator, c.setMachine)
-	person("POST /v1/tokens", Approver, c.makeToken)
-
-	mux.HandleFunc("GET /v1/releases/{version}/events", c.events)
-	mux.HandleFunc("GET /v1/releases/{version}/logs/{item}/{epoch}", c.readLog)
-	mux.HandleFunc("GET /v1/streams/{stream}", c.readStream)
-	mux.HandleFunc("GET /v1/blobs/{digest}", c.getBlob)
-	mux.HandleFunc("HEAD /v1/blobs/{digest}", c.getBlob)
-	mux.HandleFunc("PUT /v1/blobs/{digest}", c.putBlob)
+	for _, r := range c.routes() {
+		if r.raw != nil {
+			mux.HandleFunc(r.pattern, r.raw)
+		} else {
+			c.handle(mux, r.pattern, r.need, r.need == "", r.handler)
+		}
+	}
 	return mux
+}
+
+// openAPI answers with the description of the API, to anybody: it holds no secret.
+func (c *Control) openAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	if _, err := w.Write(api.OpenAPI); err != nil {
+		c.o.Log.Debug("answer", "err", err)
+	}
 }
 
 func (c *Control) handle(mux *http.ServeMux, pattern string, need Role, machine bool, h handler) {

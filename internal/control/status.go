@@ -49,8 +49,7 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	if st == nil {
 		return nil, &NotFoundError{"release " + version}
 	}
-	now := c.o.Now()
-	out := st.Outlook(now, func(x *runbook.Item, t time.Time, d time.Duration) time.Time { return t.Add(d) })
+	out := c.outlook(st)
 	a := &api.Status{
 		Version: version, Phase: st.Phase, Why: st.Why, Head: st.Head, Ship: st.Started.Ship, Ends: out.Ends, Slack: out.Slack.Seconds(),
 		Chain: nonNil(out.Chain), Unknown: out.Unknown, Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Started.Budget.Hours(),
@@ -79,6 +78,12 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 		}
 	}
 	return a, nil
+}
+
+// outlook is a release's slack now. People's budgets are taken as time that passes
+// from when they are asked.
+func (c *Control) outlook(st *release.State) release.Outlook {
+	return st.Outlook(c.o.Now(), func(_ *runbook.Item, t time.Time, d time.Duration) time.Time { return t.Add(d) })
 }
 
 func nonNil[T any](list []T) []T {
