@@ -195,14 +195,14 @@ func (s *State) finish(b Finished) error {
 		if _, p, rule = s.lease(b, b.Item, b.Epoch, true); rule != nil || b.Exit == 0 {
 			return err
 		}
-		p.Lease = nil
+		p.Ended, p.Lease = b.Epoch, nil
 		p.Failures++
 		return nil
 	}
 	if x.Gold && b.Exit == 0 {
 		return forbid(b, "%s is gold: its result is committed or refused", b.Item)
 	}
-	p.Result, p.Machine, p.Lease, p.Waived = &b, p.Lease.Machine, nil, nil
+	p.Result, p.Machine, p.Lease, p.Waived, p.Ended = &b, p.Lease.Machine, nil, nil, b.Epoch
 	if b.Exit != 0 {
 		p.Failures++
 	}
@@ -220,7 +220,7 @@ func (s *State) commit(e Event, b Committed) error {
 		return forbid(b, "%s gives no gold", b.Item)
 	}
 	s.Gold = &Gold{Seq: e.Seq, Machine: p.Lease.Machine, Outputs: b.Outputs}
-	p.Result, p.Machine, p.Lease, p.Failures, p.Moves = &b.Finished, p.Lease.Machine, nil, 0, 0
+	p.Result, p.Machine, p.Lease, p.Failures, p.Moves, p.Ended = &b.Finished, p.Lease.Machine, nil, 0, 0, b.Epoch
 	return nil
 }
 
@@ -233,7 +233,7 @@ func (s *State) confirm(b Confirmed) error {
 	if err != nil {
 		return err
 	}
-	s.Gold.By, s.Gold.Confirmed, p.Lease = p.Lease.Machine, &b, nil
+	s.Gold.By, s.Gold.Confirmed, p.Lease, p.Ended = p.Lease.Machine, &b, nil, b.Epoch
 	return nil
 }
 

@@ -86,7 +86,8 @@ type Progress struct {
 	Result   *Finished // the last one, good or bad
 	Machine  string    // where Result came from
 	Failures int       // results that failed since the last retry
-	Moves    int       // leases that were lost
+	Moves    int       // leases that were lost since the last result or retry
+	Ended    int64     // epoch of the last lease that ended with a result
 	Passed   bool      // of a wait
 	Waived   map[string]Waived
 	Words    []Signature // in force, at most one a person

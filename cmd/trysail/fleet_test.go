@@ -206,8 +206,9 @@ func TestFleetPartition(t *testing.T) {
 	}
 }
 
-// Survival 6: control's disk is destroyed. A new control begins from an agent's
-// copy; nothing that was acknowledged is lost, and the machines come back.
+// Survival 6: control's disk is destroyed, ledger and depot. A new control begins
+// from an agent's copy; nothing that was acknowledged is lost, the machines come
+// back, and a machine that joins later gets the artifacts of before.
 func TestFleetRecover(t *testing.T) {
 	w, _, _ := twoMachines(t)
 	w.until("b has the ledger", func() bool {
@@ -221,14 +222,23 @@ func TestFleetRecover(t *testing.T) {
 	before := w.trysail("release", "events", "4.2")
 	c := w.hosts["control"]
 	c.kill()
-	w.sh("mv " + filepath.Join(w.dir, "control/control/etcd") + " " + filepath.Join(w.dir, "lost"))
+	w.sh("cd " + w.dir + "; mkdir lost; mv control/control/etcd control/depot lost")
 	c.start("serve", "--listen", w.control, "--recover", filepath.Join(w.dir, "b/agent/ledger"))
 	w.until("control answers", func() bool { _, err := w.run("fleet"); return err == nil })
 	after := w.trysail("release", "events", "4.2")
 	if !strings.HasPrefix(after, before) {
 		t.Errorf("the ledger was\n%s\nand is\n%s", before, after)
 	}
+	// Whoever ends the release has nothing of what was made before.
+	w.agent("c", 13, "--plain")
+	w.agent("d", 14, "--plain")
+	w.hosts["a"].kill()
+	w.trysail("fleet", "drain", "b")
+	w.until("gold is begun by a newcomer", func() bool { m := w.item("gold").Machine; return m == "c" || m == "d" })
 	w.finish()
+	if out := w.trysail("depot", "ls", "release/v4.2/gold"); !strings.Contains(out, "out/dist/app.gz") {
+		t.Errorf("the depot keeps of gold: %s", out)
+	}
 }
 
 // Survival 5: control is killed after every event; what comes after is as if it

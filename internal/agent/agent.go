@@ -6,6 +6,7 @@
 //	beat.go   once a second: what I hold, and which of it is still mine
 //	work.go   fetch leases and run them
 //	copy.go   keep a copy of the ledger on this disk, synced
+//	send.go   send what control lost and this disk has
 //
 // A step runs in the rebuilt server that its role names, in a clean workspace,
 // through the same two packages that a proof uses ([run.go]). It ends for good
@@ -56,6 +57,7 @@ type Agent struct {
 	heard   time.Duration // boot time at which the last answered report was sent
 	guard   *machine.Guard
 	behind  chan []api.Copied
+	wanted  chan []string
 }
 
 // New makes an agent, with its guard.
@@ -66,7 +68,7 @@ func New(o Options) (*Agent, error) {
 	}
 	return &Agent{
 		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
-		behind: make(chan []api.Copied, 1),
+		behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
 	}, nil
 }
 
@@ -77,6 +79,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return a.beats(ctx) })
 	g.Go(func() error { return a.works(ctx) })
 	g.Go(func() error { return a.keepCopies(ctx) })
+	g.Go(func() error { return a.sends(ctx) })
 	return g.Wait()
 }
 
@@ -106,6 +109,14 @@ func (a *Agent) fence(why string) {
 		a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", why)
 		cancel(&endedError{why})
 	}
+}
+
+// overdue tells whether no report was answered for so long that what runs here
+// may be somebody else's by now.
+func (a *Agent) overdue() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.heard > 0 && machine.BootTime()-a.heard >= fleet.FenceAfter
 }
 
 // silent is why everything is killed when control does not answer.

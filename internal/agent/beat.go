@@ -28,10 +28,7 @@ func (a *Agent) beats(ctx context.Context) error {
 			last = err.Error()
 			a.o.Log.Warn("report", "err", err)
 		}
-		a.mu.Lock()
-		late := a.heard > 0 && machine.BootTime()-a.heard >= fleet.FenceAfter
-		a.mu.Unlock()
-		if late {
+		if a.overdue() {
 			a.fence(silent())
 		}
 		select {
@@ -68,6 +65,12 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		}
 	}
 	a.mu.Unlock()
+	if len(answer.Want) > 0 {
+		select {
+		case a.wanted <- answer.Want:
+		default: // it is being sent
+		}
+	}
 	select {
 	case a.behind <- answer.Streams:
 	default: // the copy loop is busy, and looks again at the next beat

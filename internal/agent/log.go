@@ -33,19 +33,13 @@ type logSink struct {
 	grown   chan struct{}
 }
 
-func (a *Agent) newLog(h api.Holding, path string) (*logSink, error) {
+// newLog makes a log in which some values are hidden.
+func (a *Agent) newLog(h api.Holding, path string, secrets map[string]string) (*logSink, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return &logSink{a: a, h: h, file: f, masker: newMasker(nil), grown: make(chan struct{}, 1)}, nil
-}
-
-// mask hides values from now on.
-func (l *logSink) mask(secrets map[string]string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.masker = newMasker(secrets)
+	return &logSink{a: a, h: h, file: f, masker: newMasker(secrets), grown: make(chan struct{}, 1)}, nil
 }
 
 // Write keeps what fits. It reports everything as written: a step must not fail

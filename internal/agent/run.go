@@ -37,27 +37,26 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	log, err := a.newLog(as.Holding, n.Path("log"))
+	secrets, err := a.secrets(as.Step.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	log, err := a.newLog(as.Holding, n.Path("log"), secrets)
 	if err != nil {
 		return nil, err
 	}
 	defer log.file.Close()
 	var sender sync.WaitGroup
 	sender.Go(func() { log.send(ctx) })
-	begin := time.Now()
-	s := &step{a: a, as: as, n: n, log: log}
-	if s.secrets, err = a.secrets(as.Step.Secrets); err != nil {
-		return nil, err
-	}
-	log.mask(s.secrets)
-	exit, err := s.execute(ctx)
+	s := &step{a: a, as: as, n: n, log: log, secrets: secrets}
+	exit, err := s.inside(ctx)
 	log.finish()
 	sender.Wait()
 	if err != nil {
 		return nil, err
 	}
 	r = &api.Report{}
-	r.Exit, r.Took, r.Root = exit.Code, time.Since(begin), s.root
+	r.Exit, r.Took, r.Root = exit.Code, exit.Duration, s.root
 	if r.Log, err = a.keep(ctx, n.Path("log")); err != nil {
 		return nil, err
 	}
@@ -92,18 +91,20 @@ type step struct {
 	secrets  map[string]string
 }
 
-func (s *step) execute(ctx context.Context) (*machine.Exit, error) {
-	if s.as.Step.Timeout > 0 {
-		limited, cancel := context.WithTimeout(ctx, s.as.Step.Timeout)
-		defer cancel()
-		exit, err := s.inside(limited)
-		if ctx.Err() == nil && limited.Err() != nil {
-			s.late = true
-			return &machine.Exit{Code: 124}, nil
-		}
-		return exit, err
+// limited runs the command within the step's timeout; making its server first
+// does not count.
+func (s *step) limited(ctx context.Context, run func(context.Context) (*machine.Exit, error)) (*machine.Exit, error) {
+	if s.as.Step.Timeout == 0 {
+		return run(ctx)
 	}
-	return s.inside(ctx)
+	within, cancel := context.WithTimeout(ctx, s.as.Step.Timeout)
+	defer cancel()
+	exit, err := run(within)
+	if ctx.Err() == nil && within.Err() != nil {
+		s.late = true
+		return &machine.Exit{Code: 124, Duration: s.as.Step.Timeout}, nil
+	}
+	return exit, err
 }
 
 func (s *step) inside(ctx context.Context) (*machine.Exit, error) {
@@ -142,17 +143,20 @@ func (a *Agent) keep(ctx context.Context, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dg, again(ctx, func() error {
-		if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
-			return err
-		}
-		f, err := a.o.Depot.Get(ctx, dg)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return a.o.Client.PutBlob(ctx, dg, f)
-	})
+	return dg, again(ctx, func() error { return a.send(ctx, dg) })
+}
+
+// send gives control a blob that it has not.
+func (a *Agent) send(ctx context.Context, dg string) error {
+	if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
+		return err
+	}
+	f, err := a.o.Depot.Get(ctx, dg)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.o.Client.PutBlob(ctx, dg, f)
 }
 
 // again does something that needs control until control answers. It ends with
@@ -250,7 +254,7 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 		net = rec
 	}
 	watch := 0
-	res, err := build.Run(ctx, build.Options{
+	o := build.Options{
 		Session: s.n, Name: "step", Root: root, Hostname: b.Machine.Hostname, Build: x, User: user, Groups: groups,
 		Checkout: s.checkout, Live: b.LiveDependencies, Output: s.log, Network: net, HostNetwork: s.as.Step.Network,
 		Mounts: []machine.Mount{{Source: dir, Target: scriptDir, ReadOnly: true}},
@@ -258,14 +262,18 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 			watch, err = a.guard.Watch(pid, "")
 			return err
 		},
+	}
+	exit, err := s.limited(ctx, func(ctx context.Context) (*machine.Exit, error) {
+		res, err := build.Run(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		return res.Exit, nil
 	})
 	if watch > 0 {
 		err = errors.Join(err, a.guard.Forget(watch))
 	}
-	if err != nil {
-		return nil, err
-	}
-	return res.Exit, nil
+	return exit, err
 }
 
 // scriptDir is where a step's script stands inside its server.
@@ -422,37 +430,40 @@ func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 		return nil, err
 	}
 	defer fd.Close()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = s.checkout, s.log, s.log
 	home, err := s.n.MkdirAll(0o700, "home")
 	if err != nil {
 		return nil, err
 	}
+	var env []string
 	for name, value := range s.secrets {
-		cmd.Env = append(cmd.Env, name+"="+value)
+		env = append(env, name+"="+value)
 	}
-	cmd.Env = append(cmd.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+home, "LANG=C.UTF-8")
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd())}
-	// Everything that the step started, wherever it put itself.
-	cmd.Cancel = func() error { return os.WriteFile(filepath.Join(cg, "cgroup.kill"), []byte("1"), 0) }
-	cmd.WaitDelay = time.Second
-	begin := time.Now()
-	err = cmd.Run()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	exit = &machine.Exit{Duration: time.Since(begin)}
-	var ee *exec.ExitError
-	switch {
-	case errors.As(err, &ee):
-		exit.Code = ee.ExitCode()
-		if ws, ok := ee.Sys().(interface{ Signaled() bool }); ok && ws.Signaled() {
-			exit.Code, exit.Signal = 137, ee.String()
+	env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+home, "LANG=C.UTF-8")
+	return s.limited(ctx, func(ctx context.Context) (*machine.Exit, error) {
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.checkout, env, s.log, s.log
+		cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd())}
+		// Everything that the step started, wherever it put itself.
+		cmd.Cancel = func() error { return os.WriteFile(filepath.Join(cg, "cgroup.kill"), []byte("1"), 0) }
+		cmd.WaitDelay = time.Second
+		begin := time.Now()
+		err := cmd.Run()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
-		return nil, &machine.CommandError{Args: argv, What: err.Error()}
-	}
-	return exit, nil
+		exit := &machine.Exit{Duration: time.Since(begin)}
+		var ee *exec.ExitError
+		switch {
+		case errors.As(err, &ee):
+			exit.Code = ee.ExitCode()
+			if ws, ok := ee.Sys().(interface{ Signaled() bool }); ok && ws.Signaled() {
+				exit.Code, exit.Signal = 137, ee.String()
+			}
+		case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+			return nil, &machine.CommandError{Args: argv, What: err.Error()}
+		}
+		return exit, nil
+	})
 }
 
 // testsFailed tells whether a step failed because of tests that its results name.

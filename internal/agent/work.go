@@ -70,11 +70,15 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 	log := a.o.Log.With("release", as.Release, "step", as.Item, "epoch", as.Epoch)
 	log.Info("step begins")
 	r, err := a.run(rctx, as)
+	bad := err != nil || r.Exit != 0
 	var ended *endedError
+	if bad && !errors.As(context.Cause(rctx), &ended) && a.overdue() {
+		ended = &endedError{silent()} // the guard was faster
+	}
 	switch {
 	case ctx.Err() != nil:
 		return // the agent itself ends
-	case err != nil && errors.As(context.Cause(rctx), &ended):
+	case bad && ended != nil:
 		log.Warn("step stopped", "why", ended.why)
 		r = &api.Report{Stopped: true}
 		r.Exit, r.Why = 137, "it was stopped on its machine: "+ended.why

@@ -75,6 +75,8 @@ type BeatAnswer struct {
 	Renewed []Holding `json:"renewed"`
 	// Streams are all streams with the number of their events, to copy.
 	Streams []Copied `json:"streams"`
+	// Want are digests that control lost: whoever has one sends it.
+	Want []string `json:"want,omitempty"`
 }
 
 // Assignment is one lease with all that its step needs.

@@ -9,6 +9,7 @@
 //
 //	fold.go    the ledger moved: fold what is new
 //	place.go   a machine is lost, a wait is over, a step wants a machine: append it
+//	missing.go the depot lost something that agents have: ask them for it
 //
 // and the answers to requests (serve.go and what it names). Heartbeats are not
 // facts worth keeping: they are in memory, so that a control that starts again
@@ -53,11 +54,13 @@ type Control struct {
 	mu      sync.Mutex
 	streams map[string]*stream
 	members map[string]*member
-	joined  int64             // events of the fleet's stream that were folded
-	waiting map[string]string // why a step has no machine, by release/item
-	changed chan struct{}     // closed when anything moved, and made anew
-	known   []token           // as saved; nil: read them
-	grown   chan struct{}     // the same for logs
+	joined  int64               // events of the fleet's stream that were folded
+	waiting map[string]string   // why a step has no machine, by release/item
+	changed chan struct{}       // closed when anything moved, and made anew
+	wanted  []string            // digests that releases need and the depot lacks
+	sums    map[string][]string // digests of originals, by that of their blueprint.sum
+	known   []token             // as saved; nil: read them
+	grown   chan struct{}       // the same for logs
 }
 
 // stream is one release, folded.
@@ -90,7 +93,7 @@ func New(o Options) (*Control, error) {
 	}
 	return &Control{
 		o: o, begun: time.Now(), clock: newSteady(o.Now()), tasks: a, streams: map[string]*stream{}, members: map[string]*member{},
-		waiting: map[string]string{}, changed: make(chan struct{}), grown: make(chan struct{}),
+		waiting: map[string]string{}, sums: map[string][]string{}, changed: make(chan struct{}), grown: make(chan struct{}),
 	}, nil
 }
 
@@ -246,15 +249,24 @@ func (c *Control) Run(ctx context.Context) error {
 	if err := c.load(ctx); err != nil {
 		return err
 	}
+	// A control that was killed between an event and this has not named it.
+	for _, v := range c.versions() {
+		if err := c.keep(ctx, v, ""); err != nil {
+			c.o.Log.Error("keep", "release", v, "err", err) // fill looks for it
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make(chan error, 2)
-	for _, loop := range []func(context.Context) error{c.fold, c.place} {
+	loops := []func(context.Context) error{c.fold, c.place, c.fill}
+	errs := make(chan error, len(loops))
+	for _, loop := range loops {
 		go func() { errs <- loop(ctx) }()
 	}
 	err := <-errs
 	cancel()
-	<-errs
+	for range loops[1:] {
+		<-errs
+	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -70,6 +70,12 @@ func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any,
 	if at > info.Size() {
 		return nil, &badRequest{fmt.Errorf("the log ends at %d, and bytes for %d came", info.Size(), at)}
 	}
+	if at == 0 {
+		// A machine that started again begins its step, and the log, anew.
+		if err := f.Truncate(0); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := f.Seek(at, io.SeekStart); err != nil {
 		return nil, err
 	}

@@ -41,7 +41,10 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.refresh(ctx, releaseStream(b.Started.Version))
+	if err := c.refresh(ctx, releaseStream(b.Started.Version)); err != nil {
+		return nil, err
+	}
+	return nil, c.keep(ctx, b.Started.Version, "")
 }
 
 // inDepot refuses a request that names what control does not have: a machine
@@ -153,7 +156,11 @@ func (c *Control) agree(ctx context.Context, q *caller, r *http.Request) (any, e
 	if b.Person, err = q.as(b.Person); err != nil {
 		return nil, err
 	}
-	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+	said, err := c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+	if err != nil {
+		return nil, err
+	}
+	return said, c.keep(ctx, r.PathValue("version"), "") // another runbook or source may be in force
 }
 
 func (c *Control) reason(event func(string) release.Body) handler {

@@ -157,6 +157,10 @@ func (c *Control) assign(ctx context.Context) error {
 			continue
 		}
 		for _, w := range st.Next() {
+			if c.lacks(append(slices.Clone(w.Warm), st.Source.Original, st.Machine(w.Role).Blueprint, st.Machine(w.Role).Sum)...) {
+				waiting[v+" "+w.Item] = "control's depot lost what it takes in; agents that have it are asked for it"
+				continue
+			}
 			wants = append(wants, fleet.Want{Key: v + " " + w.Item, Role: w.Role, Blueprint: st.Machine(w.Role).Blueprint, Not: w.Not, Has: w.Warm})
 		}
 	}

@@ -224,6 +224,9 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return nil, &badRequest{err}
 		}
+		if c.alive(q.Name) {
+			return nil, &DeniedError{"a machine of the name " + q.Name + " is at work", "give this one another name: trysail agent --name NAME"}
+		}
 		if err := c.useJoin(q.Token, c.o.Now()); err != nil {
 			return nil, err
 		}
@@ -259,6 +262,7 @@ func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, erro
 		m.copies[x.Stream] = x.Events
 	}
 	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}}}
+	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])
 	c.mu.Unlock()
 	for _, v := range c.versions() {
 		s, err := c.stream(v)
@@ -341,13 +345,16 @@ func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, 
 	var did release.Body
 	_, err = c.update(ctx, b.Release, "machine "+q.machine, func(s *release.State) (release.Body, error) {
 		// An answer that was lost is asked for again: one event.
-		if p := s.Progress[b.Report.Item]; p != nil && p.Result != nil && p.Result.Epoch == b.Report.Epoch && p.Machine == q.machine {
+		if p := s.Progress[b.Report.Item]; p != nil && p.Ended == b.Report.Epoch {
 			return nil, errNothing
 		}
 		did = s.Result(b.Report)
 		return did, nil
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := c.keep(ctx, b.Release, b.Report.Item); err != nil {
 		return nil, err
 	}
 	refused, _ := did.(release.Refused)
@@ -387,13 +394,17 @@ func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
+	// Read before it is sent: a blob that is damaged is named, not cut short.
+	if err := c.whole(r.Context(), dg); err != nil {
+		c.fail(w, r, err)
+		return
+	}
 	f, err := c.o.Depot.Get(r.Context(), dg)
 	if err != nil {
 		c.fail(w, r, err)
 		return
 	}
 	defer f.Close()
-	// A blob that is damaged ends too early for its length, and the reader knows.
 	if _, err := io.Copy(w, f); err != nil {
 		c.o.Log.Error("blob", "digest", dg, "err", err)
 	}

@@ -1,0 +1,115 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"trysail/blueprint"
+	"trysail/release"
+)
+
+// A control that lost its disk gets its ledger back from an agent's copy, and
+// what the ledger names from the agents' depots: each has the originals of the
+// server that it made, what it took in and what it made. Nothing listens on an
+// agent, so the answer to a report says what is wanted, and agents send it.
+
+const (
+	looking  = 3 * time.Second // between looks for what is missing
+	mostWant = 50              // digests asked for in one answer
+)
+
+// fill ends when ctx does. It keeps the list of what is missing.
+func (c *Control) fill(ctx context.Context) error {
+	t := time.NewTicker(looking)
+	defer t.Stop()
+	for said := 0; ; {
+		missing := c.missing(ctx)
+		c.mu.Lock()
+		c.wanted = missing
+		c.mu.Unlock()
+		switch n := len(missing); {
+		case n > 0 && n != said:
+			c.o.Log.Warn("the depot lacks what releases need; agents that have it send it", "blobs", n)
+		case n == 0 && said > 0:
+			c.o.Log.Warn("the depot has all that releases need again")
+			for _, v := range c.versions() {
+				if err := c.keep(ctx, v, ""); err != nil {
+					c.o.Log.Error("keep", "release", v, "err", err)
+				}
+			}
+		}
+		said = len(missing)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// missing lists what releases that are not over need and the depot has not.
+func (c *Control) missing(ctx context.Context) []string {
+	var list []string
+	want := func(dg string) {
+		if dg != "" && !c.o.Depot.Has(dg) && !slices.Contains(list, dg) {
+			list = append(list, dg)
+		}
+	}
+	for _, v := range c.versions() {
+		st := c.state(v)
+		if st == nil || st.Over() {
+			continue
+		}
+		want(st.Runbook)
+		want(st.Source.Original)
+		for name := range st.Progress {
+			for _, a := range st.Outputs(name) {
+				want(a.Digest)
+			}
+		}
+		for _, m := range st.Machines {
+			want(m.Blueprint)
+			want(m.Sum)
+			for _, dg := range c.originals(ctx, m) {
+				want(dg)
+			}
+		}
+	}
+	return list
+}
+
+// lacks tells whether the depot has not all of some digests.
+func (c *Control) lacks(digests ...string) bool {
+	return slices.ContainsFunc(digests, func(dg string) bool { return dg != "" && !c.o.Depot.Has(dg) })
+}
+
+// originals are what a machine is made from, if the depot can tell.
+func (c *Control) originals(ctx context.Context, m release.Machine) []string {
+	if m.Sum == "" || !c.o.Depot.Has(m.Sum) {
+		return nil
+	}
+	c.mu.Lock()
+	list, known := c.sums[m.Sum]
+	c.mu.Unlock()
+	if known {
+		return list
+	}
+	data, err := c.o.Depot.ReadAll(ctx, m.Sum, 4<<20)
+	if err != nil {
+		return nil
+	}
+	sum, err := blueprint.ParseSum("blueprint.sum", data)
+	if err != nil {
+		return nil
+	}
+	for name, dg := range sum {
+		if release.NeedsOriginal(name) {
+			list = append(list, dg)
+		}
+	}
+	c.mu.Lock()
+	c.sums[m.Sum] = list
+	c.mu.Unlock()
+	return list
+}
