@@ -195,7 +195,7 @@ func (s *State) finish(b Finished) error {
 		if _, p, rule = s.lease(b, b.Item, b.Epoch, true); rule != nil || b.Exit == 0 {
 			return err
 		}
-		p.Ended, p.Lease = b.Epoch, nil
+		p.Ended, p.Lease, p.Why = b.Epoch, nil, b.Why
 		p.Failures++
 		return nil
 	}
@@ -203,6 +203,7 @@ func (s *State) finish(b Finished) error {
 		return forbid(b, "%s is gold: its result is committed or refused", b.Item)
 	}
 	p.Result, p.Machine, p.Lease, p.Waived, p.Ended = &b, p.Lease.Machine, nil, nil, b.Epoch
+	p.Why = b.Why
 	if b.Exit != 0 {
 		p.Failures++
 	}
@@ -220,7 +221,7 @@ func (s *State) commit(e Event, b Committed) error {
 		return forbid(b, "%s gives no gold", b.Item)
 	}
 	s.Gold = &Gold{Seq: e.Seq, Machine: p.Lease.Machine, Outputs: b.Outputs}
-	p.Result, p.Machine, p.Lease, p.Failures, p.Moves, p.Ended = &b.Finished, p.Lease.Machine, nil, 0, 0, b.Epoch
+	p.Result, p.Machine, p.Lease, p.Failures, p.Moves, p.Ended, p.Why = &b.Finished, p.Lease.Machine, nil, 0, 0, b.Epoch, ""
 	return nil
 }
 
@@ -233,7 +234,7 @@ func (s *State) confirm(b Confirmed) error {
 	if err != nil {
 		return err
 	}
-	s.Gold.By, s.Gold.Confirmed, p.Lease, p.Ended = p.Lease.Machine, &b, nil, b.Epoch
+	s.Gold.By, s.Gold.Confirmed, p.Lease, p.Ended, p.Why = p.Lease.Machine, &b, nil, b.Epoch, ""
 	return nil
 }
 
@@ -286,10 +287,10 @@ func (s *State) retry(b Retried) error {
 		if s.Gold.Confirmed != nil {
 			return forbid(b, "the second build of gold differs: it is not tried until it agrees")
 		}
-		p.Failures, p.Moves = 0, 0
+		p.Failures, p.Moves, p.Why = 0, 0, ""
 		return nil
 	}
-	p.Result, p.Failures, p.Moves, p.Waived = nil, 0, 0, nil
+	p.Result, p.Failures, p.Moves, p.Waived, p.Why = nil, 0, 0, nil, ""
 	return nil
 }
 

@@ -104,6 +104,8 @@ func (s *State) Asks() []Ask {
 			list = append(list, Ask{x.Name, "the second build differs in ways that the build differs from itself: sign for each difference, or abort", s.Started.Approver, 1, "except"})
 		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil:
 			list = append(list, Ask{x.Name, "the second build made other bytes: find out why, abort, and release another version", s.Started.Approver, 1, "abort"})
+		case x.Gold && s.Gold != nil && p.Moves < MovesBeforeAsking:
+			list = append(list, Ask{x.Name, "the second build of gold failed: " + p.Why + "; see its log, then retry", nil, 1, "retry"})
 		case p.Moves >= MovesBeforeAsking:
 			list = append(list, Ask{x.Name, "it lost its machine too often: find out whether the step is what kills them, then retry", nil, 1, "retry"})
 		case p.Result != nil && p.Result.Exit == 0:

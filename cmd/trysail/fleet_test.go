@@ -350,3 +350,72 @@ func TestFleetPeople(t *testing.T) {
 	w.trysail("release", "ship", "4.2")
 	w.check()
 }
+
+// Survival 8: a bit of an artifact flips on control's disk. The damaged blob is
+// named and comes again from the machine that has it.
+func TestFleetDamage(t *testing.T) {
+	w, _, _ := twoMachines(t)
+	flip := func(host string) {
+		t.Helper()
+		var dg string
+		out := w.trysail("depot", "ls", "release/v4.2/compile")
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); f[len(f)-1] == "out/obj/app" {
+				dg = strings.TrimPrefix(f[0], "sha256:")
+			}
+		}
+		p := filepath.Join(w.dir, host, "depot/blobs/sha256", dg)
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[0] ^= 1
+		if err := os.Chmod(p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip("control") // b fetches it for the second build, a has it
+	w.finish()
+	if log := w.logOf("control"); !strings.Contains(log, "a blob is damaged, and set aside") {
+		t.Errorf("control does not say that a blob is damaged:\n%s", log)
+	}
+}
+
+// A step that says a gigabyte does not fail, and its log says what was left out.
+func TestFleetLogFlood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"flood\",\"timeout\":\"5m\"}\n"+
+		"yes 0123456789abcdef | head -c 1000000000\n```\n")
+	w.agent("a", 11, "--plain")
+	w.begin()
+	w.until("the flood has ended", func() bool { return w.item("flood").Status == release.Complete })
+	cmd := w.command("release", "log", "4.2", "flood")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var size int
+	var tail []byte
+	buf := make([]byte, 1<<20)
+	for {
+		n, err := out.Read(buf)
+		size += n
+		tail = append(tail, buf[:n]...)
+		tail = tail[max(len(tail)-200, 0):]
+		if err != nil {
+			break
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "bytes more were not kept"; size > 260<<20 || !strings.Contains(string(tail), want) {
+		t.Errorf("the log has %d bytes and ends %q", size, tail)
+	}
+}

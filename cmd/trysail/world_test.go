@@ -165,11 +165,27 @@ func (w *world) agent(name string, n int, args ...string) *host {
 	return h
 }
 
-// run runs the program on the control machine.
-func (w *world) run(args ...string) (string, error) {
+// logOf is what a host's process has logged.
+func (w *world) logOf(host string) string {
+	w.t.Helper()
+	data, err := os.ReadFile(filepath.Join(w.dir, host+".log"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// command is the program on the control machine.
+func (w *world) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.tag + "-control", w.bin, "--state", filepath.Join(w.dir, "control")}, args...)...)
 	cmd.Dir = w.app
 	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
+	return cmd
+}
+
+// run runs the program on the control machine.
+func (w *world) run(args ...string) (string, error) {
+	cmd := w.command(args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()

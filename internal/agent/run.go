@@ -21,6 +21,7 @@ import (
 	"trysail/blueprint"
 	"trysail/internal/api"
 	"trysail/internal/build"
+	"trysail/internal/depot"
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
 	"trysail/internal/recorder"
@@ -159,13 +160,20 @@ func (a *Agent) send(ctx context.Context, dg string) error {
 	return a.o.Client.PutBlob(ctx, dg, f)
 }
 
+// healing is how long a step waits for a blob that control has lost or found
+// damaged to be sent by another machine.
+const healing = time.Minute
+
 // again does something that needs control until control answers. It ends with
 // the lease at the latest: then ctx does.
 func again(ctx context.Context, do func() error) error {
+	begin := machine.BootTime()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := do()
 		var away *api.UnreachableError
-		if !errors.As(err, &away) {
+		var p *api.Problem
+		heals := errors.As(err, &p) && (p.Code == api.Damaged || p.Code == "not-found") && machine.BootTime()-begin < healing
+		if !errors.As(err, &away) && !heals {
 			return err
 		}
 		select {
@@ -344,7 +352,18 @@ func (s *step) workspace(ctx context.Context, user blueprint.User) error {
 	}
 	defer root.Close()
 	for _, in := range s.as.Inputs {
-		if err := s.lay(ctx, root, in, user); err != nil {
+		err := s.lay(ctx, root, in, user)
+		var damaged *depot.DigestError
+		if errors.As(err, &damaged) {
+			// This disk changed it: control's is as good.
+			s.a.o.Log.Error("a blob is damaged, and fetched anew", "digest", in.Digest)
+			if err = s.a.o.Depot.SetAside(ctx, in.Digest); err == nil {
+				if err = s.a.fetch(ctx, in.Digest); err == nil {
+					err = s.lay(ctx, root, in, user)
+				}
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("lay %s into the workspace: %w", in.Path, err)
 		}
 	}

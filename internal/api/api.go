@@ -23,11 +23,15 @@ import (
 // Version is in every path.
 const Version = "/v1"
 
+// Damaged is the code of a problem with a blob whose bytes are not those of its
+// digest: it may be had again once somebody has sent it anew.
+const Damaged = "damaged"
+
 // Problem is any error's body.
 type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
-	Code    string `json:"code,omitempty"` // conflict, rule, unknown, denied, not-found
+	Code    string `json:"code,omitempty"` // rule, unknown, denied, not-found, usage, damaged
 }
 
 func (p *Problem) Error() string { return p.Message }

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// maxLog bounds the log of one lease on control's disk.
-const maxLog = 256 << 20
+// maxLog bounds the log of one lease on control's disk. An agent keeps a little
+// less, so that its word about what was left out fits.
+const maxLog = 257 << 20
 
 // logFile names the log of one lease; the release and the step must exist.
 func (c *Control) logFile(r *http.Request) (string, int64, error) {

@@ -164,6 +164,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var missing *NotFoundError
 	var noBlob *depot.NotFoundError
 	var unknown *ledger.UnknownError
+	var damaged *depot.DigestError
 	var bad *badRequest
 	switch {
 	case errors.As(err, &rule):
@@ -172,6 +173,8 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusForbidden, "denied"
 	case errors.As(err, &missing), errors.As(err, &noBlob):
 		status, p.Code = http.StatusNotFound, "not-found"
+	case errors.As(err, &damaged):
+		status, p.Code = http.StatusServiceUnavailable, api.Damaged
 	case errors.As(err, &unknown):
 		status, p.Code = http.StatusGatewayTimeout, "unknown"
 	case errors.As(err, &bad):
@@ -389,13 +392,23 @@ func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, &NotFoundError{"blob " + dg})
 		return
 	}
-	w.Header().Set("Content-Length", strconv.FormatInt(c.o.Depot.Size(dg), 10))
-	w.Header().Set("Content-Type", "application/octet-stream")
+	head := func() {
+		w.Header().Set("Content-Length", strconv.FormatInt(c.o.Depot.Size(dg), 10))
+		w.Header().Set("Content-Type", "application/octet-stream")
+	}
 	if r.Method == http.MethodHead {
+		head()
 		return
 	}
 	// Read before it is sent: a blob that is damaged is named, not cut short.
 	if err := c.whole(r.Context(), dg); err != nil {
+		var damaged *depot.DigestError
+		if errors.As(err, &damaged) {
+			c.o.Log.Error("a blob is damaged, and set aside; agents that have it are asked for it", "digest", dg)
+			if aerr := c.o.Depot.SetAside(r.Context(), dg); aerr != nil {
+				c.o.Log.Error("set aside", "digest", dg, "err", aerr)
+			}
+		}
 		c.fail(w, r, err)
 		return
 	}
@@ -405,6 +418,7 @@ func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
+	head()
 	if _, err := io.Copy(w, f); err != nil {
 		c.o.Log.Error("blob", "digest", dg, "err", err)
 	}

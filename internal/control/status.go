@@ -101,8 +101,9 @@ func itemStatus(st *release.State, x *runbook.Item, waiting string) api.ItemStat
 	if l := p.Lease; l != nil {
 		a.Machine, a.Epoch, a.Since = l.Machine, l.Epoch, &l.Since
 	} else if res := p.Result; res != nil {
-		a.Machine, a.Epoch, a.Took, a.Log, a.Failed = p.Machine, res.Epoch, res.Took.Seconds(), res.Log, res.Why
+		a.Machine, a.Epoch, a.Took, a.Log = p.Machine, res.Epoch, res.Took.Seconds(), res.Log
 	}
+	a.Failed = p.Why
 	return a
 }
 
