@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -104,14 +105,39 @@ func unmountBelow(t *testing.T, dir string) {
 	}
 }
 
-// buildBinary builds the program as it is shipped and gives its directory.
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
+// TestMain removes what the tests share.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if programDir != "" {
+		os.RemoveAll(programDir)
+	}
+	os.Exit(code)
+}
+
+var programDir string // "" until a test needs the program
+
+// program builds the program as it is shipped, once for all tests, and gives its
+// directory.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "trysail-test-")
+	if err != nil {
+		return "", err
+	}
 	cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "trysail"), ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	programDir = dir
+	return dir, nil
+})
+
+// buildBinary gives the directory of the program.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	dir, err := program()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

@@ -55,6 +55,7 @@ type Agent struct {
 	has     []string        // digests of artifacts made or fetched here, the newest last
 	copies  map[string]int64
 	heard   time.Duration // boot time at which the last answered report was sent
+	lapsed  time.Duration // boot time at which control was last found to have been away too long
 	guard   *machine.Guard
 	behind  chan []api.Copied
 	wanted  chan []string
@@ -111,12 +112,25 @@ func (a *Agent) fence(why string) {
 	}
 }
 
-// overdue tells whether no report was answered for so long that what runs here
+// overdue tells whether no report is answered for so long that what runs here
 // may be somebody else's by now.
 func (a *Agent) overdue() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.late()
+}
+
+// late is overdue for who holds the lock.
+func (a *Agent) late() bool {
 	return a.heard > 0 && machine.BootTime()-a.heard >= fleet.FenceAfter
+}
+
+// lapsedSince tells whether it was so at any time since then: the guard has
+// killed what ran, although control answers again.
+func (a *Agent) lapsedSince(then time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.late() || a.lapsed >= then
 }
 
 // silent is why everything is killed when control does not answer.

@@ -57,6 +57,9 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		return err
 	}
 	a.mu.Lock()
+	if a.late() {
+		a.lapsed = machine.BootTime()
+	}
 	a.heard = sent
 	for h, stop := range a.running {
 		if slices.Contains(b.Holding, h) && !slices.Contains(answer.Renewed, h) {

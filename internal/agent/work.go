@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"trysail/internal/api"
+	"trysail/internal/machine"
 )
 
 // works ends when ctx does, and when every step that it started has ended.
@@ -69,10 +70,11 @@ func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 	log := a.o.Log.With("release", as.Release, "step", as.Item, "epoch", as.Epoch)
 	log.Info("step begins")
+	begun := machine.BootTime()
 	r, err := a.run(rctx, as)
 	bad := err != nil || r.Exit != 0
 	var ended *endedError
-	if bad && !errors.As(context.Cause(rctx), &ended) && a.overdue() {
+	if bad && !errors.As(context.Cause(rctx), &ended) && a.lapsedSince(begun) {
 		ended = &endedError{silent()} // the guard was faster
 	}
 	switch {

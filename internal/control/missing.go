@@ -63,7 +63,10 @@ func (c *Control) missing(ctx context.Context) []string {
 		}
 		want(st.Runbook)
 		want(st.Source.Original)
-		for name := range st.Progress {
+		for name, p := range st.Progress {
+			if p.Result != nil {
+				want(p.Result.Log)
+			}
 			for _, a := range st.Outputs(name) {
 				want(a.Digest)
 			}

@@ -169,3 +169,23 @@ func (d *Depot) Prune(ctx context.Context, now time.Time) (removed int, bytes in
 	}
 	return removed, bytes, nil
 }
+
+// SetAside moves a blob whose bytes are not those of its digest out of the way,
+// into damaged/, so that it can be put again. A blob that is whole stays.
+func (d *Depot) SetAside(ctx context.Context, dg string) error {
+	r, err := d.Get(ctx, dg)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	r.Close()
+	var wrong *DigestError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	dir := filepath.Join(d.dir, "damaged")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Rename(d.path(dg), filepath.Join(dir, filepath.Base(d.path(dg))))
+}

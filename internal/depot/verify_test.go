@@ -173,3 +173,33 @@ func TestPrune(t *testing.T) {
 		t.Errorf("%d removed (%v): stored again, and pruned", n, err)
 	}
 }
+
+// TestSetAside: a damaged blob goes out of the way and can be put again; one that
+// is whole stays.
+func TestSetAside(t *testing.T) {
+	ctx := context.Background()
+	d, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dg, err := d.PutBytes(ctx, []byte("original"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetAside(ctx, dg); err != nil || !d.Has(dg) {
+		t.Errorf("a blob that is whole: %v", err)
+	}
+	p := d.path(dg)
+	if err := errors.Join(os.Chmod(p, 0o600), os.WriteFile(p, []byte("0riginal"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetAside(ctx, dg); err != nil || d.Has(dg) {
+		t.Errorf("a damaged blob: %v", err)
+	}
+	if again, err := d.PutBytes(ctx, []byte("original")); err != nil || again != dg {
+		t.Errorf("put again: %s %v", again, err)
+	}
+	if r, err := d.Verify(ctx, nil); err != nil || len(r.Problems) != 0 {
+		t.Errorf("after that: %+v %v", r, err)
+	}
+}
