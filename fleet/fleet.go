@@ -63,7 +63,7 @@ type Machine struct {
 	Set     Condition     // Draining or Retired by a person's word, else ""
 	Heard   time.Duration // on control's monotonic clock; negative: never since control began
 	Running int
-	Losses  int      // leases lost lately
+	Losses  int      // leases lost since its last result
 	Warm    []string // digests of blueprints whose server is ready
 	Has     []string // digests of artifacts on its disk
 }

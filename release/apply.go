@@ -106,6 +106,7 @@ func (s *State) start(e Event, b Started) error {
 	}
 	s.Started, s.Begun, s.Phase, s.Candidate = b, e.Time, Running, 1
 	s.Items, s.Source, s.Machines, s.Runbook = b.Items, b.Source, b.Machines, b.Runbook
+	s.Endgame, s.Approvers = b.Endgame, b.Approver
 	for _, x := range b.Items {
 		s.Progress[x.Name] = &Progress{}
 	}
@@ -250,7 +251,7 @@ func (s *State) except(b Excepted) error {
 	switch {
 	case s.Gold == nil || s.Gold.Confirmed == nil || s.Gold.Confirmed.Verdict != Equivalent:
 		return forbid(b, "gold has no difference that a person may sign for")
-	case !slices.Contains(s.Started.Approver, b.Person):
+	case !slices.Contains(s.Approvers, b.Person):
 		return forbid(b, "%s is not an approver", b.Person)
 	case !slices.Equal(slices.Sorted(slices.Values(b.Differences)), slices.Sorted(slices.Values(s.Gold.Confirmed.Differences))):
 		return forbid(b, "an exception names each difference, and these are not they")
@@ -302,7 +303,7 @@ func (s *State) waive(b Waived) error {
 	switch {
 	case !slices.Contains(s.Unwaived(x), b.Test):
 		return forbid(b, "%s has no failing test %q to waive", b.Item, b.Test)
-	case !slices.Contains(s.Started.Approver, b.Person):
+	case !slices.Contains(s.Approvers, b.Person):
 		return forbid(b, "%s is not an approver", b.Person)
 	case b.Reason == "":
 		return forbid(b, "a waiver says why")
@@ -336,9 +337,8 @@ func (s *State) Subject(x *runbook.Item) string {
 	}
 	q := struct {
 		Release, Item, Text string
-		Source              string
 		Made                []made
-	}{s.Started.Version, x.Name, x.Text, "", nil}
+	}{s.Started.Version, x.Name, x.Text, nil}
 	for _, n := range x.Needs {
 		if out := s.Outputs(n); len(out) > 0 {
 			q.Made = append(q.Made, made{n, out})
@@ -404,7 +404,7 @@ func (s *State) amend(e Event, b Amended) error {
 		return forbid(b, "amendment %d is open: decide it first", s.Amendment.Seq)
 	case len(b.What) == 0 || b.Reason == "":
 		return forbid(b, "an amendment says what changes and why")
-	case needs > len(slices.DeleteFunc(slices.Clone(s.Started.Approver), func(p string) bool { return p == b.By })):
+	case needs > len(slices.DeleteFunc(slices.Clone(s.Approvers), func(p string) bool { return p == b.By })):
 		return forbid(b, "%d approvals are needed, and there are fewer approvers beside %s", needs, b.By)
 	}
 	if b.Items != nil {
@@ -421,7 +421,7 @@ func (s *State) agree(b Agreed) error {
 	switch {
 	case a == nil || a.Seq != b.Amendment:
 		return forbid(b, "amendment %d is not open", b.Amendment)
-	case !slices.Contains(s.Started.Approver, b.Person):
+	case !slices.Contains(s.Approvers, b.Person):
 		return forbid(b, "%s is not an approver", b.Person)
 	case b.Person == a.By:
 		return forbid(b, "%s proposed it, and another must approve", b.Person)
@@ -448,7 +448,7 @@ func (s *State) agree(b Agreed) error {
 func (s *State) change(b Amended) {
 	old := s.Items
 	if b.Items != nil {
-		s.Items, s.Runbook = b.Items, b.Runbook
+		s.Items, s.Runbook, s.Endgame, s.Approvers = b.Items, b.Runbook, b.Endgame, b.Approver
 	}
 	again := map[string]bool{}
 	for i := range s.Items {

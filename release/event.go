@@ -55,7 +55,6 @@ type Started struct {
 	Version  string           `json:"version"`
 	Runbook  string           `json:"runbook"` // digest of the document in the depot
 	Items    []runbook.Item   `json:"items"`
-	Phases   []runbook.Phase  `json:"phases"`
 	Endgame  []runbook.Freeze `json:"endgame,omitempty"`
 	Approver []string         `json:"approvers,omitempty"` // people who may approve late changes
 	Ship     time.Time        `json:"ship"`
@@ -182,14 +181,16 @@ type Withdrawn struct {
 // Amended proposes another runbook, source or machine for the running release.
 // It takes effect once enough people approved.
 type Amended struct {
-	What     []string        `json:"what"` // source, runbook, machines
-	Runbook  string          `json:"runbook,omitempty"`
-	Items    []runbook.Item  `json:"items,omitempty"`
-	Phases   []runbook.Phase `json:"phases,omitempty"`
-	Source   *Source         `json:"source,omitempty"`
-	Machines []Machine       `json:"machines,omitempty"`
-	Reason   string          `json:"reason"`
-	By       string          `json:"by"`
+	What    []string       `json:"what"` // source, runbook, machines
+	Runbook string         `json:"runbook,omitempty"`
+	Items   []runbook.Item `json:"items,omitempty"`
+	// The rest of the runbook, in force together with its items.
+	Endgame  []runbook.Freeze `json:"endgame,omitempty"`
+	Approver []string         `json:"approvers,omitempty"`
+	Source   *Source          `json:"source,omitempty"`
+	Machines []Machine        `json:"machines,omitempty"`
+	Reason   string           `json:"reason"`
+	By       string           `json:"by"`
 }
 
 // Agreed approves the open amendment, or not.

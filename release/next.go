@@ -3,6 +3,7 @@ package release
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"trysail/runbook"
@@ -99,24 +100,24 @@ func (s *State) Asks() []Ask {
 			list = append(list, Ask{x.Name, x.Text, left, x.Approvals - yes, "sign"})
 		case status != Stopped:
 		case x.Kind == runbook.SignOff:
-			list = append(list, Ask{x.Name, "it was rejected: mend what is wrong and amend, have it withdrawn, or abort", s.Started.Approver, 1, "amend"})
+			list = append(list, Ask{x.Name, "it was rejected: mend what is wrong and amend, have it withdrawn, or abort", s.Approvers, 1, "amend"})
 		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil && s.Gold.Confirmed.Verdict == Equivalent:
-			list = append(list, Ask{x.Name, "the second build differs in ways that the build differs from itself: sign for each difference, or abort", s.Started.Approver, 1, "except"})
+			list = append(list, Ask{x.Name, "the second build differs in ways that the build differs from itself: sign for each difference, or abort", s.Approvers, 1, "except"})
 		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil:
-			list = append(list, Ask{x.Name, "the second build made other bytes: find out why, abort, and release another version", s.Started.Approver, 1, "abort"})
+			list = append(list, Ask{x.Name, "the second build made other bytes: find out why, abort, and release another version", s.Approvers, 1, "abort"})
 		case x.Gold && s.Gold != nil && p.Moves < MovesBeforeAsking:
 			list = append(list, Ask{x.Name, "the second build of gold failed: " + p.Why + "; see its log, then retry", nil, 1, "retry"})
 		case p.Moves >= MovesBeforeAsking:
 			list = append(list, Ask{x.Name, "it lost its machine too often: find out whether the step is what kills them, then retry", nil, 1, "retry"})
 		case p.Result != nil && p.Result.Exit == 0:
-			list = append(list, Ask{x.Name, "tests failed: waive each by name, or retry", s.Started.Approver, 1, "waive"})
+			list = append(list, Ask{x.Name, "tests failed: " + strings.Join(s.Unwaived(x), ", ") + "; waive each by name, or retry", s.Approvers, 1, "waive"})
 		default:
 			list = append(list, Ask{x.Name, "it failed: see its log, then retry or amend", nil, 1, "retry"})
 		}
 	}
 	if a := s.Amendment; a != nil {
 		var left []string
-		for _, who := range s.Started.Approver {
+		for _, who := range s.Approvers {
 			if who != a.By && !slices.Contains(a.Approved, who) {
 				left = append(left, who)
 			}

@@ -3,7 +3,6 @@ package release
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -48,7 +47,7 @@ func begin(tb failer) *game {
 	}
 	g := &game{tb: tb, s: Empty()}
 	g.must(Started{
-		Version: "4.2", Runbook: r.Digest, Items: r.Items, Phases: r.Phases, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship,
+		Version: "4.2", Runbook: r.Digest, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship,
 		Source: Source{VCS: "git", Revision: "abc", Original: "sha256:src"}, Machines: []Machine{{Role: "build", Blueprint: "sha256:bp1"}},
 	})
 	return g
@@ -317,8 +316,16 @@ func TestAmend(t *testing.T) {
 	if _, ok := g.s.Result(r).(Refused); !ok {
 		t.Error("the result of a step of the earlier candidate counts")
 	}
+	// A runbook brings its approvers and its endgame with it.
+	amended := Amended{What: []string{"runbook"}, Runbook: "sha256:two", Items: g.s.Items, Approver: []string{"bob", "eve"}, Reason: "ann leaves", By: "ann"}
+	open = g.must(amended)
+	g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
+	if g.s.Runbook != "sha256:two" || len(g.s.Endgame) != 0 {
+		t.Errorf("runbook %s, endgame %v", g.s.Runbook, g.s.Endgame)
+	}
 	open = g.must(Amended{What: []string{"source"}, Source: &Source{}, Reason: "r", By: "eve"})
-	g.must(Agreed{Amendment: open, Person: "ann", Decision: Reject})
+	g.refused(Agreed{Amendment: open, Person: "ann", Decision: Reject}, "not an approver")
+	g.must(Agreed{Amendment: open, Person: "bob", Decision: Reject})
 	if g.s.Amendment != nil || g.s.Candidate != 2 {
 		t.Errorf("a rejected amendment: %+v", g.s.Amendment)
 	}
@@ -476,7 +483,9 @@ func TestRules(t *testing.T) {
 			rt.Fatalf("another state:\n%s\n%s", a, b)
 		}
 		for i := range g.s.Items {
-			_ = fmt.Sprint(g.s.Status(&g.s.Items[i]))
+			if st := g.s.Status(&g.s.Items[i]); !slices.Contains([]Status{Pending, Ready, InProgress, Confirming, Stopped, Complete}, st) {
+				rt.Fatalf("%s is %q", g.s.Items[i].Name, st)
+			}
 		}
 	})
 }

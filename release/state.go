@@ -126,6 +126,8 @@ type State struct {
 	Runbook   string // digest of the document in force
 	Why       string // of hold and abort
 	Items     []runbook.Item
+	Endgame   []runbook.Freeze
+	Approvers []string
 	Source    Source
 	Machines  []Machine
 	Progress  map[string]*Progress
@@ -300,14 +302,14 @@ func (s *State) Machine(role string) Machine {
 	return s.Machines[i]
 }
 
-// Frozen tells how many approvals a change of such things needs now: none (0),
-// or more. After gold it is -1: never.
+// Frozen tells how many approvals a change of such things needs now, one at
+// least. After gold it is -1: none is enough.
 func (s *State) Frozen(what []string) int {
 	if s.Gold != nil {
 		return -1
 	}
-	n := 1 // an amendment is always a recorded change that a person approves
-	for _, f := range s.Started.Endgame {
+	n := 1
+	for _, f := range s.Endgame {
 		if s.Reached[f.Phase] && slices.ContainsFunc(what, func(w string) bool { return slices.Contains(f.Freezes, w) }) {
 			n = max(n, f.Approvals)
 		}

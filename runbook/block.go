@@ -143,7 +143,8 @@ type pair struct{ key, value string }
 // The decoder of the standard library would take the last of two equal keys and
 // hold what follows the object for another document.
 func attributes(s string) ([]pair, error) {
-	d := json.NewDecoder(strings.NewReader(s))
+	in := strings.NewReader(s)
+	d := json.NewDecoder(in)
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return nil, errors.New("it is not a JSON object")
 	}
@@ -176,7 +177,11 @@ func attributes(s string) ([]pair, error) {
 	if _, err := d.Token(); err != nil {
 		return nil, jsonError(err)
 	}
-	if rest, _ := io.ReadAll(io.MultiReader(d.Buffered())); len(bytes.TrimSpace(rest)) > 0 {
+	rest, err := io.ReadAll(io.MultiReader(d.Buffered(), in))
+	if err != nil {
+		return nil, err
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
 		return nil, fmt.Errorf("after the object stands %q, which Runme drops", strings.TrimSpace(string(rest)))
 	}
 	return list, nil

@@ -172,6 +172,7 @@ func TestRefused(t *testing.T) {
 
 		{"brace in a value", swap(`"needs":"compile"`, `"needs":"compile","in":"{a,b}"`), "brace", "compile"},
 		{"text after the object", swap(`"again":"machine"}`, `"again":"machine"} extra`), "Runme drops", "extra"},
+		{"text far after the object", swap(`"again":"machine"}`, `"again":"machine"}`+strings.Repeat(" ", 2000)+"extra"), "Runme drops", "extra"},
 		{"two objects", swap(`"again":"machine"}`, `"again":"machine"}{"role":"build"}`), "Runme drops", "machine"},
 		{"a number", swap(`"retry":"1"`, `"retry":1`), "not a string", "retry"},
 		{"nested", swap(`"retry":"1"`, `"retry":{"a":"b"}`), "not a string", "retry"},

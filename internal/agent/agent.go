@@ -57,6 +57,7 @@ type Agent struct {
 	heard   time.Duration // boot time at which the last answered report was sent
 	lapsed  time.Duration // boot time at which control was last found to have been away too long
 	guard   *machine.Guard
+	fenced  chan struct{} // closed once a deadline stands
 	behind  chan []api.Copied
 	wanted  chan []string
 }
@@ -69,7 +70,7 @@ func New(o Options) (*Agent, error) {
 	}
 	return &Agent{
 		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
-		behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
+		fenced: make(chan struct{}), behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
 	}, nil
 }
 

@@ -60,6 +60,9 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	if a.late() {
 		a.lapsed = machine.BootTime()
 	}
+	if a.heard == 0 {
+		close(a.fenced)
+	}
 	a.heard = sent
 	for h, stop := range a.running {
 		if slices.Contains(b.Holding, h) && !slices.Contains(answer.Renewed, h) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"trysail/internal/api"
+	"trysail/internal/machine"
 )
 
 const (
@@ -87,42 +89,67 @@ func (l *logSink) finish() {
 }
 
 // send ends when everything was sent, when control takes no more, or with ctx.
+// Once the step has ended it does not wait for ever: the log is kept as a blob too.
 func (l *logSink) send(ctx context.Context) {
 	var sent int64
+	var since time.Duration // boot time at which the log was closed and control refused it
 	for wait := 100 * time.Millisecond; ; {
 		l.mu.Lock()
 		size, closed := l.size, l.closed
 		l.mu.Unlock()
-		if sent < size {
-			n := min(size-sent, logChunk)
-			path := fmt.Sprintf("/releases/%s/logs/%s/%d?offset=%d", l.h.Release, l.h.Item, l.h.Epoch, sent)
-			res, err := l.a.o.Client.Open(ctx, http.MethodPost, path, io.NewSectionReader(l.file, sent, n), nil)
-			if err == nil {
-				res.Body.Close()
-				sent += n
-				wait = 100 * time.Millisecond
-				continue
-			}
-			var p *api.Problem
-			if ctx.Err() != nil || (errors.As(err, &p) && p.Code == "denied") {
+		if sent >= size {
+			if closed {
 				return
 			}
-			l.a.o.Log.Warn("log", "step", l.h.Item, "err", err)
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(wait):
+			case <-l.grown:
 			}
-			wait = min(2*wait, time.Second)
 			continue
 		}
-		if closed {
+		n, err := l.chunk(ctx, sent, min(size-sent, logChunk))
+		if err == nil {
+			sent, wait = n, 100*time.Millisecond
+			continue
+		}
+		var p *api.Problem
+		refused := errors.As(err, &p)
+		if ctx.Err() != nil || (refused && p.Code == "denied") {
 			return
+		}
+		l.a.o.Log.Warn("log", "step", l.h.Item, "err", err)
+		if now := machine.BootTime(); closed && refused {
+			if since == 0 {
+				since = now
+			}
+			if now-since > healing {
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.grown:
+		case <-time.After(wait):
 		}
+		wait = min(2*wait, time.Second)
 	}
+}
+
+// chunk sends some bytes and gives the offset to go on from.
+func (l *logSink) chunk(ctx context.Context, at, n int64) (int64, error) {
+	path := fmt.Sprintf("/releases/%s/logs/%s/%d?offset=%d", l.h.Release, l.h.Item, l.h.Epoch, at)
+	res, err := l.a.o.Client.Open(ctx, http.MethodPost, path, io.NewSectionReader(l.file, at, n), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	var has api.LogSize
+	if err := json.NewDecoder(res.Body).Decode(&has); err != nil {
+		return 0, &api.UnreachableError{URL: l.a.o.Client.URL, Err: err}
+	}
+	if has.Size < 0 || has.Size > at+n {
+		return 0, fmt.Errorf("control says that the log has %d bytes, and %d were sent", has.Size, at+n)
+	}
+	return has.Size, nil
 }

@@ -24,7 +24,6 @@ import (
 	"trysail/internal/depot"
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
-	"trysail/internal/recorder"
 	"trysail/internal/trace"
 	"trysail/release"
 	"trysail/runbook"
@@ -61,19 +60,18 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 	if r.Log, err = a.keep(ctx, n.Path("log")); err != nil {
 		return nil, err
 	}
-	if exit.Code != 0 && s.testsFailed(exit) {
-		// What the results name is for a person to waive, whatever status a test
-		// program ends with when a test fails.
-		r.Exit = 0
+	switch {
+	case s.late:
+		r.Why = "stopped after its timeout of " + as.Step.Timeout.String()
+	case exit.Signal != "":
+		r.Why = exit.Signal
+	case exit.Code != 0:
+		r.Why = "exit status " + strconv.Itoa(exit.Code)
+	}
+	if !s.late && exit.Signal == "" {
+		s.tested(r)
 	}
 	if r.Exit != 0 {
-		r.Why = "exit status " + strconv.Itoa(exit.Code)
-		if exit.Signal != "" {
-			r.Why = exit.Signal
-		}
-		if s.late {
-			r.Why = "stopped after its timeout of " + as.Step.Timeout.String()
-		}
 		return r, nil
 	}
 	return r, s.collect(ctx, r)
@@ -86,7 +84,6 @@ type step struct {
 	n        *machine.Session
 	log      *logSink
 	checkout string
-	user     blueprint.User
 	root     string // digest of the rebuilt server
 	late     bool   // stopped by its timeout
 	secrets  map[string]string
@@ -184,18 +181,21 @@ func again(ctx context.Context, do func() error) error {
 	}
 }
 
-// script writes the step's script where the step can read it, and gives the
-// command that runs it.
-func (s *step) script(dir string) ([]string, error) {
+// script writes the step's script into a directory that the step can read, and
+// gives the command that runs it where that directory stands at seen.
+func (s *step) script(seen string) (dir string, argv []string, err error) {
 	argv, ok := runbook.Languages()[s.as.Step.Language]
 	if !ok {
-		return nil, fmt.Errorf("no step is written in %q", s.as.Step.Language)
+		return "", nil, fmt.Errorf("no step is written in %q", s.as.Step.Language)
 	}
-	file := filepath.Join(dir, s.as.Step.Name)
-	if err := os.WriteFile(file, []byte(s.as.Step.Script), 0o644); err != nil {
-		return nil, err
+	if dir, err = s.n.MkdirAll(0o755, "script"); err != nil {
+		return "", nil, err
 	}
-	return append(slices.Clone(argv), file), nil
+	if seen == "" {
+		seen = dir
+	}
+	err = os.WriteFile(filepath.Join(dir, s.as.Step.Name), []byte(s.as.Step.Script), 0o644)
+	return dir, append(slices.Clone(argv), filepath.Join(seen, s.as.Step.Name)), err
 }
 
 // rebuilt runs the step in the rebuilt server.
@@ -227,19 +227,13 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.user = user
 	if err := s.workspace(ctx, user); err != nil {
 		return nil, err
 	}
-	dir, err := s.n.MkdirAll(0o755, "script")
+	dir, argv, err := s.script(scriptDir)
 	if err != nil {
 		return nil, err
 	}
-	argv, err := s.script(dir)
-	if err != nil {
-		return nil, err
-	}
-	argv[len(argv)-1] = filepath.Join(scriptDir, s.as.Step.Name)
 	x.Command, x.Outputs = argv, nil
 	x.Environment = maps.Clone(x.Environment)
 	if x.Environment == nil {
@@ -250,11 +244,7 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	}
 	var net build.Network
 	if !s.as.Step.Network {
-		replay, err := a.replay(ctx, &x)
-		if err != nil {
-			return nil, err
-		}
-		rec, err := recorder.Start(ctx, recorder.Options{Replay: replay, Store: a.o.Depot, Live: b.LiveDependencies, Log: a.o.Log})
+		rec, err := rebuild.Network(ctx, a.o.Depot, b, &x, a.o.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -312,23 +302,11 @@ func (a *Agent) blueprint(ctx context.Context, m release.Machine) (*blueprint.Bl
 	}
 	var need []string
 	for name, dg := range sum {
-		if !strings.HasPrefix(name, "source/") && !strings.HasPrefix(name, "made/") && !strings.HasPrefix(name, "again/") && !strings.HasPrefix(name, "observation/") {
+		if release.NeedsOriginal(name) {
 			need = append(need, dg)
 		}
 	}
 	return b, sum, a.fetch(ctx, need...)
-}
-
-// replay gives the recorded downloads of a build.
-func (a *Agent) replay(ctx context.Context, x *blueprint.Build) (*recorder.Recording, error) {
-	if x.Downloads == "" {
-		return &recorder.Recording{Version: 1}, nil
-	}
-	data, err := a.o.Depot.ReadAll(ctx, x.Downloads, 1<<30)
-	if err != nil {
-		return nil, err
-	}
-	return recorder.ParseRecording(data)
 }
 
 // workspace lays out the release's source and the artifacts that the step takes in.
@@ -423,11 +401,7 @@ func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 	if err := s.workspace(ctx, blueprint.User{}); err != nil {
 		return nil, err
 	}
-	dir, err := s.n.MkdirAll(0o755, "script")
-	if err != nil {
-		return nil, err
-	}
-	argv, err := s.script(dir)
+	_, argv, err := s.script("")
 	if err != nil {
 		return nil, err
 	}
@@ -485,13 +459,21 @@ func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 	})
 }
 
-// testsFailed tells whether a step failed because of tests that its results name.
-func (s *step) testsFailed(exit *machine.Exit) bool {
-	if len(s.as.Step.Results) == 0 || exit.Signal != "" || s.late {
-		return false
+// tested reads the results of a step that has ended. What they name is for a
+// person to waive, whatever status a test program ends with when a test fails;
+// results that cannot be read make the step fail.
+func (s *step) tested(r *api.Report) {
+	if len(s.as.Step.Results) == 0 {
+		return
 	}
-	_, failing, err := results(s.checkout, s.as.Step.Results)
-	return err == nil && len(failing) > 0
+	tests, failing, err := results(s.checkout, s.as.Step.Results)
+	switch {
+	case err == nil && len(failing) > 0:
+		r.Exit, r.Why = 0, ""
+	case err != nil && r.Exit == 0:
+		r.Exit, r.Why = 1, err.Error()
+	}
+	r.Tests, r.Failing = tests, failing
 }
 
 // collect puts what the step made into the depot, here and on control. For a
@@ -504,12 +486,6 @@ func (s *step) collect(ctx context.Context, r *api.Report) error {
 	if len(unmatched) > 0 {
 		r.Exit, r.Why = 1, "it ended well and made nothing that matches "+strings.Join(unmatched, ", ")
 		return nil
-	}
-	if len(s.as.Step.Results) > 0 {
-		if r.Tests, r.Failing, err = results(s.checkout, s.as.Step.Results); err != nil {
-			r.Exit, r.Why = 1, err.Error()
-			return nil
-		}
 	}
 	for _, o := range outputs {
 		r.Outputs = append(r.Outputs, release.Artifact{Path: o.Path, Digest: o.SHA256, Size: o.Size, Mode: o.Mode, Link: o.Link})

@@ -17,6 +17,13 @@ import (
 func (a *Agent) works(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	// Nothing runs before a first report was answered: until then no deadline
+	// stands that would end it.
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.fenced:
+	}
 	last := "" // what went wrong, said once
 	for {
 		list, err := a.poll(ctx)

@@ -31,6 +31,7 @@ const Damaged = "damaged"
 type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
+	Status  int    `json:"-"`              // of HTTP
 	Code    string `json:"code,omitempty"` // rule, unknown, denied, not-found, usage, damaged
 }
 
@@ -92,6 +93,11 @@ type Assignment struct {
 	Machine release.Machine    `json:"machine"`
 	Inputs  []release.Artifact `json:"inputs,omitempty"`
 	Gold    []release.Artifact `json:"gold,omitempty"` // to compare with
+}
+
+// LogSize is how much control has of a log.
+type LogSize struct {
+	Size int64 `json:"size"`
 }
 
 // Report is the end of a lease.

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 )
 
@@ -135,7 +134,7 @@ func (c *Client) Open(ctx context.Context, method, path string, body io.Reader, 
 		return res, nil
 	}
 	defer res.Body.Close()
-	p := &Problem{}
+	p := &Problem{Status: res.StatusCode}
 	data, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16))
 	if json.Unmarshal(data, p) != nil || p.Message == "" {
 		p.Message = res.Status
@@ -156,7 +155,7 @@ func (c *Client) GetBlob(ctx context.Context, digest string) (io.ReadCloser, err
 func (c *Client) HasBlob(ctx context.Context, digest string) (bool, error) {
 	res, err := c.Open(ctx, http.MethodHead, "/blobs/"+digest, nil, nil)
 	var p *Problem
-	if errors.As(err, &p) && res == nil && p.Message == strconv.Itoa(http.StatusNotFound)+" "+http.StatusText(http.StatusNotFound) {
+	if errors.As(err, &p) && p.Status == http.StatusNotFound {
 		return false, nil
 	}
 	if err != nil {

@@ -22,7 +22,7 @@ func bodies() map[string]any {
 	return map[string]any{
 		"Problem": Problem{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{},
 		"Decide": Decide{}, "Step": Step{}, "Reason": Reason{}, "Status": Status{}, "Listed": Listed{}, "Machine": MachineStatus{},
-		"Token": Token{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
+		"LogSize": LogSize{}, "Token": Token{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
 		"Report": struct {
 			Release string         `json:"release"`
 			Report  release.Report `json:"report"`

@@ -29,6 +29,7 @@ import (
 
 	"trysail/internal/api"
 	"trysail/internal/depot"
+	"trysail/internal/ledger"
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
 )
@@ -170,9 +171,10 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	code := exitFailed
 	var held *rebuild.HeldError
+	var seat *ledger.HeldError
 	var use usageError
 	switch {
-	case errors.As(err, &held):
+	case errors.As(err, &held), errors.As(err, &seat):
 		code = exitHeld
 	case ctx.Err() != nil:
 		code, err = exitInterrupted, errors.New("interrupted; nothing was left behind")

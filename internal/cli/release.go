@@ -95,32 +95,32 @@ func (a *app) releaseCommand() *cobra.Command {
 	person(agree)
 	agree.Flags().BoolVar(&o.no, "no", false, "refuse it")
 	except := add("except VERSION", "Sign for each difference of an equivalent second build of gold", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.releaseExcept(ctx, args[0], o)
+		return a.tell(ctx, args[0], "except", release.Excepted{Person: o.as, Differences: o.differences, Reason: o.reason}, "signed for", args[0])
 	})
 	person(except)
 	except.Flags().StringArrayVar(&o.differences, "difference", nil, "a difference, word for word as status names it (repeatable: all of them)")
 	withdraw := add("withdraw VERSION ITEM", "Take a signature back", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return a.releaseStep(ctx, args[0], "withdraw", api.Step{Item: args[1], Person: o.as, Reason: o.reason})
+		return a.tell(ctx, args[0], "withdraw", api.Step{Item: args[1], Person: o.as, Reason: o.reason}, "withdraw", args[1])
 	})
 	person(withdraw)
 	waive := add("waive VERSION STEP TEST", "Let a failed test not stop the release", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
-		return a.releaseStep(ctx, args[0], "waive", api.Step{Item: args[1], Test: args[2], Person: o.as, Reason: o.reason})
+		return a.tell(ctx, args[0], "waive", api.Step{Item: args[1], Test: args[2], Person: o.as, Reason: o.reason}, "waive", args[1])
 	})
 	person(waive)
 	retry := add("retry VERSION STEP", "Run a failed step again", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return a.releaseStep(ctx, args[0], "retry", api.Step{Item: args[1], Reason: o.reason})
+		return a.tell(ctx, args[0], "retry", api.Step{Item: args[1], Reason: o.reason}, "retry", args[1])
 	})
 	retry.Flags().StringVar(&o.reason, "reason", "", "why")
 	for _, w := range []struct{ name, short string }{
 		{"hold", "Start nothing new"}, {"resume", "Go on after a hold"}, {"abort", "End the release without shipping"},
 	} {
 		c := add(w.name+" VERSION", w.short, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-			return a.releaseReason(ctx, args[0], w.name, o.reason)
+			return a.tell(ctx, args[0], w.name, api.Reason{Reason: o.reason}, w.name, args[0])
 		})
 		c.Flags().StringVar(&o.reason, "reason", "", "why")
 	}
 	add("ship VERSION", "Declare the release shipped, once everything is done", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.releaseReason(ctx, args[0], "ship", "")
+		return a.tell(ctx, args[0], "ship", api.Reason{}, "ship", args[0])
 	})
 	return cmd
 }
@@ -152,11 +152,7 @@ func (a *app) getStatus(ctx context.Context, c *api.Client, version string) (*ap
 }
 
 func (a *app) releaseStatus(ctx context.Context, version string) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	s, err := a.getStatus(ctx, c, version)
+	_, s, err := a.statusOf(ctx, version)
 	if err != nil {
 		return err
 	}
@@ -194,9 +190,12 @@ func (a *app) printStatus(s *api.Status) {
 	}
 	a.printf(".\n\nWho must do what now\n")
 	for _, k := range s.Asks {
-		command := fmt.Sprintf("trysail release %s %s %s", k.Type, s.Version, k.Item)
-		if !slices.Contains([]string{"sign", "retry", "waive"}, k.Type) {
-			command = fmt.Sprintf("trysail release %s %s", k.Type, s.Version)
+		command := fmt.Sprintf("trysail release %s %s", k.Type, s.Version)
+		switch k.Type {
+		case "sign", "retry":
+			command += " " + k.Item
+		case "waive":
+			command += " " + k.Item + " TEST"
 		}
 		who := strings.Join(k.People, ", ")
 		if who == "" {
@@ -365,11 +364,7 @@ func (a *app) releaseEvents(ctx context.Context, version string) error {
 }
 
 func (a *app) releaseLog(ctx context.Context, version, step string, follow bool) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	s, err := a.getStatus(ctx, c, version)
+	c, s, err := a.statusOf(ctx, version)
 	if err != nil {
 		return err
 	}
@@ -390,11 +385,7 @@ func (a *app) releaseLog(ctx context.Context, version, step string, follow bool)
 }
 
 func (a *app) releaseSign(ctx context.Context, version, item string, d release.Decision, o releaseOptions) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	s, err := a.getStatus(ctx, c, version)
+	_, s, err := a.statusOf(ctx, version)
 	if err != nil {
 		return err
 	}
@@ -402,11 +393,20 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 	if i < 0 {
 		return usage("nobody is asked to sign %s now: trysail release status %s", item, version)
 	}
-	err = c.Do(ctx, http.MethodPost, "/releases/"+version+"/sign", api.Decide{Item: item, Person: o.as, Decision: d, Subject: s.Asks[i].Subject, Reason: o.reason, Spent: o.spent}, nil)
+	b := api.Decide{Item: item, Person: o.as, Decision: d, Subject: s.Asks[i].Subject, Reason: o.reason, Spent: o.spent}
+	return a.tell(ctx, version, "sign", b, string(d), item)
+}
+
+// tell posts a word on a release to control, and says what it was.
+func (a *app) tell(ctx context.Context, version, path string, body any, what, item string) error {
+	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	return a.said(string(d), item)
+	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+path, body, nil); err != nil {
+		return err
+	}
+	return a.said(what, item)
 }
 
 func (a *app) said(what, item string) error {
@@ -420,24 +420,12 @@ func (a *app) said(what, item string) error {
 	return nil
 }
 
-func (a *app) releaseStep(ctx context.Context, version, what string, s api.Step) error {
+// statusOf asks control for a release's status.
+func (a *app) statusOf(ctx context.Context, version string) (*api.Client, *api.Status, error) {
 	c, err := a.client()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+what, s, nil); err != nil {
-		return err
-	}
-	return a.said(what, s.Item)
-}
-
-func (a *app) releaseReason(ctx context.Context, version, what, why string) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+what, api.Reason{Reason: why}, nil); err != nil {
-		return err
-	}
-	return a.said(what, version)
+	s, err := a.getStatus(ctx, c, version)
+	return c, s, err
 }

@@ -26,7 +26,7 @@ func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions
 	if err != nil {
 		return err
 	}
-	st := release.Started{Version: version, Items: r.Items, Phases: r.Phases, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget}
+	st := release.Started{Version: version, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget}
 	switch {
 	case r.Release != "" && r.Release != version:
 		return usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
@@ -204,7 +204,7 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 			return err
 		}
 		need[b.Runbook] = true
-		b.What, b.Items, b.Phases = append(b.What, "runbook"), r.Items, r.Phases
+		b.What, b.Items, b.Endgame, b.Approver = append(b.What, "runbook"), r.Items, r.Endgame, r.Approvers
 	}
 	if o.source {
 		ms, err := a.openState(ctx)
@@ -244,11 +244,7 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 }
 
 func (a *app) releaseAgree(ctx context.Context, version string, o releaseOptions) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	s, err := a.getStatus(ctx, c, version)
+	_, s, err := a.statusOf(ctx, version)
 	if err != nil {
 		return err
 	}
@@ -259,19 +255,5 @@ func (a *app) releaseAgree(ctx context.Context, version string, o releaseOptions
 	if o.no {
 		b.Decision = release.Reject
 	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/agree", b, nil); err != nil {
-		return err
-	}
-	return a.said(string(b.Decision), version)
-}
-
-func (a *app) releaseExcept(ctx context.Context, version string, o releaseOptions) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/except", release.Excepted{Person: o.as, Differences: o.differences, Reason: o.reason}, nil); err != nil {
-		return err
-	}
-	return a.said("signed for", version)
+	return a.tell(ctx, version, "agree", b, string(b.Decision), version)
 }

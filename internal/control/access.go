@@ -170,7 +170,7 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 	}
 	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return nil, &DeniedError{"the request carries no token", "run it on the control machine as root, or give --token-file"}
+		return nil, &DeniedError{"the request carries no token", "run it on the control machine as root, or give the link of trysail fleet token: --control FILE"}
 	}
 	c.mu.Lock()
 	list, err := c.tokens()

@@ -197,7 +197,7 @@ func TestServer(t *testing.T) {
 		t.Errorf("version %x, client's certificate %s", conf.MinVersion, conf.ClientAuth)
 	}
 	chain := conf.Certificates[0].Certificate
-	if len(chain) != 2 || !bytes.Equal(chain[1], c.tasks.cert.Raw) {
+	if len(chain) != 2 || !bytes.Equal(chain[1], c.authority.cert.Raw) {
 		t.Fatalf("%d certificates are shown: a machine that joins knows only the authority's", len(chain))
 	}
 	cert, err := x509.ParseCertificate(chain[0])
@@ -222,7 +222,7 @@ func TestServer(t *testing.T) {
 		}
 	}
 	r := bearer("")
-	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, c.tasks.cert}}}
+	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, c.authority.cert}}}
 	if q, err := c.caller(r); !denied(err) {
 		t.Errorf("control's own certificate is that of %+v: %v", q, err)
 	}

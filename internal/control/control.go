@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"trysail/fleet"
-	"trysail/internal/api"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
 	"trysail/release"
@@ -46,21 +45,21 @@ type Options struct {
 
 // Control is one control process.
 type Control struct {
-	o     Options
-	begun time.Time // with its monotonic reading
-	clock steady
-	tasks *authority
+	o         Options
+	begun     time.Time // with its monotonic reading
+	clock     steady
+	authority *authority
 
 	mu      sync.Mutex
 	streams map[string]*stream
 	members map[string]*member
-	joined  int64               // events of the fleet's stream that were folded
-	waiting map[string]string   // why a step has no machine, by release/item
-	changed chan struct{}       // closed when anything moved, and made anew
-	wanted  []string            // digests that releases need and the depot lacks
-	sums    map[string][]string // digests of originals, by that of their blueprint.sum
-	known   []token             // as saved; nil: read them
-	grown   chan struct{}       // the same for logs
+	joined  int64                   // events of the fleet's stream that were folded
+	waiting map[string]string       // why a step has no machine, by release/item
+	changed chan struct{}           // closed when anything moved, and made anew
+	wanted  []string                // digests that releases need and the depot lacks
+	sums    map[string][]depot.Item // originals, by the digest of their blueprint.sum
+	known   []token                 // as saved; nil: read them
+	grown   chan struct{}           // the same for logs
 }
 
 // stream is one release, folded.
@@ -76,13 +75,12 @@ type stream struct {
 // member is a machine of the fleet with what it last said.
 type member struct {
 	enrolled
-	set     fleet.Condition
-	heard   time.Time // monotonic; zero: not since control began
-	holding []api.Holding
-	warm    []string
-	has     []string
-	copies  map[string]int64
-	losses  int
+	set    fleet.Condition
+	heard  time.Time // monotonic; zero: not since control began
+	warm   []string
+	has    []string
+	copies map[string]int64
+	losses int
 }
 
 // New makes a control; Run makes it work.
@@ -92,8 +90,8 @@ func New(o Options) (*Control, error) {
 		return nil, err
 	}
 	return &Control{
-		o: o, begun: time.Now(), clock: newSteady(o.Now()), tasks: a, streams: map[string]*stream{}, members: map[string]*member{},
-		waiting: map[string]string{}, sums: map[string][]string{}, changed: make(chan struct{}), grown: make(chan struct{}),
+		o: o, begun: time.Now(), clock: newSteady(o.Now()), authority: a, streams: map[string]*stream{}, members: map[string]*member{},
+		waiting: map[string]string{}, sums: map[string][]depot.Item{}, changed: make(chan struct{}), grown: make(chan struct{}),
 	}, nil
 }
 

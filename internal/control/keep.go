@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"trysail/fleet"
 	"trysail/internal/depot"
+	"trysail/release"
 )
 
 // keep names in the depot all that a release is made of and has made, so that
@@ -24,20 +26,19 @@ func (c *Control) keep(ctx context.Context, version, only string) error {
 		if m.Blueprint != "" {
 			inputs = append(inputs, depot.Item{Name: m.Role + "/blueprint.yaml", Digest: m.Blueprint}, depot.Item{Name: m.Role + "/blueprint.sum", Digest: m.Sum})
 		}
+		for _, it := range c.originals(ctx, m) {
+			inputs = append(inputs, depot.Item{Name: m.Role + "/" + it.Name, Digest: it.Digest})
+		}
 	}
 	sets := map[string][]depot.Item{base: inputs}
 	if only != "" {
 		delete(sets, base)
 	}
 	for name, p := range st.Progress {
-		r := p.Result
-		if r == nil || (only != "" && name != only) {
+		if p.Result == nil || (only != "" && name != only) {
 			continue
 		}
-		var list []depot.Item
-		if r.Log != "" {
-			list = append(list, depot.Item{Name: "log", Digest: r.Log})
-		}
+		list := logs(st, name)
 		for _, a := range st.Outputs(name) {
 			if a.Link == "" {
 				list = append(list, depot.Item{Name: "out/" + a.Path, Digest: a.Digest})
@@ -53,24 +54,25 @@ func (c *Control) keep(ctx context.Context, version, only string) error {
 	return nil
 }
 
+// logs are those of an item's last result, and of the second build of gold.
+func logs(st *release.State, name string) []depot.Item {
+	var list []depot.Item
+	if r := st.Progress[name].Result; r != nil && r.Log != "" {
+		list = append(list, depot.Item{Name: "log", Digest: r.Log})
+	}
+	if x := st.Item(name); x != nil && x.Gold && st.Gold != nil && st.Gold.Confirmed != nil && st.Gold.Confirmed.Log != "" {
+		list = append(list, depot.Item{Name: "log-of-second-build", Digest: st.Gold.Confirmed.Log})
+	}
+	return list
+}
+
 func (c *Control) tag(ctx context.Context, name string, at time.Time, list []depot.Item) error {
-	if old, err := c.o.Depot.Resolve(ctx, name); err == nil && same(old.Items, list) {
+	same := func(a, b depot.Item) bool { return a.Name == b.Name && a.Digest == b.Digest }
+	if old, err := c.o.Depot.Resolve(ctx, name); err == nil && slices.EqualFunc(old.Items, list, same) {
 		return nil
 	}
 	_, err := c.o.Depot.Tag(ctx, name, at, list)
 	return err
-}
-
-func same(a, b []depot.Item) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Name != b[i].Name || a[i].Digest != b[i].Digest {
-			return false
-		}
-	}
-	return true
 }
 
 // plainName writes a version so that it is part of a reference, and two versions

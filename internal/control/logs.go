@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"trysail/internal/api"
 )
 
 // maxLog bounds the log of one lease on control's disk. An agent keeps a little
@@ -44,7 +46,8 @@ func offsetOf(r *http.Request) int64 {
 
 // appendLog adds to the log of a lease. The offset says where the bytes belong:
 // an agent sends again what was not acknowledged, and nothing stands twice. The
-// answer says how much is kept; an agent stops sending at the limit.
+// answer says how much there is; the agent goes on from there, also where control
+// has less than it had, because it lost its disk.
 func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any, error) {
 	file, epoch, err := c.logFile(r)
 	if err != nil {
@@ -68,8 +71,8 @@ func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any,
 		return nil, err
 	}
 	at := offsetOf(r)
-	if at > info.Size() {
-		return nil, &badRequest{fmt.Errorf("the log ends at %d, and bytes for %d came", info.Size(), at)}
+	if at > info.Size() || at >= maxLog {
+		return api.LogSize{Size: min(info.Size(), maxLog)}, nil
 	}
 	if at == 0 {
 		// A machine that started again begins its step, and the log, anew.
@@ -85,10 +88,7 @@ func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any,
 		return nil, err
 	}
 	c.logGrew()
-	return struct {
-		Size int64 `json:"size"`
-		Full bool  `json:"full"`
-	}{at + n, at+n >= maxLog}, nil
+	return api.LogSize{Size: at + n}, nil
 }
 
 // readLog answers with a log from an offset on; with follow, until the lease ends.

@@ -2,10 +2,12 @@ package control
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
 	"trysail/blueprint"
+	"trysail/internal/depot"
 	"trysail/release"
 )
 
@@ -63,9 +65,9 @@ func (c *Control) missing(ctx context.Context) []string {
 		}
 		want(st.Runbook)
 		want(st.Source.Original)
-		for name, p := range st.Progress {
-			if p.Result != nil {
-				want(p.Result.Log)
+		for name := range st.Progress {
+			for _, log := range logs(st, name) {
+				want(log.Digest)
 			}
 			for _, a := range st.Outputs(name) {
 				want(a.Digest)
@@ -74,8 +76,8 @@ func (c *Control) missing(ctx context.Context) []string {
 		for _, m := range st.Machines {
 			want(m.Blueprint)
 			want(m.Sum)
-			for _, dg := range c.originals(ctx, m) {
-				want(dg)
+			for _, it := range c.originals(ctx, m) {
+				want(it.Digest)
 			}
 		}
 	}
@@ -87,8 +89,8 @@ func (c *Control) lacks(digests ...string) bool {
 	return slices.ContainsFunc(digests, func(dg string) bool { return dg != "" && !c.o.Depot.Has(dg) })
 }
 
-// originals are what a machine is made from, if the depot can tell.
-func (c *Control) originals(ctx context.Context, m release.Machine) []string {
+// originals are what a machine is made from, sorted by name, if the depot can tell.
+func (c *Control) originals(ctx context.Context, m release.Machine) []depot.Item {
 	if m.Sum == "" || !c.o.Depot.Has(m.Sum) {
 		return nil
 	}
@@ -99,16 +101,17 @@ func (c *Control) originals(ctx context.Context, m release.Machine) []string {
 		return list
 	}
 	data, err := c.o.Depot.ReadAll(ctx, m.Sum, 4<<20)
+	var sum blueprint.Sum
+	if err == nil {
+		sum, err = blueprint.ParseSum("blueprint.sum", data)
+	}
 	if err != nil {
+		c.o.Log.Error("what the machine of a role is made from cannot be read", "role", m.Role, "sum", m.Sum, "err", err)
 		return nil
 	}
-	sum, err := blueprint.ParseSum("blueprint.sum", data)
-	if err != nil {
-		return nil
-	}
-	for name, dg := range sum {
+	for _, name := range slices.Sorted(maps.Keys(sum)) {
 		if release.NeedsOriginal(name) {
-			list = append(list, dg)
+			list = append(list, depot.Item{Name: name, Digest: sum[name]})
 		}
 	}
 	c.mu.Lock()

@@ -97,7 +97,10 @@ func (c *Control) expire(ctx context.Context, version string) error {
 	}
 	due, _ := st.Due(c.clock.sure(c.o.Now(), machine.BootTime()))
 	for _, item := range due {
-		if _, err := c.update(ctx, version, c.o.Actor, func(*release.State) (release.Body, error) {
+		if _, err := c.update(ctx, version, c.o.Actor, func(s *release.State) (release.Body, error) {
+			if s.Progress[item].Passed {
+				return nil, errNothing
+			}
 			return release.Passed{Item: item}, nil
 		}); err != nil {
 			return err

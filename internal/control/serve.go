@@ -29,20 +29,20 @@ const (
 // TLS is how control's listener speaks: machines show a certificate of its
 // authority, people a token.
 func (c *Control) TLS(names []string) (*tls.Config, error) {
-	cert, err := c.tasks.server(names, c.o.Now())
+	cert, err := c.authority.server(names, c.o.Now())
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(c.tasks.cert)
+	pool.AddCert(c.authority.cert)
 	return &tls.Config{Certificates: []tls.Certificate{*cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }
 
 // Fingerprint of the authority, in hex.
-func (c *Control) Fingerprint() string { return c.tasks.fingerprint() }
+func (c *Control) Fingerprint() string { return c.authority.fingerprint() }
 
 // AuthorityPEM is the authority's certificate.
-func (c *Control) AuthorityPEM() []byte { return c.tasks.pem }
+func (c *Control) AuthorityPEM() []byte { return c.authority.pem }
 
 // handler is a request that gave an answer, or an error.
 type handler func(ctx context.Context, q *caller, r *http.Request) (any, error)
@@ -223,7 +223,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(fleet.Ranks(), q.Rank) {
 			return nil, &badRequest{fmt.Errorf("%q is no rank: primary, backup or spare", q.Rank)}
 		}
-		cert, err := c.tasks.sign(q.Request, q.Name, c.o.Now())
+		cert, err := c.authority.sign(q.Request, q.Name, c.o.Now())
 		if err != nil {
 			return nil, &badRequest{err}
 		}
@@ -237,7 +237,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if err := c.enlist(r.Context(), e); err != nil {
 			return nil, err
 		}
-		return &api.Enrolled{Certificate: cert, Authority: c.tasks.pem}, nil
+		return &api.Enrolled{Certificate: cert, Authority: c.authority.pem}, nil
 	}()
 	if err != nil {
 		c.fail(w, r, err)
@@ -260,7 +260,7 @@ func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, erro
 	}
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
-	m.heard, m.holding, m.warm, m.has = time.Now(), b.Holding, b.Warm, b.Has
+	m.heard, m.warm, m.has = time.Now(), b.Warm, b.Has
 	for _, x := range b.Copies {
 		m.copies[x.Stream] = x.Events
 	}
@@ -360,7 +360,12 @@ func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, 
 	if err := c.keep(ctx, b.Release, b.Report.Item); err != nil {
 		return nil, err
 	}
-	refused, _ := did.(release.Refused)
+	refused, late := did.(release.Refused)
+	if !late && !b.Report.Stopped {
+		c.mu.Lock()
+		c.members[q.machine].losses = 0 // it is well again
+		c.mu.Unlock()
+	}
 	return struct {
 		Refused string `json:"refused,omitempty"`
 	}{refused.Why}, nil

@@ -149,6 +149,9 @@ func (l *Ledger) ours(ctx context.Context, stream string, head int64, lines [][]
 // A gap is an error: an event that is missing must not be read as one that did
 // not happen.
 func (l *Ledger) Read(ctx context.Context, stream string, after int64) ([][]byte, error) {
+	if err := checkName(stream); err != nil {
+		return nil, err
+	}
 	r, err := l.kv.Get(ctx, headKey(stream))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", stream, err)

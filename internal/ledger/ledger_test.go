@@ -519,3 +519,56 @@ func TestRecoverTorn(t *testing.T) {
 		}
 	}
 }
+
+// TestOneControl: a cluster of others has one seat for a control, which is free
+// again when that control has gone.
+func TestOneControl(t *testing.T) {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "l")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	log := slog.New(slog.DiscardHandler)
+	cluster, err := Start(ctx, StartOptions{Dir: dir, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	o := StartOptions{Endpoints: []string{"unix://" + filepath.Join(dir, "client")}, Log: log}
+	first, err := Start(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Append(ctx, "release.1", 0, []byte(`{"seq":1}`)); err != nil {
+		t.Error(err)
+	}
+	if names, err := first.Streams(ctx); err != nil || len(names) != 1 {
+		t.Errorf("streams %q %v", names, err)
+	}
+	var held *HeldError
+	if second, err := Start(ctx, o); !errors.As(err, &held) || held.Hint() == "" {
+		t.Errorf("a second control: %v %v", second, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	third, err := Start(ctx, o)
+	if err != nil {
+		t.Fatalf("after the first has gone: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- third.Tend(ctx, log) }()
+	if _, err := cluster.client.Revoke(ctx, third.seat.Lease()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a control that lost its seat goes on")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("a control does not notice that it lost its seat")
+	}
+	_ = third.Close() // its seat is gone
+}

@@ -16,6 +16,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
@@ -35,6 +36,7 @@ type Store struct {
 	etcd   *embed.Etcd
 	client *clientv3.Client
 	quota  int64
+	seat   *concurrency.Session // of a cluster that others reach too; nil: embedded
 }
 
 const (
@@ -49,7 +51,11 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
 		}
-		return &Store{Ledger: New(c), client: c}, nil
+		s := &Store{Ledger: New(c), client: c}
+		if err := s.sit(ctx, o.Endpoints); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		return s, nil
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
@@ -89,9 +95,50 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 	return &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes}, nil
 }
 
+const (
+	seatKey  = "/trysail/control" // outside of prefix: it is no stream
+	seatTTL  = 3                  // seconds after which a killed control's seat is free
+	seatWait = 6 * time.Second
+)
+
+// HeldError says that another control uses the cluster.
+type HeldError struct{ Endpoints []string }
+
+func (e *HeldError) Error() string {
+	return "another control uses the etcd cluster at " + strings.Join(e.Endpoints, ", ")
+}
+
+// Hint says what to do.
+func (e *HeldError) Hint() string {
+	return "stop it first: machines report to one control, and a second would hold them all for lost"
+}
+
+// sit takes the only seat for a control at a cluster.
+func (s *Store) sit(ctx context.Context, endpoints []string) error {
+	within, cancel := context.WithTimeout(ctx, seatWait)
+	defer cancel()
+	seat, err := concurrency.NewSession(s.client, concurrency.WithTTL(seatTTL), concurrency.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ", "), err)
+	}
+	if err := concurrency.NewMutex(seat, seatKey).Lock(within); err != nil {
+		err = errors.Join(err, seat.Close())
+		if ctx.Err() == nil && within.Err() != nil {
+			return &HeldError{endpoints}
+		}
+		return err
+	}
+	s.seat = seat
+	return nil
+}
+
 // Close stops what Start started.
 func (s *Store) Close() error {
-	err := s.client.Close()
+	var err error
+	if s.seat != nil {
+		err = s.seat.Close()
+	}
+	err = errors.Join(err, s.client.Close())
 	if s.etcd != nil {
 		s.etcd.Close()
 	}
@@ -197,10 +244,15 @@ const tending = 10 * time.Second
 // Tend ends when ctx does. A database that was full refuses every write until it
 // is told that there is room again, which is what Tend does once there is: it
 // forgets what was overwritten (heads; events never are), gives the room back to
-// the disk, and takes the alarm away.
+// the disk, and takes the alarm away. At a cluster of others it ends with an error
+// when this control lost its seat.
 func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
 	t := time.NewTicker(tending)
 	defer t.Stop()
+	var lost <-chan struct{}
+	if s.seat != nil {
+		lost = s.seat.Done()
+	}
 	for {
 		if s.etcd != nil {
 			if err := s.makeRoom(ctx); err != nil && ctx.Err() == nil {
@@ -210,6 +262,8 @@ func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-lost:
+			return errors.New("etcd did not answer for so long that another control may have begun")
 		case <-t.C:
 		}
 	}

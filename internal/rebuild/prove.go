@@ -110,7 +110,7 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", o.Build.Name, err)
 	}
-	net, err := o.network(ctx)
+	net, err := Network(ctx, o.Depot, o.Blueprint, o.Build, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -165,19 +165,20 @@ func judge(list []OutputProof) Verdict {
 	return v
 }
 
-// network replays what was recorded, and nothing else.
-func (o *ProveOptions) network(ctx context.Context) (*recorder.Recorder, error) {
+// Network replays what a build recorded, lets through what the blueprint says is
+// needed live, and nothing else.
+func Network(ctx context.Context, d *depot.Depot, b *blueprint.Blueprint, x *blueprint.Build, log *slog.Logger) (*recorder.Recorder, error) {
 	r := &recorder.Recording{Version: 1}
-	if o.Build.Downloads != "" {
-		data, err := o.Depot.ReadAll(ctx, o.Build.Downloads, 1<<30)
+	if x.Downloads != "" {
+		data, err := d.ReadAll(ctx, x.Downloads, 1<<30)
 		if err != nil {
-			return nil, fmt.Errorf("recorded downloads of build %s: %w", o.Build.Name, err)
+			return nil, fmt.Errorf("recorded downloads of build %s: %w", x.Name, err)
 		}
 		if r, err = recorder.ParseRecording(data); err != nil {
 			return nil, err
 		}
 	}
-	return recorder.Start(ctx, recorder.Options{Replay: r, Store: o.Depot, Live: o.Blueprint.LiveDependencies, Log: o.Log})
+	return recorder.Start(ctx, recorder.Options{Replay: r, Store: d, Live: b.LiveDependencies, Log: log})
 }
 
 // Observation reads what a captured build used.
