@@ -237,21 +237,24 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	c, err := control.New(control.Options{Ledger: store.Ledger, Depot: d, Dir: dir, Actor: "bench", Log: log, Now: time.Now})
+	id, err := control.OpenIdentity(dir, []string{"127.0.0.1"}, time.Now())
 	if err != nil {
 		return err
 	}
-	secret, err := c.LocalToken()
+	term, err := store.Sit(ctx)
+	if err != nil {
+		return err
+	}
+	c := control.New(control.Options{Ledger: term.Ledger, Depot: d, Dir: dir, Identity: id, Actor: "bench", Log: log, Now: time.Now})
+	secret, err := c.LocalToken(ctx)
 	if err != nil {
 		return err
 	}
 	srv := httptest.NewUnstartedServer(c.Handler())
-	if srv.TLS, err = c.TLS([]string{"127.0.0.1"}); err != nil {
-		return err
-	}
+	srv.TLS = id.TLS()
 	srv.StartTLS()
 	defer srv.Close()
-	client := &api.Client{URL: srv.URL, Token: secret, HTTP: api.TrustFingerprint(c.Fingerprint())}
+	client := api.NewClient([]string{srv.Listener.Addr().String()}, secret, api.TrustFingerprint(id.Fingerprint()))
 	start := release.Started{
 		Version: "1", Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
 		Items: []runbook.Item{{Name: "a", Kind: runbook.SignOff, Signers: []string{"ann"}, Approvals: 1}},

@@ -30,6 +30,7 @@ type world struct {
 	hosts   map[string]*host
 	app     string
 	control string // address
+	ask     string // host of the control that commands are given to
 }
 
 // host is one machine: a namespace and the process that runs in it.
@@ -54,7 +55,7 @@ func newWorld(t *testing.T, runbook string) *world {
 	} else if !ok {
 		t.Skip("needs root")
 	}
-	w := &world{t: t, dir: t.TempDir(), bin: filepath.Join(buildBinary(t), "trysail"), tag: fmt.Sprintf("ts%06x", rand.Uint32()&0xffffff), hosts: map[string]*host{}}
+	w := &world{t: t, dir: t.TempDir(), bin: filepath.Join(buildBinary(t), "trysail"), tag: fmt.Sprintf("ts%06x", rand.Uint32()&0xffffff), hosts: map[string]*host{}, ask: "control"}
 	w.sh("ip netns add " + w.tag + "-sw && ip -n " + w.tag + "-sw link add br0 type bridge && ip -n " + w.tag + "-sw link set br0 up")
 	t.Cleanup(func() { w.sh("ip netns del " + w.tag + "-sw") })
 	w.app = filepath.Join(w.dir, "app")
@@ -175,16 +176,20 @@ func (w *world) logOf(host string) string {
 }
 
 // command is the program on the control machine.
-func (w *world) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.tag + "-control", w.bin, "--state", filepath.Join(w.dir, "control")}, args...)...)
+func (w *world) command(args ...string) *exec.Cmd { return w.commandAt(w.ask, args...) }
+
+func (w *world) commandAt(host string, args ...string) *exec.Cmd {
+	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.tag + "-" + host, w.bin, "--state", filepath.Join(w.dir, host)}, args...)...)
 	cmd.Dir = w.app
 	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
 	return cmd
 }
 
 // run runs the program on the control machine.
-func (w *world) run(args ...string) (string, error) {
-	cmd := w.command(args...)
+func (w *world) run(args ...string) (string, error) { return w.runAt(w.ask, args...) }
+
+func (w *world) runAt(host string, args ...string) (string, error) {
+	cmd := w.commandAt(host, args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()

@@ -42,7 +42,9 @@ type Options struct {
 	State  *machine.State
 	Depot  *depot.Depot // of this machine
 	Dir    string       // of what it keeps: the copy of the ledger, logs not yet sent
-	Log    *slog.Logger
+	// Remember keeps the addresses of all controls for the next start.
+	Remember func([]string) error
+	Log      *slog.Logger
 }
 
 // Agent is one machine's agent.
@@ -54,8 +56,10 @@ type Agent struct {
 	warm    map[string]bool // digests of blueprints whose server is ready here
 	has     []string        // digests of artifacts made or fetched here, the newest last
 	copies  map[string]int64
-	heard   time.Duration // boot time at which the last answered report was sent
-	lapsed  time.Duration // boot time at which control was last found to have been away too long
+	heard   time.Duration      // boot time at which the last answered report was sent
+	lapsed  time.Duration      // boot time at which control was last found to have been away too long
+	asks    string             // address of the control that answered last
+	ask     context.CancelFunc // ends the request for work that is under way
 	guard   *machine.Guard
 	fenced  chan struct{} // closed once a deadline stands
 	behind  chan []api.Copied
@@ -70,7 +74,7 @@ func New(o Options) (*Agent, error) {
 	}
 	return &Agent{
 		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
-		fenced: make(chan struct{}), behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
+		ask: func() {}, fenced: make(chan struct{}), behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
 	}, nil
 }
 

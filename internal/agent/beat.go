@@ -19,8 +19,8 @@ func (a *Agent) beats(ctx context.Context) error {
 	defer t.Stop()
 	last := "" // what went wrong, said once
 	for {
-		sent := machine.BootTime()
-		switch err := a.beat(ctx, sent); {
+		err := a.beat(ctx, machine.BootTime())
+		switch {
 		case ctx.Err() != nil:
 		case err == nil:
 			last = ""
@@ -31,13 +31,22 @@ func (a *Agent) beats(ctx context.Context) error {
 		if a.overdue() {
 			a.fence(silent())
 		}
+		var soon <-chan time.Time
+		if err != nil && len(a.o.Client.Addresses()) > 1 {
+			soon = time.After(elsewhere) // another control may decide by now
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-soon:
 		case <-t.C:
 		}
 	}
 }
+
+// elsewhere is how long an agent waits before it asks another control, or the
+// same again while none of them decides.
+const elsewhere = 100 * time.Millisecond
 
 func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	// The answer must come before the fence falls, or it is worth nothing.
@@ -53,6 +62,11 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {
 		return err
 	}
+	if len(answer.Controls) > 0 && a.o.Client.Learn(answer.Controls) {
+		if err := a.o.Remember(a.o.Client.Addresses()); err != nil {
+			a.o.Log.Error("remember which controls there are", "err", err)
+		}
+	}
 	if err := a.guard.Until(sent + fleet.FenceAfter); err != nil {
 		return err
 	}
@@ -64,6 +78,10 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		close(a.fenced)
 	}
 	a.heard = sent
+	if now := a.o.Client.Address(); a.asks != now {
+		a.asks = now
+		a.ask() // whoever was asked for work has none any more
+	}
 	for h, stop := range a.running {
 		if slices.Contains(b.Holding, h) && !slices.Contains(answer.Renewed, h) {
 			a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", "its lease is over")

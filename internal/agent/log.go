@@ -146,7 +146,7 @@ func (l *logSink) chunk(ctx context.Context, at, n int64) (int64, error) {
 	defer res.Body.Close()
 	var has api.LogSize
 	if err := json.NewDecoder(res.Body).Decode(&has); err != nil {
-		return 0, &api.UnreachableError{URL: l.a.o.Client.URL, Err: err}
+		return 0, &api.UnreachableError{Address: l.a.o.Client.Address(), Sent: true, Err: err}
 	}
 	if has.Size < 0 || has.Size > at+n {
 		return 0, fmt.Errorf("control says that the log has %d bytes, and %d were sent", has.Size, at+n)

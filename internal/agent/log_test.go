@@ -41,7 +41,7 @@ func TestLogGoesOn(t *testing.T) {
 			var mu sync.Mutex
 			var have []byte
 			requests := 0
-			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				mu.Lock()
 				defer mu.Unlock()
 				requests++
@@ -62,7 +62,7 @@ func TestLogGoesOn(t *testing.T) {
 				}
 			}))
 			defer srv.Close()
-			a := &Agent{o: Options{Client: &api.Client{URL: srv.URL, HTTP: srv.Client()}, Log: slog.New(slog.DiscardHandler)}}
+			a := &Agent{o: Options{Client: api.NewClient([]string{srv.Listener.Addr().String()}, "", srv.Client()), Log: slog.New(slog.DiscardHandler)}}
 			l, err := a.newLog(api.Holding{Release: "1", Item: "x", Epoch: 2}, filepath.Join(t.TempDir(), "log"), nil)
 			if err != nil {
 				t.Fatal(err)

@@ -30,6 +30,9 @@ func (a *Agent) works(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(err, context.Canceled) {
+			continue // another control is asked
+		}
 		if err != nil {
 			if err.Error() != last {
 				last = err.Error()
@@ -61,7 +64,10 @@ func (a *Agent) works(ctx context.Context) error {
 // poll asks for leases that this machine does not work on.
 func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 	q := url.Values{}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	a.mu.Lock()
+	a.ask = cancel
 	for h := range a.running {
 		q.Add("have", h.Release+" "+strconv.FormatInt(h.Epoch, 10))
 	}

@@ -27,12 +27,16 @@ const Version = "/v1"
 // digest: it may be had again once somebody has sent it anew.
 const Damaged = "damaged"
 
+// Standby is the code of a problem with whom was asked: another control decides.
+const Standby = "standby"
+
 // Problem is any error's body.
 type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
-	Status  int    `json:"-"`              // of HTTP
-	Code    string `json:"code,omitempty"` // rule, unknown, denied, not-found, usage, damaged
+	Status  int    `json:"-"`                // of HTTP
+	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, damaged, standby
+	Leader  string `json:"leader,omitempty"` // with standby: address of the control that decides
 }
 
 func (p *Problem) Error() string { return p.Message }
@@ -52,6 +56,31 @@ type Enrol struct {
 type Enrolled struct {
 	Certificate []byte `json:"certificate"` // PEM
 	Authority   []byte `json:"authority"`   // PEM
+}
+
+// JoinControl asks to become one of several controls, with a one-time token.
+type JoinControl struct {
+	Token string `json:"token"`
+	Name  string `json:"name"` // the address (host:port) of its API
+	Peer  string `json:"peer"` // where its etcd listens for the others
+}
+
+// ControlJoined is the answer: all that it needs to begin, and to decide one day.
+// It is as secret as the authority's key, which it holds.
+type ControlJoined struct {
+	Cluster      string `json:"cluster"`       // members, as etcd writes them
+	Authority    []byte `json:"authority"`     // PEM
+	AuthorityKey []byte `json:"authority_key"` // PEM
+	Secret       string `json:"secret"`        // token of who is root there
+}
+
+// ControlStatus is one control as people see it.
+type ControlStatus struct {
+	Name    string `json:"name"` // address of its API; "" before it has begun
+	Peer    string `json:"peer"`
+	Leads   bool   `json:"leads"`
+	Votes   bool   `json:"votes"` // false while it fetches what the others have
+	Answers bool   `json:"answers"`
 }
 
 // Holding is a lease that an agent works on.
@@ -82,6 +111,8 @@ type BeatAnswer struct {
 	Streams []Copied `json:"streams"`
 	// Want are digests that control lost: whoever has one sends it.
 	Want []string `json:"want,omitempty"`
+	// Controls are the addresses of all controls.
+	Controls []string `json:"controls,omitempty"`
 }
 
 // Assignment is one lease with all that its step needs.
@@ -184,11 +215,12 @@ type Listed struct {
 	Error   string        `json:"error,omitempty"` // its stream does not fold
 }
 
-// Token asks for a token: for a machine to join with, or for a person.
+// Token asks for a token: for a machine or a control to join with, or for a person.
 type Token struct {
-	Join   bool   `json:"join,omitempty"`
-	Person string `json:"person,omitempty"`
-	Role   string `json:"role,omitempty"`
+	Join    bool   `json:"join,omitempty"`
+	Control bool   `json:"control,omitempty"` // with Join: a control joins
+	Person  string `json:"person,omitempty"`
+	Role    string `json:"role,omitempty"`
 }
 
 // TokenMade is a secret, and whom it is for.

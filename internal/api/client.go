@@ -11,31 +11,86 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync"
 	"time"
 )
 
-// Client speaks to control.
+// Client speaks to control. Of several controls one decides: the client finds it
+// among those it knows, and learns of others from their answers. It is safe for
+// concurrent use.
 type Client struct {
-	URL   string // https://host:port
-	Token string // of a person or script; "" for an agent
-	HTTP  *http.Client
+	token string // of a person or script; "" for an agent
+	http  *http.Client
+
+	mu        sync.Mutex
+	addresses []string // host:port of every control that it knows; the first is asked
+}
+
+// NewClient makes a client of the controls at some addresses (host:port).
+func NewClient(addresses []string, token string, h *http.Client) *Client {
+	return &Client{token: token, http: h, addresses: slices.Clone(addresses)}
+}
+
+// Address is that of the control that is asked next.
+func (c *Client) Address() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.addresses[0]
+}
+
+// Addresses are those of all controls that it knows, the one asked next first.
+func (c *Client) Addresses() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.addresses)
+}
+
+// Learn says which controls there are, and tells whether that is new. The one that
+// is asked stays the first, also if it is reached by another name than its own.
+func (c *Client) Learn(addresses []string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old, first := c.addresses, c.addresses[0]
+	c.addresses = append([]string{first}, slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return a == first })...)
+	return !slices.Equal(old, c.addresses)
+}
+
+// pass goes on to another control, after one at an address did not answer, or
+// said who decides instead.
+func (c *Client) pass(from, leader string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.addresses[0] != from {
+		return // somebody has gone on already
+	}
+	if leader != "" {
+		c.addresses = append([]string{leader}, slices.DeleteFunc(c.addresses, func(a string) bool { return a == leader })...)
+		return
+	}
+	c.addresses = append(c.addresses[1:], from)
 }
 
 // UnreachableError says that control does not answer.
 type UnreachableError struct {
-	URL string
-	Err error
+	Address string
+	Sent    bool  // it may have done what was asked
+	Err     error // a [Problem] with code [Standby], if it answers that it does not decide
 }
 
 func (e *UnreachableError) Error() string {
-	return "control at " + e.URL + " does not answer: " + e.Err.Error()
+	return "control at " + e.Address + " does not answer: " + e.Err.Error()
 }
 
 // Hint says what to type.
 func (e *UnreachableError) Hint() string {
-	return "is it running? trysail serve starts it; --control names another address"
+	if e.Sent {
+		return "it may have done what was asked: look first, then ask again"
+	}
+	return "is it running? trysail serve starts it; --control gives another link"
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -76,6 +131,7 @@ func TrustFingerprint(fingerprint string) *http.Client {
 
 func transport(c *tls.Config) *http.Transport {
 	return &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSClientConfig: c, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute,
 		MaxIdleConnsPerHost: 8,
 	}
@@ -83,25 +139,29 @@ func transport(c *tls.Config) *http.Transport {
 
 // Do sends a request and reads the answer into out, which may be nil.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
+	var data []byte
 	if in != nil {
-		data, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if data, err = json.Marshal(in); err != nil {
 			return err
 		}
-		body = bytes.NewReader(data)
 	}
-	res, err := c.Open(ctx, method, path, body, nil)
+	res, err := c.elsewhere(ctx, func() (*http.Response, error) {
+		if in == nil {
+			return c.once(ctx, method, path, nil, nil)
+		}
+		return c.once(ctx, method, path, bytes.NewReader(data), nil)
+	})
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	if out == nil {
-		_, err = io.Copy(io.Discard, res.Body)
+		_, err := io.Copy(io.Discard, res.Body)
 		return err
 	}
 	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
-		return &UnreachableError{c.URL, fmt.Errorf("the answer is cut short: %w", err)}
+		return &UnreachableError{res.Request.URL.Host, true, fmt.Errorf("the answer is cut short: %w", err)}
 	}
 	return nil
 }
@@ -109,18 +169,56 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 // Open sends a request whose answer the caller reads and closes. An answer that
 // is no success is a [Problem].
 func (c *Client) Open(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, method, c.URL+Version+path, body)
+	if body != nil {
+		return c.once(ctx, method, path, body, header) // it can be read once only
+	}
+	return c.elsewhere(ctx, func() (*http.Response, error) { return c.once(ctx, method, path, nil, header) })
+}
+
+// The times of an election: for how long a client asks around, and how often.
+const (
+	electing = 5 * time.Second
+	asking   = 100 * time.Millisecond
+)
+
+// elsewhere asks, of several controls, the next where one does not answer, unless
+// that one may have done already what is asked. While they elect another to decide
+// it asks around.
+func (c *Client) elsewhere(ctx context.Context, ask func() (*http.Response, error)) (*http.Response, error) {
+	begun := time.Now()
+	for n := 1; ; n++ {
+		res, err := ask()
+		var away *UnreachableError
+		several := len(c.Addresses())
+		if !errors.As(err, &away) || away.Sent || several < 2 || time.Since(begun) > electing {
+			return res, err
+		}
+		if n%several != 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(asking):
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	address := c.Address()
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+address+Version+path, body)
 	if err != nil {
 		return nil, err
 	}
 	for k, v := range header {
 		r.Header[k] = v
 	}
-	if c.Token != "" {
-		r.Header.Set("Authorization", "Bearer "+c.Token)
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	res, err := c.HTTP.Do(r)
+	res, err := c.http.Do(r)
 	if err != nil {
+		c.pass(address, "")
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -128,7 +226,9 @@ func (c *Client) Open(ctx context.Context, method, path string, body io.Reader, 
 		if errors.As(err, &ue) {
 			err = ue.Err
 		}
-		return nil, &UnreachableError{c.URL, err}
+		var op *net.OpError
+		sent := !errors.As(err, &op) || op.Op != "dial"
+		return nil, &UnreachableError{address, sent && method != http.MethodGet && method != http.MethodHead, err}
 	}
 	if res.StatusCode < 300 {
 		return res, nil
@@ -138,6 +238,10 @@ func (c *Client) Open(ctx context.Context, method, path string, body io.Reader, 
 	data, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16))
 	if json.Unmarshal(data, p) != nil || p.Message == "" {
 		p.Message = res.Status
+	}
+	if p.Code == Standby {
+		c.pass(address, p.Leader)
+		return nil, &UnreachableError{address, false, p}
 	}
 	return nil, p
 }

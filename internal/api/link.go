@@ -3,17 +3,22 @@ package api
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Link is all that is needed to reach control: its address, the digest of its
-// authority's certificate, and a secret. As text it is one line:
+// Link is all that is needed to reach control: its address, or those of several
+// with commas between, the digest of its authority's certificate, and a secret.
+// As text it is one line:
 //
-//	trysail://ADDRESS/FINGERPRINT/SECRET
+//	trysail://ADDRESS[,ADDRESS…]/FINGERPRINT/SECRET
 type Link struct {
 	Address, Fingerprint, Secret string
 }
+
+// Addresses are those of all controls that the link names.
+func (l Link) Addresses() []string { return strings.Split(l.Address, ",") }
 
 const scheme = "trysail://"
 
@@ -38,7 +43,7 @@ func port(address string) bool {
 func ParseLink(s string) (Link, error) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(s), scheme)
 	f := strings.Split(rest, "/")
-	if !ok || len(f) != 3 || !port(f[0]) || !addressRE.MatchString(f[0]) || !fingerprintRE.MatchString(f[1]) || !secretRE.MatchString(f[2]) {
+	if !ok || len(f) != 3 || slices.ContainsFunc(strings.Split(f[0], ","), func(a string) bool { return !port(a) || !addressRE.MatchString(a) }) || !fingerprintRE.MatchString(f[1]) || !secretRE.MatchString(f[2]) {
 		return Link{}, errors.New("that is neither a link to control nor a file that holds one: trysail fleet token prints one, trysail://ADDRESS/FINGERPRINT/SECRET")
 	}
 	return Link{f[0], f[1], f[2]}, nil

@@ -7,7 +7,7 @@ import (
 
 func TestLink(t *testing.T) {
 	digest, secret := strings.Repeat("0123456789abcdef", 4), strings.Repeat("feed", 12)
-	for _, address := range []string{"control:7440", "control.example.org:7440", "10.0.0.1:1", "[::1]:65535", "[fe80::192.0.2.1]:7440", "build-1.example:80"} {
+	for _, address := range []string{"control:7440", "control.example.org:7440", "10.0.0.1:1", "[::1]:65535", "[fe80::192.0.2.1]:7440", "build-1.example:80", "10.0.0.1:1,10.0.0.2:1,[::1]:3"} {
 		l := Link{address, digest, secret}
 		if want := "trysail://" + address + "/" + digest + "/" + secret; l.String() != want {
 			t.Errorf("%+v is %s", l, l)
@@ -27,6 +27,7 @@ func TestLink(t *testing.T) {
 		"trysail://trysail://control:7440" + tail,
 		"trysail://" + tail, "trysail://control" + tail, "trysail://control:" + tail, "trysail://:7440" + tail, // the address
 		"trysail://control:744000" + tail, "trysail://control:port" + tail, "trysail://control:-1" + tail, "trysail://control:7440:7440" + tail,
+		"trysail://a:1," + tail, "trysail://,a:1" + tail, "trysail://a:1,,b:1" + tail, "trysail://a:1, b:1" + tail, "trysail://a:1,b" + tail,
 		"trysail://ann@control:7440" + tail, "trysail://ann:pw@control:7440" + tail, "trysail://con trol:7440" + tail, "trysail://control:7440 " + tail,
 		"trysail://control\n:7440" + tail, "trysail://control:7440\n" + tail, "trysail://cöntrol:7440" + tail, "trysail://%63ontrol:7440" + tail,
 		"trysail://::1:7440" + tail, "trysail://[::1]" + tail, "trysail://[::1:7440" + tail, "trysail://[control]:7440" + tail,

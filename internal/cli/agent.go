@@ -55,8 +55,16 @@ func (a *app) agentCommand() *cobra.Command {
 
 // identity is what an agent keeps of its joining.
 type identity struct {
-	Name    string `json:"name"`
-	Address string `json:"address"`
+	Name     string   `json:"name"`
+	Controls []string `json:"controls"` // addresses; the one that answered last is the first
+}
+
+func (i identity) write(dir string) error {
+	data, err := json.Marshal(i)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(dir, "identity.json"), append(data, '\n'), 0o600)
 }
 
 func (a *app) agent(ctx context.Context, o agentOptions) error {
@@ -82,8 +90,11 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	a.ui.end()
-	a.printf("%s works for control at https://%s\n", who.Name, who.Address)
-	ag, err := agent.New(agent.Options{Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log})
+	a.printf("%s works for control at https://%s\n", who.Name, who.Controls[0])
+	ag, err := agent.New(agent.Options{
+		Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log,
+		Remember: func(controls []string) error { return identity{who.Name, controls}.write(dir) },
+	})
 	if err != nil {
 		return err
 	}
@@ -123,7 +134,7 @@ func (a *app) join(ctx context.Context, dir string, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	c := &api.Client{URL: "https://" + l.Address, HTTP: api.TrustFingerprint(l.Fingerprint)}
+	c := api.NewClient(l.Addresses(), "", api.TrustFingerprint(l.Fingerprint))
 	var answer api.Enrolled
 	err = c.Do(ctx, http.MethodPost, "/enrol", api.Enrol{
 		Token: l.Secret, Name: o.name, Rank: fleet.Rank(o.rank), Serves: o.serves, Plain: o.plain, Slots: o.slots, Request: request,
@@ -135,10 +146,6 @@ func (a *app) join(ctx context.Context, dir string, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	who, err := json.Marshal(identity{o.name, l.Address})
-	if err != nil {
-		return err
-	}
 	for _, f := range []struct {
 		name string
 		data []byte
@@ -146,13 +153,12 @@ func (a *app) join(ctx context.Context, dir string, o agentOptions) error {
 		{"key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})},
 		{"cert.pem", answer.Certificate},
 		{"authority.pem", answer.Authority},
-		{"identity.json", append(who, '\n')},
 	} {
 		if err := renameio.WriteFile(filepath.Join(dir, f.name), f.data, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	return identity{o.name, c.Addresses()}.write(dir)
 }
 
 // notJoinedError says that this machine belongs to no fleet.
@@ -176,6 +182,9 @@ func joined(dir string) (*identity, *api.Client, error) {
 	if err := json.Unmarshal(data, who); err != nil {
 		return nil, nil, fmt.Errorf("identity.json: %w", err)
 	}
+	if len(who.Controls) == 0 {
+		return nil, nil, &notJoinedError{}
+	}
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	if err != nil {
 		return nil, nil, err
@@ -188,5 +197,5 @@ func joined(dir string) (*identity, *api.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return who, &api.Client{URL: "https://" + who.Address, HTTP: h}, nil
+	return who, api.NewClient(who.Controls, "", h), nil
 }

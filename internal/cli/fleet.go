@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,10 +41,75 @@ func (a *app) fleetCommand() *cobra.Command {
 		Long: "Token prints a link: for one machine, once, within the hour; or, with --person, for a person's own use.\nThe link is a secret: whoever has it may join or sign." + exitHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.fleetToken(cmd.Context(), t) },
 	}
+	token.Flags().BoolVar(&t.Control, "for-control", false, "for another control: trysail serve --join LINK")
 	token.Flags().StringVar(&t.Person, "person", "", "the person, as the runbook names them")
 	token.Flags().StringVar(&t.Role, "role", "approver", "what the person may do: viewer, operator or approver")
+	token.MarkFlagsMutuallyExclusive("for-control", "person")
 	cmd.AddCommand(token)
+	cmd.AddCommand(&cobra.Command{
+		Use: "controls", Short: "List the controls: who decides, who votes, who answers", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.controls(cmd.Context()) },
+	}, &cobra.Command{
+		Use: "dismiss CONTROL", Short: "Take a control that does not come back out of the cluster", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.dismiss(cmd.Context(), args[0]) },
+	})
 	return cmd
+}
+
+func (a *app) controls(ctx context.Context) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	var list []api.ControlStatus
+	if err := c.Do(ctx, http.MethodGet, "/controls", nil, &list); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	votes, answer := 0, 0
+	for _, x := range list {
+		word := "stands by"
+		switch {
+		case x.Name == "":
+			x.Name, word = x.Peer, "has not begun"
+		case !x.Answers:
+			word = "does not answer"
+		case x.Leads:
+			word = "decides"
+		case !x.Votes:
+			word = "fetches what the others have"
+		}
+		if x.Votes {
+			votes++
+			if x.Answers {
+				answer++
+			}
+		}
+		a.printf("%-24s %s\n", x.Name, word)
+	}
+	switch lose := answer - votes/2 - 1; {
+	case votes < 2:
+		a.printf("One control: two more survive the loss of any. On another machine: sudo trysail serve --listen ADDRESS --join \"$(trysail fleet token --for-control)\"\n")
+	case lose <= 0:
+		a.printf("%d of %d controls answer: if one more goes, nothing moves until it is back\n", answer, votes)
+	default:
+		a.printf("%d of %d controls answer: %d of them may go\n", answer, votes, lose)
+	}
+	return nil
+}
+
+func (a *app) dismiss(ctx context.Context, name string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, http.MethodPost, "/controls/"+url.PathEscape(name)+"/dismiss", struct{}{}, nil); err != nil {
+		return err
+	}
+	a.printf("%s is no control any more\n", name)
+	return nil
 }
 
 func (a *app) fleetList(ctx context.Context) error {
@@ -96,13 +162,13 @@ func (a *app) fleetToken(ctx context.Context, t api.Token) error {
 		return err
 	}
 	if t.Person == "" {
-		t = api.Token{Join: true}
+		t = api.Token{Join: true, Control: t.Control}
 	}
 	var made api.TokenMade
 	if err := c.Do(ctx, http.MethodPost, "/tokens", t, &made); err != nil {
 		return err
 	}
-	l := api.Link{Address: strings.TrimPrefix(c.URL, "https://"), Fingerprint: made.Fingerprint, Secret: made.Secret}
+	l := api.Link{Address: strings.Join(c.Addresses(), ","), Fingerprint: made.Fingerprint, Secret: made.Secret}
 	if a.json {
 		return a.printJSON(struct {
 			Link string `json:"link"`

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -20,47 +24,112 @@ import (
 )
 
 type serveOptions struct {
-	listen string
-	names  []string
-	etcd   []string
-	from   string
+	listen, peer string
+	names        []string
+	etcd         []string
+	from, join   string
 }
 
 func (a *app) serveCommand() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:     "serve",
-		Short:   "Run control: the ledger, and what decides who builds what",
-		Long:    "Serve runs control with a ledger of its own (embedded etcd, synced before anything is acknowledged).\nIt listens on loopback unless told otherwise, always with TLS. Machines join with trysail agent --join." + exitHelp,
-		Example: "  sudo trysail serve\n  sudo trysail serve --listen 10.0.0.5:7440\n  sudo trysail serve --recover /var/lib/trysail/agent/ledger",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), o) },
+		Use:   "serve",
+		Short: "Run control: the ledger, and what decides who builds what",
+		Long: "Serve runs control with a ledger of its own (embedded etcd, synced before anything is acknowledged).\n" +
+			"It listens on loopback unless told otherwise, always with TLS. Machines join with trysail agent --join.\n" +
+			"Three controls go on when one of them dies: the second and third begin with --join." + exitHelp,
+		Example: "  sudo trysail serve\n  sudo trysail serve --listen 10.0.0.5:7440\n" +
+			"  sudo trysail serve --listen 10.0.0.6:7440 --join \"$(cat link)\"\n" +
+			"  sudo trysail serve --recover /var/lib/trysail/agent/ledger",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7440", "`ADDRESS` to listen on")
+	f.StringVar(&o.peer, "peer", "", "`ADDRESS` where other controls reach this one's ledger (default: the port after that of --listen)")
 	f.StringArrayVar(&o.names, "name", nil, "further `NAME` or address by which machines reach this control (repeatable)")
 	f.StringArrayVar(&o.etcd, "etcd", nil, "use the etcd cluster at this `URL` instead of an own one (repeatable)")
 	f.StringVar(&o.from, "recover", "", "begin a lost ledger again from an agent's copy in `DIR`")
-	cmd.MarkFlagsMutuallyExclusive("etcd", "recover")
+	f.StringVar(&o.join, "join", "", "become one of several controls, with the `LINK` of trysail fleet token --for-control")
+	cmd.MarkFlagsMutuallyExclusive("etcd", "recover", "join")
+	cmd.MarkFlagsMutuallyExclusive("etcd", "peer")
 	return cmd
 }
 
 func (a *app) controlDir() string { return filepath.Join(a.state, "control") }
+
+// place is where a control is.
+type place struct {
+	name  string   // address by which machines and other controls reach its API
+	peer  string   // and other controls its ledger; "" if they cannot
+	names []string // all by which it is reached
+}
+
+// where finds out what --listen, --peer and --name amount to, once the listener
+// stands at an address.
+func where(o serveOptions, at net.Addr) (*place, error) {
+	host, asked, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		return nil, usage("--listen %s: %v", o.listen, err)
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(at.String())
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
+		host = append(slices.Clone(o.names), hostname)[0] // all addresses is none that anybody reaches
+	}
+	p := &place{name: net.JoinHostPort(host, port), peer: o.peer, names: append([]string{"127.0.0.1", "::1", "localhost", hostname, host}, o.names...)}
+	if o.peer != "" {
+		peerHost, _, err := net.SplitHostPort(o.peer)
+		if err != nil {
+			return nil, usage("--peer %s: %v", o.peer, err)
+		}
+		p.names = append(p.names, peerHost)
+	}
+	if n, err := strconv.Atoi(port); err == nil && o.peer == "" && asked != "0" {
+		p.peer = net.JoinHostPort(host, strconv.Itoa(n+1))
+	}
+	return p, nil
+}
 
 func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	dir := a.controlDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	host, _, err := net.SplitHostPort(o.listen)
-	if err != nil {
-		return usage("--listen %s: %v", o.listen, err)
-	}
 	d, err := a.openDepot()
 	if err != nil {
 		return err
 	}
-	store, err := ledger.Start(ctx, ledger.StartOptions{Dir: filepath.Join(dir, "etcd"), Endpoints: o.etcd, Log: a.log})
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	at, err := where(o, l.Addr())
+	if err != nil {
+		return err
+	}
+	cluster, err := a.cluster(ctx, o, at)
+	if err != nil {
+		return err
+	}
+	id, err := control.OpenIdentity(dir, at.names, now())
+	if err != nil {
+		return err
+	}
+	start := ledger.StartOptions{Dir: filepath.Join(dir, "etcd"), Endpoints: o.etcd, Log: a.log}
+	if at.peer != "" && len(o.etcd) == 0 {
+		if start.Peer, err = id.Peer(at.name, at.peer, cluster); err != nil {
+			return err
+		}
+	}
+	store, err := ledger.Start(ctx, start)
 	if err != nil {
 		return err
 	}
@@ -70,34 +139,18 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return err
 		}
 	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return err
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.names[3], Log: a.log, Now: now}
+	if start.Peer != nil {
+		options.Cluster = store
 	}
-	c, err := control.New(control.Options{Ledger: store.Ledger, Depot: d, Dir: dir, Actor: "control " + hostname, Log: a.log, Now: now})
-	if err != nil {
-		return err
-	}
-	secret, err := c.LocalToken()
-	if err != nil {
-		return err
-	}
-	tls, err := c.TLS(append([]string{"127.0.0.1", "::1", "localhost", hostname, host}, o.names...))
-	if err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return err
-	}
-	address := l.Addr().String()
-	link := api.Link{Address: address, Fingerprint: c.Fingerprint(), Secret: secret}
-	if err := renameio.WriteFile(filepath.Join(dir, "link"), []byte(link.String()+"\n"), 0o600); err != nil {
-		return err
-	}
-	srv := &http.Server{Handler: c.Handler(), TLSConfig: tls, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	door := &control.Door{}
+	srv := &http.Server{Handler: door, TLSConfig: id.TLS(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.Run(gctx) })
+	g.Go(func() error {
+		return control.Serve(gctx, options, store, door,
+			func(c *control.Control) error { return a.decides(gctx, c, id, at) },
+			func() { a.printf("Control at https://%s stands by: another decides\n", at.name) })
+	})
 	g.Go(func() error { return store.Tend(gctx, a.log) })
 	g.Go(func() error {
 		if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -109,22 +162,86 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 		<-gctx.Done()
 		return srv.Close()
 	})
-	a.ui.end()
-	if a.json {
-		if err := a.printJSON(struct {
-			Address     string `json:"address"`
-			Fingerprint string `json:"fingerprint"`
-		}{address, c.Fingerprint()}); err != nil {
-			return err
-		}
-	}
-	a.printf("Control is at https://%s\n", address)
-	a.printf("A machine joins with the link that this prints: trysail fleet token\n")
 	err = g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return nil // asked to stop, and stopped
 	}
 	return err
+}
+
+// decides says that this control does, and leaves the link for whoever is root here.
+func (a *app) decides(ctx context.Context, c *control.Control, id *control.Identity, at *place) error {
+	secret, err := c.LocalToken(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.writeLink(at.name, id.Fingerprint(), secret); err != nil {
+		return err
+	}
+	a.ui.end()
+	if a.json {
+		if err := a.printJSON(struct {
+			Address     string `json:"address"`
+			Fingerprint string `json:"fingerprint"`
+		}{at.name, id.Fingerprint()}); err != nil {
+			return err
+		}
+	}
+	a.printf("Control is at https://%s\n", at.name)
+	a.printf("A machine joins with the link that this prints: trysail fleet token\n")
+	return nil
+}
+
+func (a *app) writeLink(address, fingerprint, secret string) error {
+	link := api.Link{Address: address, Fingerprint: fingerprint, Secret: secret}
+	return renameio.WriteFile(filepath.Join(a.controlDir(), "link"), []byte(link.String()+"\n"), 0o600)
+}
+
+// cluster is what this control joined, or joins now; "" if it began its own.
+func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, error) {
+	file := filepath.Join(a.controlDir(), "cluster")
+	if o.from != "" {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		return "", nil // a ledger that is recovered is one of its own
+	}
+	data, err := os.ReadFile(file)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) || o.join == "" {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return strings.TrimSpace(string(data)), err
+	}
+	if at.peer == "" {
+		return "", usage("--join: give the port of --listen, or --peer, so that other controls reach this one")
+	}
+	if _, err := os.Stat(filepath.Join(a.controlDir(), "etcd")); err == nil {
+		return "", &control.OwnFleetError{Dir: a.controlDir()}
+	}
+	text := o.join
+	if data, err := os.ReadFile(text); err == nil {
+		text = string(data)
+	}
+	link, err := api.ParseLink(text)
+	if err != nil {
+		return "", usageError{err}
+	}
+	c := api.NewClient(link.Addresses(), "", api.TrustFingerprint(link.Fingerprint))
+	var answer api.ControlJoined
+	if err := c.Do(ctx, http.MethodPost, "/controls", api.JoinControl{Token: link.Secret, Name: at.name, Peer: at.peer}, &answer); err != nil {
+		return "", err
+	}
+	if err := control.AdoptAuthority(a.controlDir(), answer.Authority, answer.AuthorityKey); err != nil {
+		return "", err
+	}
+	if err := renameio.WriteFile(filepath.Join(a.controlDir(), "token"), []byte(answer.Secret+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	if err := a.writeLink(strings.Join(append([]string{at.name}, c.Addresses()...), ","), link.Fingerprint, answer.Secret); err != nil {
+		return "", err
+	}
+	return answer.Cluster, renameio.WriteFile(file, []byte(answer.Cluster+"\n"), 0o600)
 }
 
 // client speaks to the control that the user means.
@@ -146,7 +263,7 @@ func (a *app) client() (*api.Client, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return &api.Client{URL: "https://" + l.Address, Token: l.Secret, HTTP: api.TrustFingerprint(l.Fingerprint)}, nil
+	return api.NewClient(l.Addresses(), l.Secret, api.TrustFingerprint(l.Fingerprint)), nil
 }
 
 // noControlError says that nothing says where control is.

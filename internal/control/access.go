@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"trysail/fleet"
+	"trysail/internal/ledger"
 )
 
 // Role is what a token allows. Each includes those before it.
@@ -33,12 +35,13 @@ const (
 
 func roles() []Role { return []Role{Viewer, Operator, Approver} }
 
-// token is a secret that control knows by its hash.
+// token is a secret that the ledger knows by its hash.
 type token struct {
 	Hash    string    `json:"hash"`
 	Person  string    `json:"person"` // whose; "*": may speak for anybody, on this machine
 	Role    Role      `json:"role"`
-	Join    bool      `json:"join,omitempty"` // lets one machine join, once
+	Join    bool      `json:"join,omitempty"`    // lets one machine join, once
+	Control bool      `json:"control,omitempty"` // or one control
 	Expires time.Time `json:"expires,omitzero"`
 }
 
@@ -53,90 +56,145 @@ func newSecret() (string, error) {
 	return hex.EncodeToString(b), err
 }
 
-func (c *Control) tokensFile() string { return filepath.Join(c.o.Dir, "tokens.json") }
-
-// tokens reads them once: no other process writes them.
-func (c *Control) tokens() ([]token, error) {
-	if c.known != nil {
-		return c.known, nil
-	}
-	data, err := os.ReadFile(c.tokensFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var list []token
-	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.tokensFile(), err)
-	}
-	c.known = list
-	return list, nil
+// access is one event of the stream of the same name: a token was made, or a join
+// token was spent. In the ledger, so that a control that takes over knows them.
+type access struct {
+	Seq   int64     `json:"seq"`
+	Time  time.Time `json:"time"`
+	Actor string    `json:"actor"`
+	Nonce string    `json:"nonce"` // no two events are the same, or two writers would take one for theirs
+	Made  *token    `json:"made,omitempty"`
+	Spent string    `json:"spent,omitempty"` // hash
 }
 
-func (c *Control) saveTokens(list []token) error {
-	data, err := json.MarshalIndent(list, "", "  ")
+const accessStream = "access"
+
+// refreshAccess folds the stream to its head.
+func (c *Control) refreshAccess(ctx context.Context) error {
+	lines, err := c.o.Ledger.Read(ctx, accessStream, 0)
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(c.tokensFile(), append(data, '\n'), 0o600); err != nil {
-		return err
+	list := []token{}
+	for _, line := range lines {
+		var e access
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("access, event: %w", err)
+		}
+		if e.Made != nil {
+			list = append(list, *e.Made)
+		}
+		list = slices.DeleteFunc(list, func(t token) bool { return t.Hash == e.Spent })
 	}
-	c.known = list
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tokens, c.accesses = list, int64(len(lines))
 	return nil
 }
 
-// addToken makes a secret; control keeps its hash only.
-func (c *Control) addToken(t token) (secret string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// record appends to the stream unless decide, which sees the tokens at its head,
+// forbids it.
+func (c *Control) record(ctx context.Context, e access, decide func([]token) error) error {
+	for {
+		if err := c.refreshAccess(ctx); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		known, head := c.tokens, c.accesses
+		c.mu.Unlock()
+		if err := decide(known); err != nil {
+			return err
+		}
+		e.Nonce, e.Seq, e.Time = rand.Text(), head+1, c.o.Now().UTC().Truncate(time.Millisecond)
+		line, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		err = c.o.Ledger.Append(ctx, accessStream, head, line)
+		var conflict *ledger.ConflictError
+		if errors.As(err, &conflict) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return c.refreshAccess(ctx)
+	}
+}
+
+// addToken makes a secret; the ledger has its hash only.
+func (c *Control) addToken(ctx context.Context, actor string, t token) (secret string, err error) {
 	if secret, err = newSecret(); err != nil {
 		return "", err
 	}
-	list, err := c.tokens()
-	if err != nil {
-		return "", err
-	}
 	t.Hash = hash(secret)
-	return secret, c.saveTokens(append(slices.Clone(list), t))
+	return secret, c.record(ctx, access{Actor: actor, Made: &t}, func([]token) error { return nil })
 }
 
 // LocalToken is the token of whoever can read control's directory: it may do
-// everything, and speak for anybody. It is made at the first start.
-func (c *Control) LocalToken() (string, error) {
+// everything, and speak for anybody. It is made at the first start, and made
+// known again to a ledger that was lost.
+func (c *Control) LocalToken(ctx context.Context) (string, error) {
 	file := filepath.Join(c.o.Dir, "token")
 	data, err := os.ReadFile(file)
-	if err == nil {
-		return strings.TrimSpace(string(data)), nil
+	if errors.Is(err, fs.ErrNotExist) {
+		secret, err := c.addToken(ctx, c.o.Actor, rootToken())
+		if err != nil {
+			return "", err
+		}
+		return secret, renameio.WriteFile(file, []byte(secret+"\n"), 0o600)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	secret, err := c.addToken(token{Person: "*", Role: Approver})
 	if err != nil {
 		return "", err
 	}
-	return secret, renameio.WriteFile(file, []byte(secret+"\n"), 0o600)
+	secret := strings.TrimSpace(string(data))
+	t := rootToken()
+	t.Hash = hash(secret)
+	err = c.record(ctx, access{Actor: c.o.Actor, Made: &t}, func(list []token) error {
+		if slices.ContainsFunc(list, func(x token) bool { return x.Hash == t.Hash }) {
+			return errNothing
+		}
+		return nil
+	})
+	if errors.Is(err, errNothing) {
+		err = nil
+	}
+	return secret, err
 }
 
-// useJoin spends a join token: whoever comes second is refused.
-func (c *Control) useJoin(secret string, now time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list, err := c.tokens()
-	if err != nil {
-		return err
-	}
-	h := hash(secret)
-	i := slices.IndexFunc(list, func(t token) bool {
-		return t.Join && subtle.ConstantTimeCompare([]byte(t.Hash), []byte(h)) == 1
-	})
-	if i < 0 || now.After(list[i].Expires) {
-		return &DeniedError{"the join token is not known, was used, or has expired", "make another on control: trysail fleet token"}
-	}
-	return c.saveTokens(slices.Delete(slices.Clone(list), i, i+1))
+// rootToken is what whoever is root on a control may do.
+func rootToken() token { return token{Person: "*", Role: Approver} }
+
+// useJoin spends a join token of a machine or a control: whoever comes second is
+// refused.
+func (c *Control) useJoin(ctx context.Context, actor, secret string, control bool) error {
+	return c.record(ctx, access{Actor: actor, Spent: hash(secret)}, func(list []token) error { return c.joins(list, secret, control) })
 }
+
+// mayJoin tells whether a control's join token is good, and leaves it so.
+func (c *Control) mayJoin(secret string) error {
+	c.mu.Lock()
+	list := c.tokens
+	c.mu.Unlock()
+	return c.joins(list, secret, true)
+}
+
+func (c *Control) joins(list []token, secret string, control bool) error {
+	h := hash(secret)
+	if slices.ContainsFunc(list, func(t token) bool {
+		return t.Join && t.Control == control && same(t.Hash, h) && !c.o.Now().After(t.Expires)
+	}) {
+		return nil
+	}
+	remedy := "make another on control: trysail fleet token"
+	if control {
+		remedy += " --for-control"
+	}
+	return &DeniedError{"the join token is not known, was used, or has expired", remedy}
+}
+
+// same compares without telling by its time where two hashes differ.
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 // DeniedError refuses a request.
 type DeniedError struct{ What, Remedy string }
@@ -149,6 +207,7 @@ func (e *DeniedError) Hint() string { return e.Remedy }
 // caller is who asks.
 type caller struct {
 	machine string // of an agent, by its certificate
+	control bool   // another control, by its certificate
 	person  string
 	role    Role
 }
@@ -167,20 +226,20 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 			}
 			return &caller{machine: name}, nil
 		}
+		if slices.Contains(cert.Subject.OrganizationalUnit, controlUnit) {
+			return &caller{control: true}, nil
+		}
 	}
 	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return nil, &DeniedError{"the request carries no token", "run it on the control machine as root, or give the link of trysail fleet token: --control FILE"}
 	}
 	c.mu.Lock()
-	list, err := c.tokens()
+	list := c.tokens
 	c.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
 	h := hash(secret)
 	for _, t := range list {
-		if !t.Join && subtle.ConstantTimeCompare([]byte(t.Hash), []byte(h)) == 1 && (t.Expires.IsZero() || c.o.Now().Before(t.Expires)) {
+		if !t.Join && same(t.Hash, h) && (t.Expires.IsZero() || c.o.Now().Before(t.Expires)) {
 			return &caller{person: t.Person, role: t.Role}, nil
 		}
 	}
@@ -189,7 +248,7 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 
 // may tells whether a caller has at least a role.
 func (q *caller) may(r Role) bool {
-	return q.machine == "" && slices.Index(roles(), q.role) >= slices.Index(roles(), r)
+	return q.machine == "" && !q.control && slices.Index(roles(), q.role) >= slices.Index(roles(), r)
 }
 
 // as gives the person that a caller speaks for.
@@ -210,6 +269,8 @@ func (q *caller) name() string {
 	switch {
 	case q.machine != "":
 		return "machine " + q.machine
+	case q.control:
+		return "another control"
 	case q.person == "*":
 		return "root on control"
 	}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,8 +23,8 @@ import (
 	"time"
 
 	"trysail/fleet"
-
 	"trysail/internal/api"
+	"trysail/internal/ledger"
 )
 
 // wall is a wall clock that tests set.
@@ -31,11 +32,40 @@ type wall struct{ now time.Time }
 
 func noon() *wall { return &wall{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)} }
 
-// begin makes a control without a ledger or depot: enough to ask who may what.
-func begin(t testing.TB, dir string, at *wall) *Control {
+// disk is what a control leaves behind: its directory, and its ledger.
+type disk struct {
+	dir   string
+	store *ledger.Store
+}
+
+func newDisk(t testing.TB) *disk {
 	t.Helper()
-	c, err := New(Options{Dir: dir, Now: func() time.Time { return at.now }, Log: slog.New(slog.DiscardHandler)})
+	sockets, err := os.MkdirTemp("", "c") // their names are bounded
 	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	s, err := ledger.Start(context.Background(), ledger.StartOptions{Dir: sockets, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &disk{t.TempDir(), s}
+}
+
+// begin makes a control without a depot: enough to ask who may what.
+func begin(t testing.TB, d *disk, at *wall) *Control {
+	t.Helper()
+	id, err := OpenIdentity(d.dir, []string{"control.example", "10.0.0.1", "::1"}, at.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(Options{Dir: d.dir, Identity: id, Ledger: d.store.Ledger, Actor: "control", Now: func() time.Time { return at.now }, Log: slog.New(slog.DiscardHandler)})
+	if err := c.load(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -43,7 +73,7 @@ func begin(t testing.TB, dir string, at *wall) *Control {
 
 func made(t testing.TB, c *Control, x token) (secret string) {
 	t.Helper()
-	secret, err := c.addToken(x)
+	secret, err := c.addToken(context.Background(), "root", x)
 	if err != nil || !secretLike(secret) {
 		t.Fatalf("token %q: %v", secret, err)
 	}
@@ -80,14 +110,14 @@ func bearer(header string) *http.Request {
 }
 
 func TestLocalToken(t *testing.T) {
-	dir := t.TempDir()
-	c := begin(t, dir, noon())
-	first, err := c.LocalToken()
+	d := newDisk(t)
+	c := begin(t, d, noon())
+	first, err := c.LocalToken(context.Background())
 	if err != nil || !secretLike(first) {
 		t.Fatalf("%q %v", first, err)
 	}
-	for name, again := range map[string]*Control{"again": c, "after a restart": begin(t, dir, noon())} {
-		if s, err := again.LocalToken(); err != nil || s != first {
+	for name, again := range map[string]*Control{"again": c, "after a restart": begin(t, d, noon())} {
+		if s, err := again.LocalToken(context.Background()); err != nil || s != first {
 			t.Errorf("%s it is another: %v", name, err)
 		}
 		q, err := again.caller(bearer("Bearer " + first))
@@ -95,69 +125,79 @@ func TestLocalToken(t *testing.T) {
 			t.Errorf("%s it is %+v: %v", name, q, err)
 		}
 	}
-	if other, err := begin(t, t.TempDir(), noon()).LocalToken(); err != nil || other == first {
+	if other, err := begin(t, newDisk(t), noon()).LocalToken(context.Background()); err != nil || other == first {
 		t.Errorf("another control has the same: %v", err)
 	}
-	if list, err := c.tokens(); err != nil || len(list) != 1 {
-		t.Errorf("%d tokens: %v", len(list), err)
+	if len(c.tokens) != 1 {
+		t.Errorf("%d tokens", len(c.tokens))
 	}
-	private(t, filepath.Join(dir, "token"))
-	private(t, filepath.Join(dir, "tokens.json"))
+	private(t, filepath.Join(d.dir, "token"))
+
+	// The ledger was lost, and the token's file was not.
+	lost := newDisk(t)
+	lost.dir = d.dir
+	again := begin(t, lost, noon())
+	if s, err := again.LocalToken(context.Background()); err != nil || s != first {
+		t.Errorf("with another ledger it is another: %v", err)
+	}
+	if _, err := again.caller(bearer("Bearer " + first)); err != nil {
+		t.Errorf("another ledger does not know it: %v", err)
+	}
 }
 
-// TestSecretsAreHashed: who reads tokens.json has no token.
+// TestSecretsAreHashed: who reads the ledger, or an agent's copy, has no token.
 func TestSecretsAreHashed(t *testing.T) {
-	dir := t.TempDir()
-	c := begin(t, dir, noon())
-	local, err := c.LocalToken()
+	c := begin(t, newDisk(t), noon())
+	local, err := c.LocalToken(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	secrets := []string{local, made(t, c, token{Person: "ann", Role: Viewer}), made(t, c, token{Join: true, Expires: noon().now.Add(joinTime)})}
-	if err := c.useJoin(made(t, c, token{Join: true, Expires: noon().now.Add(joinTime)}), noon().now); err != nil {
+	if err := c.useJoin(context.Background(), "machine a", made(t, c, token{Join: true, Expires: noon().now.Add(joinTime)}), false); err != nil {
 		t.Fatal(err)
 	}
-	private(t, c.tokensFile())
-	data, err := os.ReadFile(c.tokensFile())
+	lines, err := c.o.Ledger.Read(context.Background(), accessStream, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	data := bytes.Join(lines, []byte("\n"))
 	for i, s := range secrets {
 		if bytes.Contains(data, []byte(s)) {
-			t.Errorf("tokens.json holds secret %d in the clear", i)
+			t.Errorf("the ledger holds secret %d in the clear", i)
 		}
 		if sum := sha256.Sum256([]byte(s)); !bytes.Contains(data, []byte(hex.EncodeToString(sum[:]))) {
-			t.Errorf("tokens.json does not know secret %d", i)
+			t.Errorf("the ledger does not know secret %d", i)
 		}
 		if slices.Index(secrets, s) != i {
 			t.Errorf("secret %d is made twice", i)
 		}
 	}
-	list, err := c.tokens()
-	if err != nil || len(list) != len(secrets) {
-		t.Fatalf("%d tokens: %v", len(list), err)
+	if len(c.tokens) != len(secrets) {
+		t.Fatalf("%d tokens", len(c.tokens))
 	}
-	for _, x := range list {
+	for _, x := range c.tokens {
 		if _, err := c.caller(bearer("Bearer " + x.Hash)); !denied(err) {
 			t.Errorf("a hash is taken for a token: %v", err)
 		}
 	}
-	if err := os.WriteFile(c.tokensFile(), []byte("{"), 0o600); err != nil {
+	if err := c.o.Ledger.Append(context.Background(), accessStream, int64(len(lines)), []byte("{")); err != nil {
 		t.Fatal(err)
 	}
-	c = begin(t, dir, noon())
-	if q, err := c.caller(bearer("Bearer " + local)); err == nil || denied(err) || !strings.Contains(err.Error(), "tokens.json") {
-		t.Errorf("with a damaged tokens.json: %+v %v", q, err)
-	}
-	if _, err := c.addToken(token{Person: "bob", Role: Viewer}); err == nil {
-		t.Error("a damaged tokens.json is written over")
+	if _, err := c.addToken(context.Background(), "root", token{Person: "bob", Role: Viewer}); err == nil {
+		t.Error("a damaged stream is written on")
 	}
 }
 
 func TestJoinToken(t *testing.T) {
 	at := noon()
-	c := begin(t, t.TempDir(), at)
+	d := newDisk(t)
+	c := begin(t, d, at)
 	begun := at.now
+	use := func(secret string, now time.Time, control bool) error {
+		at.now = now
+		return c.useJoin(context.Background(), "machine a", secret, control)
+	}
+	join := func(secret string, now time.Time) error { return use(secret, now, false) }
 	for _, x := range []struct {
 		name  string
 		age   time.Duration
@@ -170,33 +210,50 @@ func TestJoinToken(t *testing.T) {
 	} {
 		secret, other := made(t, c, token{Join: true, Expires: begun.Add(joinTime)}), made(t, c, token{Join: true, Expires: begun.Add(48 * time.Hour)})
 		now := begun.Add(x.age)
-		if err := c.useJoin(secret, now); (err == nil) != x.taken || err != nil && !denied(err) {
+		if err := join(secret, now); (err == nil) != x.taken || err != nil && !denied(err) {
 			t.Errorf("%s: %v", x.name, err)
 		}
-		if err := c.useJoin(secret, now); !denied(err) {
+		if err := join(secret, now); !denied(err) {
 			t.Errorf("%s, used again: %v", x.name, err)
 		}
-		if err := c.useJoin(other, now); err != nil {
+		if err := join(other, now); err != nil {
 			t.Errorf("%s, another: %v", x.name, err)
 		}
 	}
-	person, join := made(t, c, token{Person: "ann", Role: Approver, Expires: begun.Add(joinTime)}), made(t, c, token{Join: true, Expires: begun.Add(joinTime)})
-	for name, secret := range map[string]string{"nothing": "", "a guess": strings.Repeat("0", 48), "a person's token": person, "a token and more": join + "0", "its hash": hash(join)} {
-		if err := c.useJoin(secret, begun); !denied(err) {
+	person, joiner := made(t, c, token{Person: "ann", Role: Approver, Expires: begun.Add(joinTime)}), made(t, c, token{Join: true, Expires: begun.Add(joinTime)})
+	for name, secret := range map[string]string{"nothing": "", "a guess": strings.Repeat("0", 48), "a person's token": person, "a token and more": joiner + "0", "its hash": hash(joiner)} {
+		if err := join(secret, begun); !denied(err) {
 			t.Errorf("%s lets a machine join: %v", name, err)
 		}
 	}
 	if _, err := c.caller(bearer("Bearer " + person)); err != nil {
 		t.Errorf("the person's token is spent: %v", err)
 	}
-	if _, err := c.caller(bearer("Bearer " + join)); !denied(err) {
+	if _, err := c.caller(bearer("Bearer " + joiner)); !denied(err) {
 		t.Errorf("a join token is taken for a person's: %v", err)
 	}
+	other := made(t, c, token{Join: true, Control: true, Expires: begun.Add(joinTime)})
+	if err := join(other, begun); !denied(err) {
+		t.Errorf("a control's token lets a machine join: %v", err)
+	}
+	if err := use(joiner, begun, true); !denied(err) {
+		t.Errorf("a machine's token lets a control join: %v", err)
+	}
+	if err := c.mayJoin(other); err != nil {
+		t.Error(err)
+	}
+	if err := use(other, begun, true); err != nil {
+		t.Error(err)
+	}
+	if err := c.mayJoin(other); !denied(err) {
+		t.Errorf("a token that is spent: %v", err)
+	}
+	at.now = begun
 	var joined atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if err := c.useJoin(join, begun); err == nil {
+			if err := c.useJoin(context.Background(), "machine a", joiner, false); err == nil {
 				joined.Add(1)
 			} else if !denied(err) {
 				t.Error(err)
@@ -212,20 +269,20 @@ func TestJoinToken(t *testing.T) {
 		t.Errorf("%d machines joined with one token", n)
 	}
 	n := 0
-	list, err := begin(t, c.o.Dir, at).tokens() // as the file has them
+	list := begin(t, d, at).tokens // as the ledger has them
 	for _, x := range list {
 		if x.Person == "bob" {
 			n++
 		}
 	}
-	if err != nil || n != 8 {
-		t.Errorf("%d of 8 tokens are kept that were made at once: %v", n, err)
+	if n != 8 {
+		t.Errorf("%d of 8 tokens are kept that were made at once", n)
 	}
 }
 
 func TestCaller(t *testing.T) {
 	at := noon()
-	c := begin(t, t.TempDir(), at)
+	c := begin(t, newDisk(t), at)
 	ann := made(t, c, token{Person: "ann", Role: Viewer})
 	bob := made(t, c, token{Person: "bob", Role: Operator, Expires: at.now.Add(time.Hour)})
 	eve := made(t, c, token{Person: "eve", Role: Approver, Expires: at.now})
@@ -327,8 +384,8 @@ func TestAs(t *testing.T) {
 // TestMakeToken asks as people do: over the API, whose roles it holds to.
 func TestMakeToken(t *testing.T) {
 	at := noon()
-	c := begin(t, t.TempDir(), at)
-	root, err := c.LocalToken()
+	c := begin(t, newDisk(t), at)
+	root, err := c.LocalToken(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,6 +399,8 @@ func TestMakeToken(t *testing.T) {
 		{"a machine's, for root", root, `{"join":true}`, 200, &token{Join: true, Expires: at.now.Add(joinTime)}},
 		{"a machine's, for an approver", ann, `{"join":true}`, 200, &token{Join: true, Expires: at.now.Add(joinTime)}},
 		{"a machine's names no person", ann, `{"join":true,"person":"*","role":"approver"}`, 200, &token{Join: true, Expires: at.now.Add(joinTime)}},
+		{"a control's, for root", root, `{"join":true,"control":true}`, 200, &token{Join: true, Control: true, Expires: at.now.Add(joinTime)}},
+		{"a control's, for an approver", ann, `{"join":true,"control":true}`, 403, nil},
 		{"a machine's, for an operator", bob, `{"join":true}`, 403, nil},
 		{"a machine's, for nobody", "", `{"join":true}`, 403, nil},
 		{"a person's, for root", root, `{"person":"eve","role":"viewer"}`, 200, &token{Person: "eve", Role: Viewer}},
@@ -353,20 +412,14 @@ func TestMakeToken(t *testing.T) {
 		{"with something unknown", root, `{"person":"eve","role":"viewer","admin":true}`, 400, nil},
 		{"no JSON", root, `{`, 400, nil},
 	} {
-		before, err := c.tokens()
-		if err != nil {
-			t.Fatal(err)
-		}
+		before := c.tokens
 		r := httptest.NewRequest(http.MethodPost, "/v1/tokens", strings.NewReader(x.body))
 		if x.secret != "" {
 			r.Header.Set("Authorization", "Bearer "+x.secret)
 		}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		after, err := c.tokens()
-		if err != nil {
-			t.Fatal(err)
-		}
+		after := c.tokens
 		if w.Code != x.status {
 			t.Errorf("%s: status %d: %s", x.name, w.Code, w.Body)
 		}
@@ -378,7 +431,7 @@ func TestMakeToken(t *testing.T) {
 			continue
 		}
 		var got api.TokenMade
-		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || !secretLike(got.Secret) || got.Fingerprint != c.Fingerprint() {
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || !secretLike(got.Secret) || got.Fingerprint != c.o.Identity.Fingerprint() {
 			t.Errorf("%s: %s %v", x.name, w.Body, err)
 		}
 		x.want.Hash = hash(got.Secret)

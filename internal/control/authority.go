@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,11 +16,15 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"trysail/internal/api"
+	"trysail/internal/ledger"
 )
 
 // authority gives every machine of the fleet its certificate, and control its
@@ -138,7 +143,15 @@ func (a *authority) sign(request []byte, name string, now time.Time) ([]byte, er
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
+// controlUnit and controlName are in the certificates of controls, and in no
+// machine's: a machine's name has no space.
+const (
+	controlUnit = "control"
+	controlName = "trysail control"
+)
+
 // server makes control's own certificate for the addresses that it is reached by.
+// Controls also show it to each other.
 func (a *authority) server(names []string, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -149,9 +162,9 @@ func (a *authority) server(names []string, now time.Time) (*tls.Certificate, err
 		return nil, err
 	}
 	t := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "trysail control"},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: controlName, OrganizationalUnit: []string{controlUnit}},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 0, machineDays),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
@@ -165,4 +178,88 @@ func (a *authority) server(names []string, now time.Time) (*tls.Certificate, err
 		return nil, err
 	}
 	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}, nil
+}
+
+// Identity is the authority of a fleet, which each of its controls holds, and
+// this control's certificate.
+type Identity struct {
+	dir       string
+	authority *authority
+	cert      *tls.Certificate
+	client    *http.Client // to other controls
+}
+
+// OpenIdentity reads the authority in control's directory, or makes one, and
+// makes a certificate for the names and addresses that this control is reached by.
+func OpenIdentity(dir string, names []string, now time.Time) (*Identity, error) {
+	a, err := openAuthority(dir, now)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := a.server(names, now)
+	if err != nil {
+		return nil, err
+	}
+	h, err := api.TrustAuthority(a.pem, cert)
+	return &Identity{dir, a, cert, h}, err
+}
+
+// AdoptAuthority keeps another control's authority, of whose fleet this one is to be.
+func AdoptAuthority(dir string, certPEM, keyPEM []byte) error {
+	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		return fmt.Errorf("the authority of the fleet: %w", err)
+	}
+	certFile, keyFile := filepath.Join(dir, "authority.pem"), filepath.Join(dir, "authority.key")
+	if old, err := os.ReadFile(certFile); err == nil && !bytes.Equal(old, certPEM) {
+		return &OwnFleetError{dir}
+	}
+	if err := renameio.WriteFile(keyFile, keyPEM, 0o600); err != nil {
+		return err
+	}
+	return renameio.WriteFile(certFile, certPEM, 0o644)
+}
+
+// OwnFleetError says that this control has a fleet of its own.
+type OwnFleetError struct{ Dir string }
+
+func (e *OwnFleetError) Error() string { return "this machine is control of another fleet already" }
+
+// Hint says what to do.
+func (e *OwnFleetError) Hint() string { return "give another --state, or move " + e.Dir + " away" }
+
+// Fingerprint of the authority, in hex.
+func (i *Identity) Fingerprint() string { return i.authority.fingerprint() }
+
+// TLS is how control's listener speaks: machines and other controls show a
+// certificate of its authority, people a token.
+func (i *Identity) TLS() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{*i.cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: i.pool(), MinVersion: tls.VersionTLS13}
+}
+
+func (i *Identity) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(i.authority.cert)
+	return pool
+}
+
+// Peer gives the files with which this control's etcd speaks to that of others.
+func (i *Identity) Peer(name, address, cluster string) (*ledger.Peer, error) {
+	p := &ledger.Peer{
+		Name: name, Address: address, Cluster: cluster, CommonName: controlName,
+		Cert: filepath.Join(i.dir, "peer.pem"), Key: filepath.Join(i.dir, "peer.key"), Authority: filepath.Join(i.dir, "authority.pem"),
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(i.cert.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := renameio.WriteFile(p.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return nil, err
+	}
+	return p, renameio.WriteFile(p.Cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Certificate[0]}), 0o644)
+}
+
+// keyPEM is the authority's key, for a control that joins.
+func (a *authority) keyPEM() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }

@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -54,8 +55,31 @@ func TestAuthority(t *testing.T) {
 	if b := authorityIn(t, dir, now.AddDate(1, 0, 0)); b.fingerprint() != a.fingerprint() || !bytes.Equal(b.pem, a.pem) || !b.key.Equal(a.key) {
 		t.Errorf("opened again it is another: %s, was %s", b.fingerprint(), a.fingerprint())
 	}
-	if c := begin(t, dir, noon()); c.Fingerprint() != a.fingerprint() || !bytes.Equal(c.AuthorityPEM(), a.pem) {
-		t.Errorf("control has another: %s, not %s", c.Fingerprint(), a.fingerprint())
+	if id, err := OpenIdentity(dir, nil, noon().now); err != nil || id.Fingerprint() != a.fingerprint() {
+		t.Errorf("control has another: %v, not %s", err, a.fingerprint())
+	}
+	key, err := a.keyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	for range 2 { // one that was interrupted begins again
+		if err := AdoptAuthority(other, a.pem, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	private(t, filepath.Join(other, "authority.key"))
+	if b := authorityIn(t, other, now); b.fingerprint() != a.fingerprint() || !b.key.Equal(a.key) {
+		t.Error("a control that joins has another authority")
+	}
+	own := t.TempDir()
+	authorityIn(t, own, now)
+	var fleet *OwnFleetError
+	if err := AdoptAuthority(own, a.pem, key); !errors.As(err, &fleet) || fleet.Hint() == "" {
+		t.Errorf("a control with a fleet of its own joins another: %v", err)
+	}
+	if err := AdoptAuthority(t.TempDir(), a.pem, []byte("x")); err == nil {
+		t.Error("an authority without its key is kept")
 	}
 	if sum := sha256.Sum256(a.cert.Raw); a.fingerprint() != hex.EncodeToString(sum[:]) {
 		t.Errorf("fingerprint %s", a.fingerprint())
@@ -65,7 +89,7 @@ func TestAuthority(t *testing.T) {
 	}
 	keyFile, certFile := filepath.Join(dir, "authority.key"), filepath.Join(dir, "authority.pem")
 	private(t, keyFile)
-	key, err := os.ReadFile(keyFile)
+	key, err = os.ReadFile(keyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,16 +212,13 @@ func TestSign(t *testing.T) {
 // TestServer: control shows a certificate for its addresses, which is no machine's.
 func TestServer(t *testing.T) {
 	at := noon()
-	c := begin(t, t.TempDir(), at)
-	conf, err := c.TLS([]string{"control.example", "10.0.0.1", "::1"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := begin(t, newDisk(t), at)
+	conf := c.o.Identity.TLS()
 	if conf.MinVersion != tls.VersionTLS13 || conf.ClientAuth != tls.VerifyClientCertIfGiven || conf.ClientCAs == nil {
 		t.Errorf("version %x, client's certificate %s", conf.MinVersion, conf.ClientAuth)
 	}
 	chain := conf.Certificates[0].Certificate
-	if len(chain) != 2 || !bytes.Equal(chain[1], c.authority.cert.Raw) {
+	if len(chain) != 2 || !bytes.Equal(chain[1], c.o.Identity.authority.cert.Raw) {
 		t.Fatalf("%d certificates are shown: a machine that joins knows only the authority's", len(chain))
 	}
 	cert, err := x509.ParseCertificate(chain[0])
@@ -214,7 +235,7 @@ func TestServer(t *testing.T) {
 		{"::1", x509.ExtKeyUsageServerAuth, true},
 		{"10.0.0.2", x509.ExtKeyUsageServerAuth, false},
 		{"other.example", x509.ExtKeyUsageServerAuth, false},
-		{"control.example", x509.ExtKeyUsageClientAuth, false},
+		{"control.example", x509.ExtKeyUsageClientAuth, true}, // to other controls,
 	} {
 		_, err := cert.Verify(x509.VerifyOptions{Roots: conf.ClientCAs, DNSName: x.name, CurrentTime: at.now, KeyUsages: []x509.ExtKeyUsage{x.use}})
 		if (err == nil) != x.good {
@@ -222,8 +243,9 @@ func TestServer(t *testing.T) {
 		}
 	}
 	r := bearer("")
-	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, c.authority.cert}}}
-	if q, err := c.caller(r); !denied(err) {
+	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, c.o.Identity.authority.cert}}}
+	q, err := c.caller(r)
+	if err != nil || *q != (caller{control: true}) || q.may(Viewer) {
 		t.Errorf("control's own certificate is that of %+v: %v", q, err)
 	}
 }

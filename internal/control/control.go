@@ -9,7 +9,8 @@
 //
 //	fold.go    the ledger moved: fold what is new
 //	place.go   a machine is lost, a wait is over, a step wants a machine: append it
-//	missing.go the depot lost something that agents have: ask them for it
+//	missing.go the depot lost something that others have: fetch it, ask for it
+//	standby.go another control decides: follow it, have what it has
 //
 // and the answers to requests (serve.go and what it names). Heartbeats are not
 // facts worth keeping: they are in memory, so that a control that starts again
@@ -35,31 +36,35 @@ import (
 
 // Options are what a control is made of.
 type Options struct {
-	Ledger *ledger.Ledger
-	Depot  *depot.Depot
-	Dir    string // of logs, tokens and the authority
-	Actor  string // how events name this control
-	Log    *slog.Logger
-	Now    func() time.Time
+	Ledger   *ledger.Ledger
+	Depot    *depot.Depot
+	Identity *Identity
+	Cluster  *ledger.Store // of several controls; nil: this one is alone
+	Dir      string        // of logs and the token of who is root here
+	Name     string        // of this control among several: the address of its API
+	Actor    string        // how events name it
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Control is one control process.
 type Control struct {
-	o         Options
-	begun     time.Time // with its monotonic reading
-	clock     steady
-	authority *authority
+	o     Options
+	begun time.Time // with its monotonic reading
+	clock steady
+	over  chan struct{} // closed when another decides
 
-	mu      sync.Mutex
-	streams map[string]*stream
-	members map[string]*member
-	joined  int64                   // events of the fleet's stream that were folded
-	waiting map[string]string       // why a step has no machine, by release/item
-	changed chan struct{}           // closed when anything moved, and made anew
-	wanted  []string                // digests that releases need and the depot lacks
-	sums    map[string][]depot.Item // originals, by the digest of their blueprint.sum
-	known   []token                 // as saved; nil: read them
-	grown   chan struct{}           // the same for logs
+	mu       sync.Mutex
+	streams  map[string]*stream
+	members  map[string]*member
+	joined   int64                   // events of the fleet's stream that were folded
+	waiting  map[string]string       // why a step has no machine, by release/item
+	changed  chan struct{}           // closed when anything moved, and made anew
+	wanted   []string                // digests that releases need and the depot lacks
+	sums     map[string][]depot.Item // originals, by the digest of their blueprint.sum
+	tokens   []token                 // in force
+	accesses int64                   // events of the stream they come from
+	grown    chan struct{}           // the same for logs
 }
 
 // stream is one release, folded.
@@ -84,15 +89,11 @@ type member struct {
 }
 
 // New makes a control; Run makes it work.
-func New(o Options) (*Control, error) {
-	a, err := openAuthority(o.Dir, o.Now())
-	if err != nil {
-		return nil, err
-	}
+func New(o Options) *Control {
 	return &Control{
-		o: o, begun: time.Now(), clock: newSteady(o.Now()), authority: a, streams: map[string]*stream{}, members: map[string]*member{},
+		o: o, begun: time.Now(), clock: newSteady(o.Now()), over: make(chan struct{}), streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, sums: map[string][]depot.Item{}, changed: make(chan struct{}), grown: make(chan struct{}),
-	}, nil
+	}
 }
 
 // moved wakes everybody who waits for something to happen.
@@ -242,20 +243,23 @@ func (s *stream) take(e release.Event, line []byte) error {
 	return s.tree.Add(line)
 }
 
-// Run works until ctx ends: it returns the first loop's error, or nil.
+// Run decides until ctx ends: it returns the first loop's error, or nil. All was
+// folded before.
 func (c *Control) Run(ctx context.Context) error {
-	if err := c.load(ctx); err != nil {
-		return err
-	}
+	defer close(c.over)
 	// A control that was killed between an event and this has not named it.
 	for _, v := range c.versions() {
 		if err := c.keep(ctx, v, ""); err != nil {
 			c.o.Log.Error("keep", "release", v, "err", err) // fill looks for it
 		}
 	}
+	return c.loops(ctx, c.fold, c.place, c.fill)
+}
+
+// loops runs each until ctx or one of them ends.
+func (c *Control) loops(ctx context.Context, loops ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	loops := []func(context.Context) error{c.fold, c.place, c.fill}
 	errs := make(chan error, len(loops))
 	for _, loop := range loops {
 		go func() { errs <- loop(ctx) }()

@@ -61,6 +61,8 @@ func (c *Control) events(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 			return
+		case <-c.over:
+			return // another control decides: its events go on after the last id
 		case <-news:
 		}
 	}

@@ -90,8 +90,11 @@ func (c *Control) has(name string, head int64) bool {
 
 // refresh folds one stream to its head.
 func (c *Control) refresh(ctx context.Context, name string) error {
-	if name == fleetStream {
+	switch name {
+	case fleetStream:
 		return c.refreshFleet(ctx)
+	case accessStream:
+		return c.refreshAccess(ctx)
 	}
 	version, ok := strings.CutPrefix(name, releaseStream(""))
 	if !ok {

@@ -127,6 +127,8 @@ func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 			return
+		case <-c.over:
+			return
 		case <-grown:
 		case <-news:
 		case <-time.After(5 * time.Second):

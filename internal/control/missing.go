@@ -26,7 +26,7 @@ func (c *Control) fill(ctx context.Context) error {
 	t := time.NewTicker(looking)
 	defer t.Stop()
 	for said := 0; ; {
-		missing := c.missing(ctx)
+		missing := c.fetch(ctx, c.missing(ctx, false))
 		c.mu.Lock()
 		c.wanted = missing
 		c.mu.Unlock()
@@ -50,8 +50,9 @@ func (c *Control) fill(ctx context.Context) error {
 	}
 }
 
-// missing lists what releases that are not over need and the depot has not.
-func (c *Control) missing(ctx context.Context) []string {
+// missing lists what releases need and the depot has not; of those that are over
+// only if all is asked for.
+func (c *Control) missing(ctx context.Context, all bool) []string {
 	var list []string
 	want := func(dg string) {
 		if dg != "" && !c.o.Depot.Has(dg) && !slices.Contains(list, dg) {
@@ -60,7 +61,7 @@ func (c *Control) missing(ctx context.Context) []string {
 	}
 	for _, v := range c.versions() {
 		st := c.state(v)
-		if st == nil || st.Over() {
+		if st == nil || (!all && st.Over()) {
 			continue
 		}
 		want(st.Runbook)

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"trysail/fleet"
@@ -21,7 +23,7 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 		return nil, err
 	}
 	need := map[string]string{"the runbook": b.Started.Runbook, "the source": b.Started.Source.Original}
-	if err := c.inDepot(need, b.Started.Machines); err != nil {
+	if err := c.inDepot(ctx, need, b.Started.Machines); err != nil {
 		return nil, err
 	}
 	e := release.New(c.o.Now(), q.name(), b.Started)
@@ -48,8 +50,8 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 }
 
 // inDepot refuses a request that names what control does not have: a machine
-// that died with the only copy would stop the release.
-func (c *Control) inDepot(need map[string]string, machines []release.Machine) error {
+// that died with the only copy would stop the release. Other controls get it too.
+func (c *Control) inDepot(ctx context.Context, need map[string]string, machines []release.Machine) error {
 	for _, m := range machines {
 		need["the blueprint of role "+m.Role], need["the sum of role "+m.Role] = m.Blueprint, m.Sum
 	}
@@ -58,6 +60,7 @@ func (c *Control) inDepot(need map[string]string, machines []release.Machine) er
 			return &badRequest{fmt.Errorf("%s (%s) is not in the depot", what, dg)}
 		}
 	}
+	c.spread(ctx, slices.Sorted(maps.Values(need)))
 	return nil
 }
 
@@ -142,7 +145,7 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 	if b.Source != nil {
 		need["the source"] = b.Source.Original
 	}
-	if err := c.inDepot(need, b.Machines); err != nil {
+	if err := c.inDepot(ctx, need, b.Machines); err != nil {
 		return nil, err
 	}
 	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
@@ -196,13 +199,17 @@ func (c *Control) setMachine(ctx context.Context, q *caller, r *http.Request) (a
 // joinTime is how long a join token may wait to be used.
 const joinTime = time.Hour
 
-func (c *Control) makeToken(_ context.Context, q *caller, r *http.Request) (any, error) {
+func (c *Control) makeToken(ctx context.Context, q *caller, r *http.Request) (any, error) {
 	b, err := body[api.Token](r)
 	if err != nil {
 		return nil, err
 	}
 	t := token{Person: b.Person, Role: Role(b.Role)}
 	switch {
+	case b.Control && q.person != "*":
+		return nil, &DeniedError{"only root on control lets another control in: it gets the fleet's authority", "ask whoever runs control"}
+	case b.Join && b.Control:
+		t = token{Join: true, Control: true, Expires: c.o.Now().Add(joinTime)}
 	case b.Join:
 		t = token{Join: true, Expires: c.o.Now().Add(joinTime)}
 	case q.person != "*":
@@ -210,9 +217,9 @@ func (c *Control) makeToken(_ context.Context, q *caller, r *http.Request) (any,
 	case b.Person == "" || b.Person == "*" || !(t.Role == Viewer || t.Role == Operator || t.Role == Approver):
 		return nil, &badRequest{errors.New("a token is for a person, with role viewer, operator or approver")}
 	}
-	secret, err := c.addToken(t)
+	secret, err := c.addToken(ctx, q.name(), t)
 	if err != nil {
 		return nil, err
 	}
-	return api.TokenMade{Secret: secret, Fingerprint: c.Fingerprint()}, nil
+	return api.TokenMade{Secret: secret, Fingerprint: c.o.Identity.Fingerprint()}, nil
 }

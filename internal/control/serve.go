@@ -2,8 +2,6 @@ package control
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,24 +24,6 @@ const (
 	pollTime = 20 * time.Second
 )
 
-// TLS is how control's listener speaks: machines show a certificate of its
-// authority, people a token.
-func (c *Control) TLS(names []string) (*tls.Config, error) {
-	cert, err := c.authority.server(names, c.o.Now())
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(c.authority.cert)
-	return &tls.Config{Certificates: []tls.Certificate{*cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, MinVersion: tls.VersionTLS13}, nil
-}
-
-// Fingerprint of the authority, in hex.
-func (c *Control) Fingerprint() string { return c.authority.fingerprint() }
-
-// AuthorityPEM is the authority's certificate.
-func (c *Control) AuthorityPEM() []byte { return c.authority.pem }
-
 // handler is a request that gave an answer, or an error.
 type handler func(ctx context.Context, q *caller, r *http.Request) (any, error)
 
@@ -64,6 +44,7 @@ func (c *Control) routes() []route {
 	raw := func(pattern string, h http.HandlerFunc) route { return route{pattern, "", nil, h} }
 	return []route{
 		raw("POST /v1/enrol", c.enrol),
+		raw("POST /v1/controls", c.joinControl),
 		machine("POST /v1/beat", c.beat),
 		machine("GET /v1/work", c.work),
 		machine("POST /v1/report", c.report),
@@ -86,6 +67,8 @@ func (c *Control) routes() []route {
 		person("GET /v1/fleet", Viewer, c.fleetStatus),
 		person("POST /v1/fleet/{name}/{what}", Operator, c.setMachine),
 		person("POST /v1/tokens", Approver, c.makeToken),
+		person("GET /v1/controls", Viewer, c.controls),
+		person("POST /v1/controls/{name}/dismiss", Approver, c.dismiss),
 
 		raw("GET /v1/releases/{version}/events", c.events),
 		raw("GET /v1/releases/{version}/logs/{item}/{epoch}", c.readLog),
@@ -166,7 +149,11 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var unknown *ledger.UnknownError
 	var damaged *depot.DigestError
 	var bad *badRequest
+	var standby *standbyError
+	var deposed *ledger.DeposedError
 	switch {
+	case errors.As(err, &standby), errors.As(err, &deposed):
+		status, p.Code, p.Leader = http.StatusServiceUnavailable, api.Standby, c.leader()
 	case errors.As(err, &rule):
 		status, p.Code = http.StatusConflict, "rule"
 	case errors.As(err, &denied):
@@ -223,21 +210,21 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(fleet.Ranks(), q.Rank) {
 			return nil, &badRequest{fmt.Errorf("%q is no rank: primary, backup or spare", q.Rank)}
 		}
-		cert, err := c.authority.sign(q.Request, q.Name, c.o.Now())
+		cert, err := c.o.Identity.authority.sign(q.Request, q.Name, c.o.Now())
 		if err != nil {
 			return nil, &badRequest{err}
 		}
 		if c.alive(q.Name) {
 			return nil, &DeniedError{"a machine of the name " + q.Name + " is at work", "give this one another name: trysail agent --name NAME"}
 		}
-		if err := c.useJoin(q.Token, c.o.Now()); err != nil {
+		if err := c.useJoin(r.Context(), "machine "+q.Name, q.Token, false); err != nil {
 			return nil, err
 		}
 		e := membership{Actor: "machine " + q.Name, Joined: &enrolled{q.Name, q.Rank, q.Serves, q.Plain, q.Slots}}
 		if err := c.enlist(r.Context(), e); err != nil {
 			return nil, err
 		}
-		return &api.Enrolled{Certificate: cert, Authority: c.authority.pem}, nil
+		return &api.Enrolled{Certificate: cert, Authority: c.o.Identity.authority.pem}, nil
 	}()
 	if err != nil {
 		c.fail(w, r, err)
@@ -253,10 +240,15 @@ func machineName(s string) bool {
 }
 
 // beat notes that a machine lives and says which of its leases are in force.
-func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, error) {
+func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, error) {
 	b, err := body[api.Beat](r)
 	if err != nil {
 		return nil, err
+	}
+	// A control that was deposed and does not know it yet must not renew: whoever
+	// decides now holds for lost, after a while, who does not report there.
+	if err := c.o.Ledger.Sure(ctx); err != nil {
+		return nil, &standbyError{err}
 	}
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
@@ -264,7 +256,7 @@ func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, erro
 	for _, x := range b.Copies {
 		m.copies[x.Stream] = x.Events
 	}
-	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}}}
+	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}, {Stream: accessStream, Events: c.accesses}}, Controls: c.others(true)}
 	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])
 	c.mu.Unlock()
 	for _, v := range c.versions() {
@@ -325,6 +317,8 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 			return nil, ctx.Err()
 		case <-deadline.C:
 			return list, nil
+		case <-c.over:
+			return nil, &standbyError{nil}
 		case <-news:
 		}
 	}
@@ -371,10 +365,10 @@ func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, 
 	}{refused.Why}, nil
 }
 
-// copyBody streams a request's body into the depot.
+// putBlob streams a request's body into the depot.
 func (c *Control) putBlob(w http.ResponseWriter, r *http.Request) {
 	q, err := c.caller(r)
-	if err == nil && q.machine == "" && !q.may(Operator) {
+	if err == nil && q.machine == "" && !q.control && !q.may(Operator) {
 		err = &DeniedError{q.name() + " may not write to the depot", "use a token with role operator"}
 	}
 	if err == nil {

@@ -8,6 +8,10 @@
 // acknowledged survives the machine. An answer that never came is not a failure:
 // the event may be there, so Append looks before it says anything.
 //
+// The etcd is embedded, alone or one of three ([Store.AddControl]), or a cluster
+// that runs already. Of several controls one decides, for a [Term], and only it
+// appends.
+//
 // The package does not know what an event means. It numbers lines, hashes them
 // into a Merkle tree ([Tree], the tree of Go's checksum database, so that other
 // tools can check a copy) and keeps copies ([Copy]) on other machines' disks.
@@ -33,7 +37,10 @@ const (
 )
 
 // Ledger is the streams of one etcd cluster. It is safe for concurrent use.
-type Ledger struct{ kv *clientv3.Client }
+type Ledger struct {
+	kv   *clientv3.Client
+	seat *clientv3.Cmp // what must hold for an append: this control decides; nil: nothing
+}
 
 // New gives the ledger of a cluster.
 func New(c *clientv3.Client) *Ledger { return &Ledger{kv: c} }
@@ -112,7 +119,11 @@ func (l *Ledger) Append(ctx context.Context, stream string, head int64, lines ..
 		return fmt.Errorf("append to %s: %d bytes at once, %d is the most", stream, size, maxTxn)
 	}
 	ops = append(ops, clientv3.OpPut(headKey(stream), strconv.FormatInt(head+int64(len(lines)), 10)))
-	res, err := l.kv.Txn(ctx).If(is).Then(ops...).Commit()
+	conditions := []clientv3.Cmp{is}
+	if l.seat != nil {
+		conditions = append(conditions, *l.seat)
+	}
+	res, err := l.kv.Txn(ctx).If(conditions...).Then(ops...).Commit()
 	switch {
 	case err == nil && res.Succeeded:
 		return nil
@@ -139,6 +150,9 @@ func (l *Ledger) ours(ctx context.Context, stream string, head int64, lines [][]
 			return &UnknownError{stream, err}
 		}
 		if len(r.Kvs) == 0 || !bytes.Equal(r.Kvs[0].Value, line) {
+			if err := l.Sure(ctx); err != nil {
+				return err
+			}
 			return &ConflictError{stream, head}
 		}
 	}

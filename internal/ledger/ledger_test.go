@@ -524,51 +524,58 @@ func TestRecoverTorn(t *testing.T) {
 // again when that control has gone.
 func TestOneControl(t *testing.T) {
 	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "l")
+	cluster := fresh(t)
+	o := StartOptions{Endpoints: []string{"unix://" + filepath.Join(cluster.etcd.Config().Dir, "../client")}, Log: slog.New(slog.DiscardHandler)}
+	sit := func() (*Store, *Term, error) {
+		s, err := Start(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		term, err := s.Sit(ctx)
+		return s, term, err
+	}
+	first, term, err := sit()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	log := slog.New(slog.DiscardHandler)
-	cluster, err := Start(ctx, StartOptions{Dir: dir, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cluster.Close()
-	o := StartOptions{Endpoints: []string{"unix://" + filepath.Join(dir, "client")}, Log: log}
-	first, err := Start(ctx, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Append(ctx, "release.1", 0, []byte(`{"seq":1}`)); err != nil {
+	defer first.Close()
+	if err := term.Append(ctx, "release.1", 0, []byte(`{"seq":1}`)); err != nil {
 		t.Error(err)
 	}
 	if names, err := first.Streams(ctx); err != nil || len(names) != 1 {
 		t.Errorf("streams %q %v", names, err)
 	}
 	var held *HeldError
-	if second, err := Start(ctx, o); !errors.As(err, &held) || held.Hint() == "" {
-		t.Errorf("a second control: %v %v", second, err)
+	second, _, err := sit()
+	if !errors.As(err, &held) || held.Hint() == "" {
+		t.Errorf("a second control: %v", err)
 	}
-	if err := first.Close(); err != nil {
+	defer second.Close()
+	if err := errors.Join(term.Sure(ctx), term.End()); err != nil {
 		t.Error(err)
 	}
-	third, err := Start(ctx, o)
+	third, next, err := sit()
 	if err != nil {
 		t.Fatalf("after the first has gone: %v", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- third.Tend(ctx, log) }()
-	if _, err := cluster.client.Revoke(ctx, third.seat.Lease()); err != nil {
+	defer third.Close()
+	var deposed *DeposedError
+	if err := term.Append(ctx, "release.1", 1, []byte(`{"seq":2}`)); !errors.As(err, &deposed) {
+		t.Errorf("the first appends after its term: %v", err)
+	}
+	if err := term.Sure(ctx); !errors.As(err, &deposed) {
+		t.Errorf("the first is sure after its term: %v", err)
+	}
+	key, err := third.client.Get(ctx, seatKey, clientv3.WithPrefix())
+	if err != nil || len(key.Kvs) != 1 {
+		t.Fatalf("the seat: %v %v", key, err)
+	}
+	if _, err := cluster.client.Revoke(ctx, clientv3.LeaseID(key.Kvs[0].Lease)); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case err := <-ended:
-		if err == nil {
-			t.Error("a control that lost its seat goes on")
-		}
+	case <-next.Over:
 	case <-time.After(20 * time.Second):
 		t.Error("a control does not notice that it lost its seat")
 	}
-	_ = third.Close() // its seat is gone
 }

@@ -3,20 +3,20 @@ package ledger
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
@@ -27,21 +27,42 @@ import (
 type StartOptions struct {
 	Dir       string   // of the embedded etcd
 	Endpoints []string // of a cluster that runs already; then nothing is embedded
+	Peer      *Peer    // how other controls reach the embedded one; nil: not at all
 	Log       *slog.Logger
 }
 
-// Store is a ledger with the etcd that holds it.
+// Peer is this control as a member of a cluster of several. Members speak TLS
+// with each other, and show certificates of one authority.
+type Peer struct {
+	Name    string // of this control, and of no other: the address of its API
+	Address string // host:port where other members reach this one's etcd
+	// Cluster is what [Store.AddControl] of a control that runs answered; "" begins
+	// a cluster of one, or goes on with the one that the directory holds.
+	Cluster              string
+	Cert, Key, Authority string // files
+	CommonName           string // that the certificate of a peer must bear
+}
+
+// Store is a ledger with the etcd that holds it. Its own ledger appends whoever
+// decides; that of a [Term] only while this control does.
 type Store struct {
 	*Ledger
 	etcd   *embed.Etcd
 	client *clientv3.Client
 	quota  int64
-	seat   *concurrency.Session // of a cluster that others reach too; nil: embedded
+	peer   *Peer
+	said   *lines
+	where  []string // endpoints of a cluster of others
 }
 
 const (
 	startTime = 30 * time.Second
 	quota     = 4 << 30 // bytes; a release of 500 steps takes a few megabytes
+
+	// The times of an election among three controls, in milliseconds. A majority
+	// that does not hear of its leader elects another after one to two times the
+	// second; agents end what they run when nobody answered for three seconds.
+	raftHeartbeat, raftElection = 100, 700
 )
 
 // Start starts the embedded etcd, or connects to the cluster.
@@ -51,17 +72,54 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
 		}
-		s := &Store{Ledger: New(c), client: c}
-		if err := s.sit(ctx, o.Endpoints); err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
-		return s, nil
+		return &Store{Ledger: New(c), client: c, where: o.Endpoints}, nil
 	}
+	said := &lines{log: o.Log}
+	cfg, err := config(o, said)
+	if err != nil {
+		return nil, err
+	}
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return nil, startError(o, said, err)
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+	case err := <-e.Err():
+		e.Close()
+		return nil, startError(o, said, err)
+	case <-ctx.Done():
+		e.Close()
+		return nil, ctx.Err()
+	case <-ready(o.Peer):
+		e.Close()
+		return nil, fmt.Errorf("etcd in %s was not ready after %s", o.Dir, startTime)
+	}
+	c := v3client.New(e.Server)
+	s := &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes, peer: o.Peer, said: said}
+	if err := s.advertise(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// ready is when to give up. A member of several waits for the others as long as
+// it takes: after a power cut they come back one by one.
+func ready(p *Peer) <-chan time.Time {
+	if p != nil {
+		return nil
+	}
+	return time.After(startTime)
+}
+
+// config is the embedded etcd's. Nobody connects to serve clients: the client
+// calls the server in this process. The socket that etcd insists on for them is a
+// file below its own directory, and so is that for other members if there are to
+// be none.
+func config(o StartOptions, said *lines) (*embed.Config, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	// Nobody connects: the client calls the server in this process. The sockets
-	// that etcd insists on are files below its own directory.
 	socket := func(name string) url.URL {
 		return url.URL{Scheme: "unix", Path: filepath.Join(o.Dir, name)}
 	}
@@ -69,76 +127,75 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 	cfg.Name, cfg.Dir = "control", filepath.Join(o.Dir, "data")
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{socket("client")}, []url.URL{socket("client")}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{socket("peer")}, []url.URL{socket("peer")}
+	if p := o.Peer; p != nil {
+		at := []url.URL{{Scheme: "https", Host: p.Address}}
+		cfg.Name, cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = p.Name, at, at
+		if host, port, err := net.SplitHostPort(p.Address); err != nil {
+			return nil, fmt.Errorf("--peer %s: %w", p.Address, err)
+		} else if net.ParseIP(host) == nil { // etcd listens on addresses only
+			cfg.ListenPeerUrls = []url.URL{{Scheme: "https", Host: net.JoinHostPort("0.0.0.0", port)}}
+		}
+		cfg.PeerTLSInfo = transport.TLSInfo{
+			CertFile: p.Cert, KeyFile: p.Key, TrustedCAFile: p.Authority, ClientCertAuth: true, SkipClientSANVerify: true, AllowedCNs: []string{p.CommonName},
+		}
+		cfg.TickMs, cfg.ElectionMs = raftHeartbeat, raftElection
+		if p.Cluster != "" {
+			cfg.ClusterState = embed.ClusterStateFlagExisting
+		}
+	}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	if o.Peer != nil && o.Peer.Cluster != "" {
+		cfg.InitialCluster = o.Peer.Cluster
+	}
 	cfg.QuotaBackendBytes = quota
 	// What is overwritten, which heads alone are, is forgotten.
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapcore.NewCore(
-		zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&lines{o.Log}), zapcore.WarnLevel)))
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("start etcd: %w", err)
-	}
-	select {
-	case <-e.Server.ReadyNotify():
-	case err := <-e.Err():
-		e.Close()
-		return nil, fmt.Errorf("start etcd: %w", err)
-	case <-ctx.Done():
-		e.Close()
-		return nil, ctx.Err()
-	case <-time.After(startTime):
-		e.Close()
-		return nil, fmt.Errorf("etcd in %s was not ready after %s", o.Dir, startTime)
-	}
-	c := v3client.New(e.Server)
-	return &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes}, nil
+		zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(said), zapcore.WarnLevel)))
+	return cfg, nil
 }
 
-const (
-	seatKey  = "/trysail/control" // outside of prefix: it is no stream
-	seatTTL  = 3                  // seconds after which a killed control's seat is free
-	seatWait = 6 * time.Second
-)
+// StartError says that the embedded etcd does not start.
+type StartError struct {
+	Dir  string
+	Peer string // address for other members; "" without
+	Out  bool   // this control was dismissed
+	Err  error
+}
 
-// HeldError says that another control uses the cluster.
-type HeldError struct{ Endpoints []string }
-
-func (e *HeldError) Error() string {
-	return "another control uses the etcd cluster at " + strings.Join(e.Endpoints, ", ")
+func (e *StartError) Error() string {
+	if e.Out {
+		return "this control was dismissed from its cluster"
+	}
+	return "start etcd: " + e.Err.Error()
 }
 
 // Hint says what to do.
-func (e *HeldError) Hint() string {
-	return "stop it first: machines report to one control, and a second would hold them all for lost"
+func (e *StartError) Hint() string {
+	switch text := e.Err.Error(); {
+	case strings.Contains(text, "address already in use"):
+		return "another program listens on " + e.Peer + ", where other controls would reach this one: give another with --peer"
+	case strings.Contains(text, "no space left"):
+		return "make room on the disk of " + e.Dir + ", and start again: what was acknowledged is there"
+	case e.Out:
+		return "move " + e.Dir + " away, and join again with trysail serve --join"
+	}
+	return "is another control running on " + e.Dir + "? if the disk lost it: trysail serve --recover DIR"
 }
 
-// sit takes the only seat for a control at a cluster.
-func (s *Store) sit(ctx context.Context, endpoints []string) error {
-	within, cancel := context.WithTimeout(ctx, seatWait)
-	defer cancel()
-	seat, err := concurrency.NewSession(s.client, concurrency.WithTTL(seatTTL), concurrency.WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ", "), err)
+func (e *StartError) Unwrap() error { return e.Err }
+
+func startError(o StartOptions, said *lines, err error) error {
+	peer := ""
+	if o.Peer != nil {
+		peer = o.Peer.Address
 	}
-	if err := concurrency.NewMutex(seat, seatKey).Lock(within); err != nil {
-		err = errors.Join(err, seat.Close())
-		if ctx.Err() == nil && within.Err() != nil {
-			return &HeldError{endpoints}
-		}
-		return err
-	}
-	s.seat = seat
-	return nil
+	return &StartError{o.Dir, peer, said.out.Load(), err}
 }
 
 // Close stops what Start started.
 func (s *Store) Close() error {
-	var err error
-	if s.seat != nil {
-		err = s.seat.Close()
-	}
-	err = errors.Join(err, s.client.Close())
+	err := s.client.Close()
 	if s.etcd != nil {
 		s.etcd.Close()
 	}
@@ -153,140 +210,15 @@ func isFull(err error) bool {
 }
 
 // lines hands etcd's own log on.
-type lines struct{ log *slog.Logger }
+type lines struct {
+	log *slog.Logger
+	out atomic.Bool // it said that this member was removed
+}
 
 func (l *lines) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("permanently removed")) {
+		l.out.Store(true)
+	}
 	l.log.Debug("etcd", "line", strings.TrimSpace(string(p)))
 	return len(p), nil
-}
-
-// NotEmptyError says that a ledger holds events already.
-type NotEmptyError struct{ Stream string }
-
-func (e *NotEmptyError) Error() string {
-	return "the ledger holds " + e.Stream + " already: a copy would not bring it back but fork it"
-}
-
-// Hint says what to do.
-func (e *NotEmptyError) Hint() string {
-	return "start without --recover; or move the old ledger away first, if it is damaged"
-}
-
-// Recover fills an empty ledger from copies. All of them are read and checked
-// before anything is written. One that was cut off goes on: a ledger that is the
-// beginning of the copies is no other ledger.
-func (s *Store) Recover(ctx context.Context, dir string) error {
-	names, err := Copies(dir)
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		return fmt.Errorf("%s holds no copy of a ledger", dir)
-	}
-	copies := map[string][][]byte{}
-	for _, n := range names {
-		if copies[n], err = checkedCopy(dir, n); err != nil {
-			return err
-		}
-	}
-	have, err := s.Streams(ctx)
-	if err != nil {
-		return err
-	}
-	begun := map[string]int{}
-	for _, n := range have {
-		lines, err := s.Read(ctx, n, 0)
-		if err != nil {
-			return err
-		}
-		old := copies[n]
-		if len(lines) > len(old) || !slices.EqualFunc(lines, old[:min(len(lines), len(old))], bytes.Equal) {
-			return &NotEmptyError{n}
-		}
-		begun[n] = len(lines)
-	}
-	for _, n := range names {
-		for i, l := range copies[n] {
-			if i < begun[n] {
-				continue
-			}
-			if err := s.Append(ctx, n, int64(i), l); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// checkedCopy reads a copy whose events are numbered as they stand.
-func checkedCopy(dir, name string) ([][]byte, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	lines, err := ReadCopy(dir, name)
-	if err != nil {
-		return nil, err
-	}
-	for i, l := range lines {
-		var e struct {
-			Seq int64 `json:"seq"`
-		}
-		if err := json.Unmarshal(l, &e); err != nil || e.Seq != int64(i)+1 {
-			return nil, &TornError{filepath.Join(dir, name+".jsonl"), int64(i) + 1, fmt.Sprintf("this is not event %d", i+1)}
-		}
-	}
-	return lines, nil
-}
-
-// tending is how often Tend looks.
-const tending = 10 * time.Second
-
-// Tend ends when ctx does. A database that was full refuses every write until it
-// is told that there is room again, which is what Tend does once there is: it
-// forgets what was overwritten (heads; events never are), gives the room back to
-// the disk, and takes the alarm away. At a cluster of others it ends with an error
-// when this control lost its seat.
-func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
-	t := time.NewTicker(tending)
-	defer t.Stop()
-	var lost <-chan struct{}
-	if s.seat != nil {
-		lost = s.seat.Done()
-	}
-	for {
-		if s.etcd != nil {
-			if err := s.makeRoom(ctx); err != nil && ctx.Err() == nil {
-				log.Error("the ledger is full", "err", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-lost:
-			return errors.New("etcd did not answer for so long that another control may have begun")
-		case <-t.C:
-		}
-	}
-}
-
-func (s *Store) makeRoom(ctx context.Context) error {
-	alarms, err := s.client.AlarmList(ctx)
-	if err != nil || len(alarms.Alarms) == 0 {
-		return err
-	}
-	head, err := s.client.Get(ctx, prefix)
-	if err != nil {
-		return err
-	}
-	if _, err := s.client.Compact(ctx, head.Header.Revision); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
-		return err
-	}
-	if err := s.etcd.Server.Backend().Defrag(); err != nil {
-		return err
-	}
-	if used := s.etcd.Server.Backend().SizeInUse(); used >= s.quota*9/10 {
-		return fmt.Errorf("%d of %d bytes are in use", used, s.quota)
-	}
-	_, err = s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-	return err
 }

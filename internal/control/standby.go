@@ -1,0 +1,348 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"trysail/internal/api"
+	"trysail/internal/ledger"
+)
+
+// Of several controls one decides. The others hold the ledger too, as members of
+// its etcd, and fetch into their depots what releases need, so that any of them
+// can go on in its place: it folds the ledger, waits as one that has just started
+// ([Control.heard]), and decides. Nothing is handed over.
+
+// Door is what a control's listener serves: the control while it decides, else
+// word of who does.
+type Door struct{ in atomic.Pointer[http.Handler] }
+
+func (d *Door) open(h http.Handler) { d.in.Store(&h) }
+
+// ServeHTTP implements http.Handler.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := d.in.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	w.WriteHeader(http.StatusServiceUnavailable) // it has not begun
+}
+
+// Serve decides while this control may, and stands by while another does, until
+// ctx ends. It calls began each time that it decides, and stands each time that
+// another does.
+func Serve(ctx context.Context, o Options, store *ledger.Store, d *Door, began func(*Control) error, stands func()) error {
+	for {
+		term, err := await(ctx, o, store, d, stands)
+		if err == nil {
+			err = decide(ctx, o, term, d, began)
+			err = errors.Join(err, term.End())
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		if o.Cluster == nil {
+			return errors.New("etcd did not answer for so long that another control may have begun")
+		}
+		o.Log.Warn("another control decides")
+	}
+}
+
+// await stands by until this control decides.
+func await(ctx context.Context, o Options, store *ledger.Store, d *Door, stands func()) (*ledger.Term, error) {
+	o.Ledger = store.Ledger
+	c := New(o)
+	d.open(c.standby())
+	ctx2, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if len(c.others(false)) > 0 {
+		wg.Go(func() {
+			select {
+			case <-ctx2.Done():
+				return
+			case <-time.After(time.Second): // more than an election takes
+			}
+			stands()
+			if err := c.loops(ctx2, c.fold, c.mirror); err != nil && ctx2.Err() == nil {
+				o.Log.Error("stand by", "err", err)
+			}
+		})
+	}
+	return store.Sit(ctx)
+}
+
+func decide(ctx context.Context, o Options, term *ledger.Term, d *Door, began func(*Control) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-term.Over:
+			cancel()
+		}
+	}()
+	o.Ledger = term.Ledger
+	c := New(o)
+	err := c.load(ctx)
+	if err == nil {
+		err = began(c)
+	}
+	if err == nil {
+		d.open(c.Handler())
+		err = c.Run(ctx)
+	}
+	var deposed *ledger.DeposedError
+	if ctx.Err() != nil || errors.As(err, &deposed) {
+		return nil
+	}
+	return err
+}
+
+// standbyError refuses because another control decides, or none.
+type standbyError struct{ err error }
+
+func (e *standbyError) Error() string {
+	if e.err != nil {
+		return fmt.Sprintf("this control does not decide now: %v", e.err)
+	}
+	return "this control does not decide now"
+}
+
+func (e *standbyError) Unwrap() error { return e.err }
+
+// leaderless says that no control decides.
+type leaderless struct{ controls int }
+
+func (e *leaderless) Error() string {
+	return fmt.Sprintf("no majority of the %d controls answers", e.controls)
+}
+
+// Hint says what to do.
+func (e *leaderless) Hint() string {
+	return "start those that are down; if they do not come back: trysail serve --recover DIR, from an agent's copy"
+}
+
+// standby answers while another control decides: other controls and machines may
+// fetch blobs, and everything else is asked elsewhere.
+func (c *Control) standby() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/blobs/{digest}", c.getBlob)
+	mux.HandleFunc("PUT /v1/blobs/{digest}", c.putBlob)
+	mux.HandleFunc("GET /v1/openapi.yaml", c.openAPI)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		e := &standbyError{}
+		if n := len(c.others(true)); n > 0 && c.leader() == "" {
+			e.err = &leaderless{n}
+		}
+		c.fail(w, r, e)
+	})
+	return mux
+}
+
+func (c *Control) leader() string {
+	if c.o.Cluster == nil {
+		return ""
+	}
+	return c.o.Cluster.Leader()
+}
+
+// others are the addresses of the controls, this one among them if so wanted; none
+// if this one is alone.
+func (c *Control) others(self bool) []string {
+	if c.o.Cluster == nil {
+		return nil
+	}
+	var list []string
+	all := c.o.Cluster.Controls()
+	for _, m := range all {
+		if m.Name != "" && (self || m.Name != c.o.Name) {
+			list = append(list, m.Name)
+		}
+	}
+	if len(all) < 2 {
+		return nil
+	}
+	return list
+}
+
+// mirror ends when ctx does. It fetches what releases need, so that this depot
+// has it when this control decides, and names it so that it stays.
+func (c *Control) mirror(ctx context.Context) error {
+	t := time.NewTicker(looking)
+	defer t.Stop()
+	for kept := map[string]int64{}; ; {
+		news := c.news()
+		if missing := c.fetch(ctx, c.missing(ctx, true)); len(missing) > 0 {
+			c.o.Log.Debug("no control has what a release names", "blobs", len(missing))
+		}
+		for _, v := range c.versions() {
+			st := c.state(v)
+			if st == nil || kept[v] == st.Head {
+				continue
+			}
+			if err := c.keep(ctx, v, ""); err != nil {
+				c.o.Log.Debug("keep", "release", v, "err", err) // something is missing still
+				continue
+			}
+			kept[v] = st.Head
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-news:
+		case <-t.C:
+		}
+	}
+}
+
+// fetch gets blobs from other controls, and gives those that none of them has.
+func (c *Control) fetch(ctx context.Context, digests []string) (missing []string) {
+	others := c.others(false)
+	if leader := c.leader(); slices.Contains(others, leader) {
+		others = append([]string{leader}, others...)
+	}
+	for _, dg := range digests {
+		got := slices.ContainsFunc(others, func(at string) bool {
+			r, err := c.client(at).GetBlob(ctx, dg)
+			if err != nil {
+				return false
+			}
+			defer r.Close()
+			if _, err := c.o.Depot.PutExpected(ctx, r, dg); err != nil {
+				c.o.Log.Warn("fetch from another control", "control", at, "digest", dg, "err", err)
+				return false
+			}
+			return true
+		})
+		if !got {
+			missing = append(missing, dg)
+		}
+	}
+	return missing
+}
+
+const spreading = 10 * time.Second
+
+// spread gives blobs to the other controls before what names them is acknowledged.
+// One that does not answer fetches them when it does.
+func (c *Control) spread(ctx context.Context, digests []string) {
+	ctx, cancel := context.WithTimeout(ctx, spreading)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, at := range c.others(false) {
+		wg.Go(func() {
+			for _, dg := range digests {
+				if dg == "" {
+					continue
+				}
+				if err := c.give(ctx, at, dg); err != nil {
+					c.o.Log.Warn("another control does not take a blob; it fetches it later", "control", at, "digest", dg, "err", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (c *Control) give(ctx context.Context, at, dg string) error {
+	to := c.client(at)
+	if has, err := to.HasBlob(ctx, dg); err != nil || has {
+		return err
+	}
+	f, err := c.o.Depot.Get(ctx, dg)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return to.PutBlob(ctx, dg, f)
+}
+
+// client speaks to another control.
+func (c *Control) client(at string) *api.Client {
+	return api.NewClient([]string{at}, "", c.o.Identity.client)
+}
+
+// joinControl lets a control in that has a token for it.
+func (c *Control) joinControl(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	answer, err := func() (*api.ControlJoined, error) {
+		q, err := body[api.JoinControl](r)
+		if err != nil {
+			return nil, err
+		}
+		if c.o.Cluster == nil {
+			return nil, &ledger.AloneError{}
+		}
+		if err := c.mayJoin(q.Token); err != nil {
+			return nil, err
+		}
+		cluster, err := c.o.Cluster.AddControl(r.Context(), q.Name, q.Peer)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.useJoin(r.Context(), "control "+q.Name, q.Token, true); err != nil {
+			return nil, errors.Join(err, c.o.Cluster.Dismiss(r.Context(), q.Peer))
+		}
+		key, err := c.o.Identity.authority.keyPEM()
+		if err != nil {
+			return nil, err
+		}
+		secret, err := c.addToken(r.Context(), "control "+q.Name, rootToken())
+		return &api.ControlJoined{Cluster: cluster, Authority: c.o.Identity.authority.pem, AuthorityKey: key, Secret: secret}, err
+	}()
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	c.answer(w, answer)
+}
+
+// controls lists the controls, and asks each whether it answers.
+func (c *Control) controls(ctx context.Context, _ *caller, _ *http.Request) (any, error) {
+	list := []api.ControlStatus{}
+	if c.o.Cluster == nil {
+		return list, nil
+	}
+	for _, m := range c.o.Cluster.Controls() {
+		list = append(list, api.ControlStatus{Name: m.Name, Peer: m.Peer, Leads: m.Leads, Votes: m.Votes, Answers: m.Name == c.o.Name})
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range list {
+		if x := &list[i]; !x.Answers && x.Name != "" {
+			wg.Go(func() {
+				res, err := c.client(x.Name).Open(ctx, http.MethodGet, "/openapi.yaml", nil, nil)
+				if err == nil {
+					x.Answers = true
+					res.Body.Close()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return list, nil
+}
+
+func (c *Control) dismiss(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	if q.person != "*" {
+		return nil, &DeniedError{"only root on control dismisses a control", "ask whoever runs control"}
+	}
+	if c.o.Cluster == nil {
+		return nil, &ledger.AloneError{}
+	}
+	return nil, c.o.Cluster.Dismiss(ctx, r.PathValue("name"))
+}

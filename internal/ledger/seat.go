@@ -1,0 +1,191 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+)
+
+// One control decides at a time: it holds the seat. Every append of a [Term] is
+// on condition that the seat is still its own, and [Ledger.Sure] asks a majority,
+// so a control that was deposed and does not know it yet (it was frozen, it is cut
+// off) can neither write nor renew a lease. That is why taking the seat is safe at
+// any moment, and why nobody has to wait for a lease of the seat to run out: the
+// control whose etcd member leads takes it.
+
+const (
+	seatKey  = "/trysail/control" // outside of prefix: it is no stream
+	seatTTL  = 3                  // seconds after which a killed control's seat at a cluster of others is free
+	seatWait = 6 * time.Second
+	looks    = 50 * time.Millisecond // between looks at who leads
+)
+
+// Term is the time in which this control decides.
+type Term struct {
+	*Ledger // appends only during the term
+	Over    <-chan struct{}
+	end     func() error
+}
+
+// End gives the seat up.
+func (t *Term) End() error { return t.end() }
+
+// HeldError says that another control uses the cluster.
+type HeldError struct{ Endpoints []string }
+
+func (e *HeldError) Error() string {
+	return "another control uses the etcd cluster at " + strings.Join(e.Endpoints, ", ")
+}
+
+// Hint says what to do.
+func (e *HeldError) Hint() string {
+	return "stop it first: machines report to one control, and a second would hold them all for lost"
+}
+
+// DeposedError says that another control decides by now; nothing was written.
+type DeposedError struct{}
+
+func (*DeposedError) Error() string { return "another control decides by now" }
+
+// Sure tells whether this control decides: a majority said so after it was asked.
+func (l *Ledger) Sure(ctx context.Context) error {
+	if l.seat == nil {
+		return nil
+	}
+	// With a read in it, or etcd would answer from what this member knows alone.
+	r, err := l.kv.Txn(ctx).If(*l.seat).Then(clientv3.OpGet(seatKey, clientv3.WithKeysOnly())).Commit()
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask the majority: %w", err)
+	case !r.Succeeded:
+		return &DeposedError{}
+	}
+	return nil
+}
+
+// Sit waits until this control decides. At a cluster of others it does not wait
+// for long: one that holds the seat there is at work.
+func (s *Store) Sit(ctx context.Context) (*Term, error) {
+	if s.etcd == nil {
+		return s.sitThere(ctx)
+	}
+	for {
+		if err := s.lead(ctx); err != nil {
+			return nil, err
+		}
+		mine := s.peerName() + " " + rand.Text()
+		within, cancel := context.WithTimeout(ctx, seatWait)
+		_, err := s.client.Put(within, seatKey, mine)
+		cancel()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue // it led for a moment
+		}
+		is := clientv3.Compare(clientv3.Value(seatKey), "=", mine)
+		l := &Ledger{kv: s.client, seat: &is}
+		tctx, end := context.WithCancel(ctx)
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			s.reign(tctx, l)
+		}()
+		return &Term{l, over, func() error { end(); <-over; return nil }}, nil
+	}
+}
+
+// lead returns once this member leads.
+func (s *Store) lead(ctx context.Context) error {
+	for s.etcd.Server.Leader() != s.etcd.Server.MemberID() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.etcd.Server.StopNotify():
+			return &StartError{s.etcd.Config().Dir, "", s.said.out.Load(), errors.New("the embedded etcd has stopped")}
+		case <-s.etcd.Server.LeaderChangedNotify():
+		case <-time.After(looks):
+		}
+	}
+	return nil
+}
+
+// reign returns when this member does not lead any more, or another took the seat.
+func (s *Store) reign(ctx context.Context, l *Ledger) {
+	t := time.NewTicker(looks)
+	defer t.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.etcd.Server.StopNotify():
+			return
+		case <-t.C:
+		}
+		if s.etcd.Server.Leader() != s.etcd.Server.MemberID() {
+			return
+		}
+		if n%20 != 0 {
+			continue
+		}
+		within, cancel := context.WithTimeout(ctx, time.Second)
+		err := l.Sure(within)
+		cancel()
+		var deposed *DeposedError
+		if errors.As(err, &deposed) {
+			return
+		}
+	}
+}
+
+// sitThere takes the only seat for a control at a cluster of others.
+func (s *Store) sitThere(ctx context.Context) (*Term, error) {
+	within, cancel := context.WithTimeout(ctx, seatWait)
+	defer cancel()
+	seat, err := concurrency.NewSession(s.client, concurrency.WithTTL(seatTTL), concurrency.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(s.where, ", "), err)
+	}
+	m := concurrency.NewMutex(seat, seatKey)
+	if err := m.Lock(within); err != nil {
+		err = errors.Join(err, seat.Close())
+		if ctx.Err() == nil && within.Err() != nil {
+			return nil, &HeldError{s.where}
+		}
+		return nil, err
+	}
+	is := m.IsOwner()
+	return &Term{&Ledger{kv: s.client, seat: &is}, seat.Done(), seat.Close}, nil
+}
+
+// Tend ends when ctx does. A database that was full refuses every write until it
+// is told that there is room again, which is what Tend does once there is: it
+// forgets what was overwritten (heads; events never are), gives the room back to
+// the disk, and takes the alarm away. A member that has caught up gets its vote.
+func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
+	t := time.NewTicker(tending)
+	defer t.Stop()
+	room := time.NewTicker(roomEvery)
+	defer room.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-room.C:
+			if err := s.makeRoom(ctx); err != nil && ctx.Err() == nil {
+				log.Error("the ledger is full", "err", err)
+			}
+		case <-t.C:
+			if err := s.promote(ctx, log); err != nil && ctx.Err() == nil {
+				log.Warn("give a control its vote", "err", err)
+			}
+		}
+	}
+}
