@@ -403,18 +403,23 @@ func (a *app) tell(ctx context.Context, version, path string, body any, what, it
 	if err != nil {
 		return err
 	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+path, body, nil); err != nil {
+	var did struct {
+		Event int64 `json:"event"`
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+path, body, &did); err != nil {
 		return err
 	}
-	return a.said(what, item)
+	return a.said(what, item, did.Event)
 }
 
-func (a *app) said(what, item string) error {
+// said says what a word on a release amounted to: an event of its ledger.
+func (a *app) said(what, item string, event int64) error {
 	if a.json {
 		return a.printJSON(struct {
-			Done string `json:"done"`
-			Item string `json:"item"`
-		}{what, item})
+			Done  string `json:"done"`
+			Item  string `json:"item"`
+			Event int64  `json:"event"`
+		}{what, item, event})
 	}
 	a.printf("%s: %s\n", item, what)
 	return nil

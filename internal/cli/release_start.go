@@ -236,11 +236,14 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
 		return err
 	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/amend", b, nil); err != nil {
+	var did struct {
+		Event int64 `json:"event"`
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/amend", b, &did); err != nil {
 		return err
 	}
 	a.ui.end()
-	return a.said("proposed", version)
+	return a.said("proposed", version, did.Event)
 }
 
 func (a *app) releaseAgree(ctx context.Context, version string, o releaseOptions) error {
