@@ -270,7 +270,7 @@ func (s *State) lose(b Lost) error {
 	if p.Lease == nil || p.Lease.Epoch != b.Epoch {
 		return forbid(b, "the lease %d of %s is not in force", b.Epoch, b.Item)
 	}
-	p.Lease = nil
+	p.Lease, p.Moved = nil, b.Why
 	p.Moves++
 	s.Lost++
 	return nil

@@ -79,8 +79,12 @@ func TestCheck(t *testing.T) {
 			h.Runs[0].Alive = h.Runs[1].Began
 			return l
 		}},
-		{"a run that nobody granted", "compile ran 3 times, and was granted 2 times", func(l []Event, h *History) []Event {
-			h.Runs = append(h.Runs, Run{"compile", "r5", at(20), at(21)})
+		{"a run that nobody granted", "run r5 of docs began before anybody granted it", func(l []Event, h *History) []Event {
+			h.Runs = append(h.Runs, Run{"docs", "r5", at(20), at(21)})
+			return l
+		}},
+		{"a run before it was granted", "run r1 of compile began before", func(l []Event, h *History) []Event {
+			h.Runs[0].Began = at(0).Add(-time.Hour)
 			return l
 		}},
 		{"other bytes go out", "is not gold", func(l []Event, h *History) []Event {

@@ -108,7 +108,7 @@ func (s *State) Asks() []Ask {
 		case x.Gold && s.Gold != nil && p.Moves < MovesBeforeAsking:
 			list = append(list, Ask{x.Name, "the second build of gold failed: " + p.Why + "; see its log, then retry", nil, 1, "retry"})
 		case p.Moves >= MovesBeforeAsking:
-			list = append(list, Ask{x.Name, "it lost its machine too often: find out whether the step is what kills them, then retry", nil, 1, "retry"})
+			list = append(list, Ask{x.Name, "it lost its machine too often, last because " + p.Moved + ": find out whether the step is what kills them, then retry", nil, 1, "retry"})
 		case p.Result != nil && p.Result.Exit == 0:
 			list = append(list, Ask{x.Name, "tests failed: " + strings.Join(s.Unwaived(x), ", ") + "; waive each by name, or retry", s.Approvers, 1, "waive"})
 		default:

@@ -87,6 +87,7 @@ type Progress struct {
 	Machine  string    // where Result came from
 	Failures int       // results that failed since the last retry
 	Moves    int       // leases that were lost since the last result or retry
+	Moved    string    // why the last of them was lost
 	Why      string    // of the last failure, also of a second build of gold
 	Ended    int64     // epoch of the last lease that ended with a result
 	Passed   bool      // of a wait

@@ -161,15 +161,15 @@ func (a *Agent) send(ctx context.Context, dg string) error {
 // damaged to be sent by another machine.
 const healing = time.Minute
 
-// again does something that needs control until control answers. It ends with
-// the lease at the latest: then ctx does.
+// again does something that needs control until control answers, and has room. It
+// ends with the lease at the latest: then ctx does.
 func again(ctx context.Context, do func() error) error {
 	begin := machine.BootTime()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := do()
 		var away *api.UnreachableError
 		var p *api.Problem
-		heals := errors.As(err, &p) && (p.Code == api.Damaged || p.Code == "not-found") && machine.BootTime()-begin < healing
+		heals := errors.As(err, &p) && ((p.Code == api.Damaged || p.Code == "not-found") && machine.BootTime()-begin < healing || p.Code == api.Full)
 		if !errors.As(err, &away) && !heals {
 			return err
 		}

@@ -3,11 +3,14 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"trysail/internal/api"
 	"trysail/internal/machine"
@@ -61,6 +64,29 @@ func (a *Agent) works(ctx context.Context) error {
 	}
 }
 
+// little is how much of a disk is left when whatever fails on it may fail for that:
+// bytes, and files.
+const (
+	littleBytes = 1 << 20
+	littleFiles = 64
+)
+
+// trouble says what is wrong with this machine, if that may be why a step failed
+// or could not be run: then another machine is to run it. A step that fills every
+// disk moves until a person is asked ([release.MovesBeforeAsking]).
+func (a *Agent) trouble(err error) error {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return err
+		}
+	}
+	var s unix.Statfs_t
+	if unix.Statfs(a.o.State.Dir, &s) == nil && (s.Bavail*uint64(s.Bsize) < littleBytes || s.Files > 0 && s.Ffree < littleFiles) {
+		return fmt.Errorf("its disk at %s is full", a.o.State.Dir)
+	}
+	return nil
+}
+
 // poll asks for leases that this machine does not work on.
 func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 	q := url.Values{}
@@ -97,6 +123,11 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 		log.Warn("step stopped", "why", ended.why)
 		r = &api.Report{Stopped: true}
 		r.Exit, r.Why = 137, "it was stopped on its machine: "+ended.why
+	case bad && a.trouble(err) != nil:
+		why := a.trouble(err)
+		log.Error("this machine cannot run the step", "why", why)
+		r = &api.Report{Stopped: true}
+		r.Exit, r.Why = 1, "its machine cannot run it: "+why.Error()
 	case err != nil:
 		log.Error("step could not be run", "err", err)
 		r = &api.Report{}

@@ -27,6 +27,10 @@ const Version = "/v1"
 // digest: it may be had again once somebody has sent it anew.
 const Damaged = "damaged"
 
+// Full is the code of a problem with control's disk: it takes nothing large until
+// there is room.
+const Full = "full"
+
 // Standby is the code of a problem with whom was asked: another control decides.
 const Standby = "standby"
 
@@ -35,7 +39,7 @@ type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 	Status  int    `json:"-"`                // of HTTP
-	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, damaged, standby
+	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, damaged, full, standby
 	Leader  string `json:"leader,omitempty"` // with standby: address of the control that decides
 }
 
@@ -174,6 +178,7 @@ type ItemStatus struct {
 	Took    float64        `json:"seconds,omitempty"`
 	Budget  float64        `json:"budget_seconds,omitempty"`
 	Moves   int            `json:"moves,omitempty"`
+	Moved   string         `json:"moved,omitempty"`   // why it lost its machine last
 	Waiting string         `json:"waiting,omitempty"` // why a ready step has no machine
 	Log     string         `json:"log,omitempty"`
 	Failed  string         `json:"failed,omitempty"` // why it failed
@@ -197,6 +202,7 @@ type Status struct {
 	Items []ItemStatus `json:"items"`
 	Gold  *Gold        `json:"gold,omitempty"`
 	// What went wrong?
+	Trouble   []string          `json:"trouble,omitempty"` // of control itself
 	Refused   []release.Refused `json:"refused"`
 	Budget    float64           `json:"budget_hours,omitempty"`
 	Spent     float64           `json:"spent_hours"`

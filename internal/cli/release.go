@@ -221,7 +221,7 @@ func (a *app) printStatus(s *api.Status) {
 			text += ": " + x.Failed
 		}
 		if x.Moves > 0 {
-			text += fmt.Sprintf(" (moved %d times)", x.Moves)
+			text += fmt.Sprintf(" (moved %d times, last because %s)", x.Moves, x.Moved)
 		}
 		a.printf("  %-24s %s\n", x.Name, text)
 	}
@@ -238,8 +238,11 @@ func (a *app) printStatus(s *api.Status) {
 			a.printf("  ! %s\n", d)
 		}
 	}
-	if len(s.Refused) > 0 {
+	if len(s.Refused)+len(s.Trouble) > 0 {
 		a.printf("\nWhat went wrong\n")
+	}
+	for _, t := range s.Trouble {
+		a.printf("  %s\n", t)
 	}
 	for _, r := range s.Refused {
 		a.printf("  the result of %s from %s (epoch %d) was refused: %s\n", r.Item, r.Machine, r.Epoch, r.Why)

@@ -58,6 +58,9 @@ func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any,
 	if l == nil || l.Epoch != epoch || l.Machine != q.machine {
 		return nil, &DeniedError{"the lease is over: its log takes nothing more", "the step runs elsewhere"}
 	}
+	if err := c.room(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, err
 	}

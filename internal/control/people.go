@@ -52,6 +52,9 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 // inDepot refuses a request that names what control does not have: a machine
 // that died with the only copy would stop the release. Other controls get it too.
 func (c *Control) inDepot(ctx context.Context, need map[string]string, machines []release.Machine) error {
+	if err := c.room(); err != nil {
+		return err
+	}
 	for _, m := range machines {
 		need["the blueprint of role "+m.Role], need["the sum of role "+m.Role] = m.Blueprint, m.Sum
 	}

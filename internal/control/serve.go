@@ -149,6 +149,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var unknown *ledger.UnknownError
 	var damaged *depot.DigestError
 	var bad *badRequest
+	var full *NoRoomError
 	var standby *standbyError
 	var deposed *ledger.DeposedError
 	switch {
@@ -160,6 +161,9 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusForbidden, "denied"
 	case errors.As(err, &missing), errors.As(err, &noBlob):
 		status, p.Code = http.StatusNotFound, "not-found"
+	case errors.As(err, &full):
+		status, p.Code = http.StatusInsufficientStorage, api.Full
+		c.o.Log.Error("request", "path", r.URL.Path, "err", err)
 	case errors.As(err, &damaged):
 		status, p.Code = http.StatusServiceUnavailable, api.Damaged
 	case errors.As(err, &unknown):
@@ -324,6 +328,10 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 	}
 }
 
+// badlyLost is what a machine's own word that it could not go on counts, in lost
+// leases: enough that any other machine is preferred.
+const badlyLost = 2
+
 // report takes the end of a lease.
 func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, error) {
 	b, err := body[struct {
@@ -355,11 +363,15 @@ func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, 
 		return nil, err
 	}
 	refused, late := did.(release.Refused)
-	if !late && !b.Report.Stopped {
-		c.mu.Lock()
+	c.mu.Lock()
+	switch {
+	case late:
+	case b.Report.Stopped:
+		c.members[q.machine].losses += badlyLost // others are to have it
+	default:
 		c.members[q.machine].losses = 0 // it is well again
-		c.mu.Unlock()
 	}
+	c.mu.Unlock()
 	return struct {
 		Refused string `json:"refused,omitempty"`
 	}{refused.Why}, nil
@@ -370,6 +382,9 @@ func (c *Control) putBlob(w http.ResponseWriter, r *http.Request) {
 	q, err := c.caller(r)
 	if err == nil && q.machine == "" && !q.control && !q.may(Operator) {
 		err = &DeniedError{q.name() + " may not write to the depot", "use a token with role operator"}
+	}
+	if err == nil {
+		err = c.room()
 	}
 	if err == nil {
 		_, err = c.o.Depot.PutExpected(r.Context(), r.Body, r.PathValue("digest"))

@@ -209,6 +209,13 @@ func (c *Control) mirror(ctx context.Context) error {
 
 // fetch gets blobs from other controls, and gives those that none of them has.
 func (c *Control) fetch(ctx context.Context, digests []string) (missing []string) {
+	if len(digests) == 0 {
+		return nil
+	}
+	if err := c.room(); err != nil {
+		c.o.Log.Error("fetch from other controls", "err", err)
+		return digests
+	}
 	others := c.others(false)
 	if leader := c.leader(); slices.Contains(others, leader) {
 		others = append([]string{leader}, others...)

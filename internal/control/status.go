@@ -68,6 +68,9 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	for i := range st.Items {
 		a.Items = append(a.Items, itemStatus(st, &st.Items[i], waiting[version+" "+st.Items[i].Name]))
 	}
+	if err := c.room(); err != nil {
+		a.Trouble = append(a.Trouble, err.Error())
+	}
 	if st.Amendment != nil {
 		a.Amendment = st.Amendment.Seq
 	}
@@ -96,7 +99,7 @@ func nonNil[T any](list []T) []T {
 func itemStatus(st *release.State, x *runbook.Item, waiting string) api.ItemStatus {
 	p := st.Progress[x.Name]
 	a := api.ItemStatus{
-		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: st.Status(x), Budget: x.Budget.Seconds(), Moves: p.Moves, Waiting: waiting,
+		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: st.Status(x), Budget: x.Budget.Seconds(), Moves: p.Moves, Moved: p.Moved, Waiting: waiting,
 	}
 	if l := p.Lease; l != nil {
 		a.Machine, a.Epoch, a.Since = l.Machine, l.Epoch, &l.Since

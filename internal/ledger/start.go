@@ -151,7 +151,7 @@ func config(o StartOptions, said *lines) (*embed.Config, error) {
 	// What is overwritten, which heads alone are, is forgotten.
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapcore.NewCore(
-		zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(said), zapcore.WarnLevel)))
+		zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(said), zapcore.WarnLevel), zap.WithFatalHook(&fatal{o})))
 	return cfg, nil
 }
 
@@ -207,6 +207,23 @@ func (s *Store) Close() error {
 
 func isFull(err error) bool {
 	return errors.Is(err, rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrGRPCNoSpace)
+}
+
+// fatal ends the process, as etcd does where it cannot write any more, and says
+// why before. What was not synced was not acknowledged.
+type fatal struct{ o StartOptions }
+
+// OnWrite implements zapcore.CheckWriteHook.
+func (f *fatal) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	why := e.Message
+	for _, x := range fields {
+		if err, ok := x.Interface.(error); ok {
+			why += ": " + err.Error()
+		}
+	}
+	err := &StartError{Dir: f.o.Dir, Err: errors.New(why)}
+	f.o.Log.Error("the ledger cannot be written, control ends; what it acknowledged is safe", "why", why, "remedy", err.Hint())
+	os.Exit(1)
 }
 
 // lines hands etcd's own log on.
