@@ -9,7 +9,9 @@
 //	send.go   send what control lost and this disk has
 //
 // A step runs in the rebuilt server that its role names, in a clean workspace,
-// through the same two packages that a proof uses ([run.go]). It ends for good
+// through the same two packages that a proof uses (run.go). A second build of
+// gold that made other bytes runs once more, so that the verdict can tell a build
+// that is never the same from a machine that is not (confirm.go). A step ends for good
 // when its lease does: if no report of this machine was answered since
 // [fleet.FenceAfter], counted on a clock that only goes forward from the moment
 // the last answered report was *sent*, everything is killed before control can
