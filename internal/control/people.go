@@ -26,8 +26,12 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	}
 	e := release.New(c.o.Now(), q.name(), b.Started)
 	e.Seq = 1
-	if err := release.Empty().Apply(e); err != nil {
+	st := release.Empty()
+	if err := st.Apply(e); err != nil {
 		return nil, err
+	}
+	if _, err := c.outlook(st); err != nil { // a zone that only the sender knows
+		return nil, &badRequest{err}
 	}
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -144,6 +148,9 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 	}
 	if err := c.inDepot(need, b.Machines); err != nil {
 		return nil, err
+	}
+	if _, err := c.outlook(&release.State{Team: b.Team, People: b.People}); err != nil {
+		return nil, &badRequest{err}
 	}
 	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
 }
