@@ -8,6 +8,8 @@
 //	copy.go   keep a copy of the ledger on this disk, synced
 //	send.go   send what control lost and this disk has
 //
+// A machine that comes back looks at itself first, in no lease (recheck.go).
+//
 // A step runs in the rebuilt server that its role names, in a clean workspace,
 // through the same two packages that a proof uses (run.go). A second build of
 // gold that made other bytes runs once more, so that the verdict can tell a build
@@ -62,6 +64,10 @@ type Agent struct {
 	fenced  chan struct{} // closed once a deadline stands
 	behind  chan []api.Copied
 	wanted  chan []string
+
+	asked  int64              // event of the check that this machine is at; 0: none
+	stop   context.CancelFunc // ends it
+	looked chan struct{}      // closed when it has ended
 }
 
 // New makes an agent, with its guard.

@@ -148,6 +148,8 @@ func (a *app) fixMachine(ctx context.Context, d *depot.Depot, role runbook.Role,
 				return m, &depot.NotFoundError{What: name + " of blueprint " + b.Name, Depot: d.Dir()}
 			}
 			need[dg] = true
+		} else if d.Has(dg) {
+			need[dg] = true // for a machine that must prove itself
 		}
 	}
 	return m, nil

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"trysail/fleet"
 	"trysail/internal/api"
 	"trysail/internal/ledger"
 	"trysail/release"
@@ -178,26 +177,6 @@ func (c *Control) reason(event func(string) release.Body) handler {
 		}
 		return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return event(b.Reason), nil })
 	}
-}
-
-// setMachine drains, retires or readmits a machine.
-func (c *Control) setMachine(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	b, err := body[api.Reason](r)
-	if err != nil {
-		return nil, err
-	}
-	set, ok := map[string]fleet.Condition{"drain": fleet.Draining, "retire": fleet.Retired, "readmit": fleet.Up}[r.PathValue("what")]
-	if !ok {
-		return nil, &NotFoundError{"way to " + r.PathValue("what") + " a machine"}
-	}
-	name := r.PathValue("name")
-	c.mu.Lock()
-	known := c.members[name] != nil
-	c.mu.Unlock()
-	if !known {
-		return nil, &NotFoundError{"machine " + name}
-	}
-	return nil, c.enlist(ctx, membership{Actor: q.name(), Name: name, Set: set, Reason: b.Reason})
 }
 
 // joinTime is how long a join token may wait to be used.

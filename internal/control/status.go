@@ -132,6 +132,7 @@ func (c *Control) fleetStatus(context.Context, *caller, *http.Request) (any, err
 		for _, n := range c.members[m.Name].copies {
 			s.Events += n
 		}
+		s.Why = c.members[m.Name].why
 		c.mu.Unlock()
 		list = append(list, s)
 	}
