@@ -13,6 +13,10 @@
 // a step takes in, the least loaded, and the name, so that it is the same every
 // time. A machine that keeps losing steps is put behind the others.
 //
+// A machine that was drained or retired may have been repaired, so it comes back
+// by looking at itself: its originals, its servers made anew, one build proved
+// ([Readmit], [Findings.Back]).
+//
 // Nothing here reads a clock, and nothing is remembered but what is passed in.
 package fleet
 
@@ -51,6 +55,7 @@ const (
 	Lost     Condition = "lost"     // not heard of
 	Draining Condition = "draining" // finishes what it runs, gets nothing new
 	Retired  Condition = "retired"  // gone for good, or until it is readmitted
+	Proving  Condition = "proving"  // readmitted, and looks at itself first
 )
 
 // Machine is what control knows of one.
@@ -60,7 +65,7 @@ type Machine struct {
 	Serves  []string      // roles; empty: all
 	Plain   bool          // runs steps on its host, for roles without a blueprint
 	Slots   int           // steps at once
-	Set     Condition     // Draining or Retired by a person's word, else ""
+	Set     Condition     // Draining, Retired or Proving by a person's word, else ""
 	Heard   time.Duration // on control's monotonic clock; negative: never since control began
 	Running int
 	Losses  int      // leases lost since its last result
@@ -75,8 +80,8 @@ func (m *Machine) At(now time.Duration) Condition {
 		return Retired
 	case m.Heard < 0 || now-m.Heard >= LostAfter:
 		return Lost
-	case m.Set == Draining:
-		return Draining
+	case m.Set == Draining, m.Set == Proving:
+		return m.Set
 	}
 	return Up
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 
@@ -104,9 +105,12 @@ func (s *State) start(e Event, b Started) error {
 	if err := check(b, b.Items); err != nil {
 		return err
 	}
+	if err := checkHours(b, b.Team, b.People); err != nil {
+		return err
+	}
 	s.Started, s.Begun, s.Phase, s.Candidate = b, e.Time, Running, 1
 	s.Items, s.Source, s.Machines, s.Runbook = b.Items, b.Source, b.Machines, b.Runbook
-	s.Endgame, s.Approvers = b.Endgame, b.Approver
+	s.Endgame, s.Approvers, s.Team, s.People = b.Endgame, b.Approver, b.Team, b.People
 	for _, x := range b.Items {
 		s.Progress[x.Name] = &Progress{}
 	}
@@ -139,6 +143,16 @@ func check(b Body, items []runbook.Item) error {
 		if len(left) == before {
 			return forbid(b, "the plan's needs go in a circle")
 		}
+	}
+	return nil
+}
+
+// checkHours refuses working hours that cannot be read. Whether a zone exists is
+// for who has its rules.
+func checkHours(b Body, team runbook.Hours, people []Person) error {
+	_, err := calendars(team, people, func(string) (*time.Location, error) { return time.UTC, nil })
+	if err != nil {
+		return forbid(b, "%v", err)
 	}
 	return nil
 }
@@ -412,6 +426,9 @@ func (s *State) amend(e Event, b Amended) error {
 			return err
 		}
 	}
+	if err := checkHours(b, b.Team, b.People); err != nil {
+		return err
+	}
 	s.Amendment = &Amendment{Amended: b, Seq: e.Seq, Needs: needs}
 	return nil
 }
@@ -449,6 +466,7 @@ func (s *State) change(b Amended) {
 	old := s.Items
 	if b.Items != nil {
 		s.Items, s.Runbook, s.Endgame, s.Approvers = b.Items, b.Runbook, b.Endgame, b.Approver
+		s.Team, s.People = b.Team, b.People
 	}
 	again := map[string]bool{}
 	for i := range s.Items {

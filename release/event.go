@@ -49,6 +49,21 @@ type Machine struct {
 	Name      string `json:"name,omitempty"`
 }
 
+// Person is somebody who signs, and when they work.
+type Person struct {
+	Name  string        `json:"name"`
+	Hours runbook.Hours `json:"hours"`
+}
+
+// People are those of a runbook.
+func People(r *runbook.Runbook) []Person {
+	var list []Person
+	for _, p := range r.People {
+		list = append(list, Person{p.Name, p.Hours.Hours()})
+	}
+	return list
+}
+
 // Started begins a stream. It holds the runbook as it was read, so that a later
 // parser cannot read a running release in another way.
 type Started struct {
@@ -57,6 +72,8 @@ type Started struct {
 	Items    []runbook.Item   `json:"items"`
 	Endgame  []runbook.Freeze `json:"endgame,omitempty"`
 	Approver []string         `json:"approvers,omitempty"` // people who may approve late changes
+	Team     runbook.Hours    `json:"team,omitzero"`       // for who is not among People
+	People   []Person         `json:"people,omitempty"`
 	Ship     time.Time        `json:"ship"`
 	Budget   time.Duration    `json:"budget,omitempty"` // of people's time, nanoseconds
 	Source   Source           `json:"source"`
@@ -187,6 +204,8 @@ type Amended struct {
 	// The rest of the runbook, in force together with its items.
 	Endgame  []runbook.Freeze `json:"endgame,omitempty"`
 	Approver []string         `json:"approvers,omitempty"`
+	Team     runbook.Hours    `json:"team,omitzero"`
+	People   []Person         `json:"people,omitempty"`
 	Source   *Source          `json:"source,omitempty"`
 	Machines []Machine        `json:"machines,omitempty"`
 	Reason   string           `json:"reason"`

@@ -47,7 +47,7 @@ func begin(tb failer) *game {
 	}
 	g := &game{tb: tb, s: Empty()}
 	g.must(Started{
-		Version: "4.2", Runbook: r.Digest, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship,
+		Version: "4.2", Runbook: r.Digest, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Team: r.Team.Hours(), People: People(r),
 		Source: Source{VCS: "git", Revision: "abc", Original: "sha256:src"}, Machines: []Machine{{Role: "build", Blueprint: "sha256:bp1"}},
 	})
 	return g
@@ -349,9 +349,16 @@ func TestSignaturesAreForBytes(t *testing.T) {
 
 func TestOutlook(t *testing.T) {
 	g := begin(t)
-	straight := func(_ *runbook.Item, t time.Time, d time.Duration) time.Time { return t.Add(d) }
-	now := at(0)
-	o := g.s.Outlook(now, straight)
+	g.s.Team, g.s.People = runbook.Hours{}, nil // as of a stream that is older than hours are
+	outlook := func(now time.Time) Outlook {
+		t.Helper()
+		o, err := g.s.Outlook(now, time.LoadLocation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	o := outlook(at(0))
 	// compile 10, test 10, gold 20 and again 20, tried 2 h; the wait ends a day before shipping, upload 5.
 	if want := time.Date(2026, 11, 30, 9, 5, 0, 0, time.UTC); !o.Ends.Equal(want) || o.Slack != 23*time.Hour+55*time.Minute {
 		t.Errorf("ends %s, slack %s", o.Ends, o.Slack)
@@ -360,7 +367,7 @@ func TestOutlook(t *testing.T) {
 		t.Errorf("hangs on %q", o.Chain)
 	}
 	late := time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
-	o = g.s.Outlook(late, straight)
+	o = outlook(late)
 	if o.Slack != time.Hour-185*time.Minute || !slices.Equal(o.Chain, []string{"compile", "test", "gold", "tried", "upload"}) {
 		t.Errorf("late: slack %s, hangs on %q", o.Slack, o.Chain)
 	}

@@ -1,6 +1,9 @@
 package release
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"time"
 
 	"trysail/runbook"
@@ -19,10 +22,34 @@ type Outlook struct {
 	Open    time.Duration // people's budgets of the sign-offs to come
 }
 
-// Outlook computes the slack at a time. Working gives the time at which somebody
-// of a sign-off's people, beginning at t, has worked for so long.
-func (s *State) Outlook(now time.Time, working func(x *runbook.Item, t time.Time, d time.Duration) time.Time) Outlook {
+// Zones finds a time zone by its name; finding one reads files.
+type Zones func(name string) (*time.Location, error)
+
+// calendars gives those of a release's people, and the team's as "". Who is in
+// neither works whenever they are asked.
+func calendars(team runbook.Hours, people []Person, zones Zones) (map[string]runbook.Calendar, error) {
+	list := map[string]runbook.Calendar{}
+	for _, p := range append([]Person{{"", team}}, people...) {
+		if p.Hours.Zone == "" && len(p.Hours.Days) == 0 {
+			continue // of an event that is older than hours are
+		}
+		c, err := p.Hours.Calendar(zones)
+		if err != nil {
+			return nil, fmt.Errorf("working hours of %s: %w", cmp.Or(p.Name, "the team"), err)
+		}
+		list[p.Name] = c
+	}
+	return list, nil
+}
+
+// Outlook computes the slack at a time. A machine works when it is asked, people
+// within their hours.
+func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 	var o Outlook
+	hours, err := calendars(s.Team, s.People, zones)
+	if err != nil {
+		return o, err
+	}
 	end := map[string]time.Time{}
 	before := map[string]string{}
 	var visit func(x *runbook.Item) time.Time
@@ -40,7 +67,7 @@ func (s *State) Outlook(now time.Time, working func(x *runbook.Item, t time.Time
 				begin, before[x.Name] = t, n
 			}
 		}
-		end[x.Name] = s.until(x, begin, now, working)
+		end[x.Name] = s.until(x, begin, now, hours)
 		return end[x.Name]
 	}
 	o.Ends = now
@@ -64,10 +91,10 @@ func (s *State) Outlook(now time.Time, working func(x *runbook.Item, t time.Time
 		o.Spent += d
 	}
 	o.Slack = s.Started.Ship.Sub(o.Ends)
-	return o
+	return o, nil
 }
 
-func (s *State) until(x *runbook.Item, begin, now time.Time, working func(*runbook.Item, time.Time, time.Duration) time.Time) time.Time {
+func (s *State) until(x *runbook.Item, begin, now time.Time, hours map[string]runbook.Calendar) time.Time {
 	switch x.Kind {
 	case runbook.Wait:
 		if at := x.Until.Time(s.Started.Ship); at.After(begin) {
@@ -75,7 +102,7 @@ func (s *State) until(x *runbook.Item, begin, now time.Time, working func(*runbo
 		}
 		return begin
 	case runbook.SignOff:
-		return working(x, begin, x.Budget)
+		return s.signed(x, begin, hours)
 	}
 	left := x.Budget
 	if l := s.Progress[x.Name].Lease; l != nil {
@@ -85,4 +112,45 @@ func (s *State) until(x *runbook.Item, begin, now time.Time, working func(*runbo
 		left += x.Budget // the second build
 	}
 	return begin.Add(left)
+}
+
+// signed is the earliest time at which as many of a sign-off's people as it still
+// wants have worked for its budget, if all begin at once: any of them, or the m-th
+// fastest where m must say yes.
+func (s *State) signed(x *runbook.Item, begin time.Time, hours map[string]runbook.Calendar) time.Time {
+	wants, subject := x.Approvals, ""
+	if s.needsDone(x) {
+		subject = s.Subject(x)
+	}
+	var ends []time.Time
+	for _, who := range x.Signers {
+		if slices.ContainsFunc(s.Progress[x.Name].Words, func(w Signature) bool {
+			return w.Person == who && w.Subject == subject && w.Decision == Approve
+		}) {
+			wants--
+			continue
+		}
+		ends = append(ends, worked(who, begin, x.Budget, hours))
+	}
+	if len(ends) == 0 {
+		return begin
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	return ends[min(max(wants, 1), len(ends))-1]
+}
+
+// worked is when a person who begins at a time has worked for so long. Who does
+// not work for years is not waited for any longer than that.
+func worked(who string, begin time.Time, budget time.Duration, hours map[string]runbook.Calendar) time.Time {
+	c, known := hours[who]
+	if !known {
+		c, known = hours[""]
+	}
+	if !known {
+		return begin.Add(budget)
+	}
+	if end := c.Add(begin, budget); !end.IsZero() {
+		return end
+	}
+	return begin.AddDate(5, 0, 0)
 }

@@ -129,6 +129,8 @@ type State struct {
 	Items     []runbook.Item
 	Endgame   []runbook.Freeze
 	Approvers []string
+	Team      runbook.Hours
+	People    []Person
 	Source    Source
 	Machines  []Machine
 	Progress  map[string]*Progress

@@ -109,6 +109,59 @@ func (c Calendar) Between(a, b time.Time) time.Duration {
 	return sum
 }
 
+// location finds a zone by its name. The local one is another wherever it is read.
+func location(name string, zones func(string) (*time.Location, error)) (*time.Location, error) {
+	if name == "" || name == time.Local.String() {
+		return nil, fmt.Errorf("%q is no time zone of everybody's", name)
+	}
+	return zones(name)
+}
+
+// Hours is a calendar as a ledger holds it, in the words of the runbook. Its zone
+// has a name: the rules of a zone are files, and change.
+type Hours struct {
+	Zone string   `json:"zone"`          // of the tz database
+	Days []string `json:"days"`          // mon, tue …
+	From string   `json:"from"`          // 09:00
+	To   string   `json:"to"`            // 17:00, at most 24:00
+	Off  []string `json:"off,omitempty"` // 2026-12-24, or 2026-12-24..2026-12-26
+}
+
+// Hours writes a calendar down.
+func (c Calendar) Hours() Hours {
+	clock := func(d time.Duration) string { return fmt.Sprintf("%02d:%02d", d/time.Hour, d%time.Hour/time.Minute) }
+	h := Hours{Zone: c.Zone.String(), From: clock(c.From), To: clock(c.To)}
+	for _, d := range c.Days {
+		h.Days = append(h.Days, strings.ToLower(d.String()[:3]))
+	}
+	for _, s := range c.Off {
+		text := s.First.String()
+		if s.Last != s.First {
+			text += ".." + s.Last.String()
+		}
+		h.Off = append(h.Off, text)
+	}
+	return h
+}
+
+// Calendar reads it again.
+func (h Hours) Calendar(zones func(name string) (*time.Location, error)) (c Calendar, err error) {
+	if c.Zone, err = location(h.Zone, zones); err != nil {
+		return c, err
+	}
+	if c.Days, c.From, c.To, err = parseHours(strings.Join(h.Days, ",") + " " + h.From + "-" + h.To); err != nil {
+		return c, err
+	}
+	for _, text := range h.Off {
+		s, err := parseSpan(text)
+		if err != nil {
+			return c, err
+		}
+		c.Off = append(c.Off, s)
+	}
+	return c, nil
+}
+
 // parseHours reads "mon-fri 09:00-17:00"; days may be a list such as mon,wed,fri.
 func parseHours(s string) (days []time.Weekday, from, to time.Duration, err error) {
 	wrong := fmt.Errorf("%q is not working hours such as mon-fri 09:00-17:00", s)

@@ -1,6 +1,7 @@
 package runbook
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
@@ -65,6 +66,34 @@ func TestCalendar(t *testing.T) {
 	never.Days = nil
 	if got := never.Add(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Hour); !got.IsZero() {
 		t.Errorf("who never works is done %s", got)
+	}
+}
+
+// TestHours: a calendar that was written down is the same when it is read.
+func TestHours(t *testing.T) {
+	for _, c := range []Calendar{
+		calendar(t, "Europe/Berlin", "mon-fri 09:00-17:00", "2026-12-24..2026-12-26", "2026-12-31"),
+		calendar(t, "UTC", "sat,sun 00:00-24:00"),
+		calendar(t, "Asia/Kathmandu", "sun-thu 00:30-23:59"),
+	} {
+		h := c.Hours()
+		again, err := h.Calendar(time.LoadLocation)
+		if err != nil || !reflect.DeepEqual(again, c) {
+			t.Errorf("%+v comes back as %+v: %v", h, again, err)
+		}
+	}
+	good := calendar(t, "Europe/Berlin", "mon,wed 09:00-17:00", "2026-12-24").Hours()
+	for name, change := range map[string]func(*Hours){
+		"no zone": func(h *Hours) { h.Zone = "" }, "another zone wherever it is read": func(h *Hours) { h.Zone = "Local" }, "an unknown zone": func(h *Hours) { h.Zone = "Mars/Olympus" },
+		"no days": func(h *Hours) { h.Days = nil }, "an unknown day": func(h *Hours) { h.Days = []string{"blursday"} },
+		"no hours": func(h *Hours) { h.From, h.To = "", "" }, "it ends before it begins": func(h *Hours) { h.From, h.To = h.To, h.From },
+		"an unknown date": func(h *Hours) { h.Off = []string{"2026-02-30"} },
+	} {
+		h := good
+		change(&h)
+		if c, err := h.Calendar(time.LoadLocation); err == nil {
+			t.Errorf("%s: %+v is read as %+v", name, h, c)
+		}
 	}
 }
 

@@ -182,7 +182,7 @@ func (p *parser) calendar(base Calendar, zone, hours string, off []string, prefi
 	c := base
 	c.Off = slices.Clone(base.Off)
 	if zone != "" {
-		z, err := p.zones(zone)
+		z, err := location(zone, p.zones)
 		if err != nil {
 			p.fail(line(prefix+"zone"), "use a name such as Europe/Berlin", "time zone %q is not known", zone)
 		} else {

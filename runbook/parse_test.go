@@ -159,6 +159,7 @@ func TestRefused(t *testing.T) {
 		{"front key twice", swap("zone: Europe", "budget: 1 person-hours\nzone: Europe"), "already defined", "budget: 1"},
 		{"anchor", swap("roles:\n", "roles: &a\n"), "anchors", "roles"},
 		{"unknown zone", swap("zone: Europe/Berlin", "zone: Europe/Bielefeld"), "Bielefeld", "Bielefeld"},
+		{"a zone that is another on each machine", swap("zone: Europe/Berlin", "zone: Local"), "Local", "zone: Local"},
 		{"hours", swap("hours: mon-fri 09:00-17:00", "hours: nine to five"), "working hours", "nine"},
 		{"a holiday backwards", swap("2026-12-24..2026-12-26", "2026-12-26..2026-12-24"), "is not a day", "holidays"},
 		{"ship", swap("2026-12-01T09:00:00Z", "tomorrow"), "not a time", "tomorrow"},

@@ -104,7 +104,7 @@ func TestFirstRelease(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"RELEASE.md reads one way", "Critical path", "first            primary  up", "Release 1.0 will ship on time", ": identical", "1.0: ship", "source.tar.zst", "build/deb/libc6", "  log\n", `"type":"shipped"`, "dist/hello.tar.gz",
+		"RELEASE.md reads one way", "Critical path", "first            primary  up", "second           backup   up", "in the server of hello, made anew, is identical", "Release 1.0 will ship on time", ": identical", "1.0: ship", "source.tar.zst", "build/deb/libc6", "  log\n", `"type":"shipped"`, "dist/hello.tar.gz",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the page's output lacks %q:\n%s", want, out)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // the zones of runbooks, where a machine has none
 
 	"trysail/internal/cli"
 	"trysail/internal/machine"

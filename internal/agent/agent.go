@@ -8,8 +8,12 @@
 //	copy.go   keep a copy of the ledger on this disk, synced
 //	send.go   send what control lost and this disk has
 //
+// A machine that comes back looks at itself first, in no lease (recheck.go).
+//
 // A step runs in the rebuilt server that its role names, in a clean workspace,
-// through the same two packages that a proof uses ([run.go]). It ends for good
+// through the same two packages that a proof uses (run.go). A second build of
+// gold that made other bytes runs once more, so that the verdict can tell a build
+// that is never the same from a machine that is not (confirm.go). A step ends for good
 // when its lease does: if no report of this machine was answered since
 // [fleet.FenceAfter], counted on a clock that only goes forward from the moment
 // the last answered report was *sent*, everything is killed before control can
@@ -59,11 +63,15 @@ type Agent struct {
 	heard   time.Duration      // boot time at which the last answered report was sent
 	lapsed  time.Duration      // boot time at which control was last found to have been away too long
 	asks    string             // address of the control that answered last
-	ask     context.CancelFunc // ends the request for work that is under way
+	again   context.CancelFunc // ends the request for work that is under way
 	guard   *machine.Guard
 	fenced  chan struct{} // closed once a deadline stands
 	behind  chan []api.Copied
 	wanted  chan []string
+
+	asked  int64              // event of the check that this machine is at; 0: none
+	stop   context.CancelFunc // ends it
+	looked chan struct{}      // closed when it has ended
 }
 
 // New makes an agent, with its guard.
@@ -74,7 +82,7 @@ func New(o Options) (*Agent, error) {
 	}
 	return &Agent{
 		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
-		ask: func() {}, fenced: make(chan struct{}), behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
+		again: func() {}, fenced: make(chan struct{}), behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
 	}, nil
 }
 

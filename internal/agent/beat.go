@@ -80,7 +80,7 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	a.heard = sent
 	if now := a.o.Client.Address(); a.asks != now {
 		a.asks = now
-		a.ask() // whoever was asked for work has none any more
+		a.again() // whoever was asked for work has none any more
 	}
 	for h, stop := range a.running {
 		if slices.Contains(b.Holding, h) && !slices.Contains(answer.Renewed, h) {

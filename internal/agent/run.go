@@ -49,20 +49,36 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 	var sender sync.WaitGroup
 	sender.Go(func() { log.send(ctx) })
 	s := &step{a: a, as: as, n: n, log: log, secrets: secrets}
-	exit, err := s.inside(ctx)
+	r, err = s.report(ctx)
 	log.finish()
 	sender.Wait()
 	if err != nil {
 		return nil, err
 	}
-	r = &api.Report{}
-	r.Exit, r.Took, r.Root = exit.Code, exit.Duration, s.root
-	if r.Log, err = a.keep(ctx, n.Path("log")); err != nil {
+	r.Log, err = a.keep(ctx, n.Path("log"))
+	return r, err
+}
+
+// report runs the step and says how it ended, and what it made.
+func (s *step) report(ctx context.Context) (*api.Report, error) {
+	r, err := s.once(ctx)
+	if err != nil || r.Exit != 0 {
+		return r, err
+	}
+	return r, s.collect(ctx, r)
+}
+
+// once runs the step in a server and a workspace of its own, and says how it ended.
+func (s *step) once(ctx context.Context) (*api.Report, error) {
+	exit, err := s.inside(ctx)
+	if err != nil {
 		return nil, err
 	}
+	r := &api.Report{}
+	r.Exit, r.Took, r.Root = exit.Code, exit.Duration, s.root
 	switch {
 	case s.late:
-		r.Why = "stopped after its timeout of " + as.Step.Timeout.String()
+		r.Why = "stopped after its timeout of " + s.as.Step.Timeout.String()
 	case exit.Signal != "":
 		r.Why = exit.Signal
 	case exit.Code != 0:
@@ -71,10 +87,7 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 	if !s.late && exit.Signal == "" {
 		s.tested(r)
 	}
-	if r.Exit != 0 {
-		return r, nil
-	}
-	return r, s.collect(ctx, r)
+	return r, nil
 }
 
 // step is one lease being worked on.
@@ -330,22 +343,30 @@ func (s *step) workspace(ctx context.Context, user blueprint.User) error {
 	}
 	defer root.Close()
 	for _, in := range s.as.Inputs {
-		err := s.lay(ctx, root, in, user)
-		var damaged *depot.DigestError
-		if errors.As(err, &damaged) {
-			// This disk changed it: control's is as good.
-			s.a.o.Log.Error("a blob is damaged, and fetched anew", "digest", in.Digest)
-			if err = s.a.o.Depot.SetAside(ctx, in.Digest); err == nil {
-				if err = s.a.fetch(ctx, in.Digest); err == nil {
-					err = s.lay(ctx, root, in, user)
-				}
-			}
-		}
+		err := s.a.undamaged(ctx, in.Digest, func() error { return s.lay(ctx, root, in, user) })
 		if err != nil {
 			return fmt.Errorf("lay %s into the workspace: %w", in.Path, err)
 		}
 	}
 	return nil
+}
+
+// undamaged reads a blob of this machine's depot. One that this disk changed is
+// fetched anew: control's is as good.
+func (a *Agent) undamaged(ctx context.Context, dg string, read func() error) error {
+	err := read()
+	var damaged *depot.DigestError
+	if !errors.As(err, &damaged) {
+		return err
+	}
+	a.o.Log.Error("a blob is damaged, and fetched anew", "digest", dg)
+	if err := a.o.Depot.SetAside(ctx, dg); err != nil {
+		return err
+	}
+	if err := a.fetch(ctx, dg); err != nil {
+		return err
+	}
+	return read()
 }
 
 func (s *step) lay(ctx context.Context, root *os.Root, in release.Artifact, user blueprint.User) error {
@@ -441,6 +462,9 @@ func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 		cmd.WaitDelay = time.Second
 		begin := time.Now()
 		err := cmd.Run()
+		if kerr := cmd.Cancel(); kerr != nil { // what it left running, as in a rebuilt server
+			return nil, kerr
+		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -476,25 +500,18 @@ func (s *step) tested(r *api.Report) {
 	r.Tests, r.Failing = tests, failing
 }
 
-// collect puts what the step made into the depot, here and on control. For a
-// second build of gold it compares instead.
+// collect puts what the step made into the depot, here and on control. A second
+// build of gold is compared instead.
 func (s *step) collect(ctx context.Context, r *api.Report) error {
-	outputs, unmatched, err := build.Outputs(s.checkout, s.as.Step.Out)
-	if err != nil {
+	outputs, err := s.outputs(r)
+	if err != nil || r.Exit != 0 {
 		return err
 	}
-	if len(unmatched) > 0 {
-		r.Exit, r.Why = 1, "it ended well and made nothing that matches "+strings.Join(unmatched, ", ")
-		return nil
+	if s.as.Confirm {
+		return s.confirm(ctx, r, outputs)
 	}
 	for _, o := range outputs {
 		r.Outputs = append(r.Outputs, release.Artifact{Path: o.Path, Digest: o.SHA256, Size: o.Size, Mode: o.Mode, Link: o.Link})
-	}
-	if s.as.Confirm {
-		r.Compared, r.Differences = compare(s.as.Gold, r.Outputs)
-		return nil
-	}
-	for _, o := range outputs {
 		if o.Link != "" {
 			continue
 		}
@@ -510,29 +527,12 @@ func (s *step) collect(ctx context.Context, r *api.Report) error {
 	return nil
 }
 
-// compare says whether two builds made the same files.
-func compare(gold, again []release.Artifact) (release.Verdict, []string) {
-	var diff []string
-	second := map[string]release.Artifact{}
-	for _, b := range again {
-		second[b.Path] = b
+// outputs are what the step made. A step that made nothing where it should has
+// failed.
+func (s *step) outputs(r *api.Report) ([]blueprint.Output, error) {
+	list, unmatched, err := build.Outputs(s.checkout, s.as.Step.Out)
+	if len(unmatched) > 0 {
+		r.Exit, r.Why = 1, "it ended well and made nothing that matches "+strings.Join(unmatched, ", ")
 	}
-	for _, g := range gold {
-		b, ok := second[g.Path]
-		switch {
-		case !ok:
-			diff = append(diff, g.Path+" was not made")
-		case b != g:
-			diff = append(diff, g.Path+" is "+b.Digest+", gold is "+g.Digest)
-		}
-		delete(second, g.Path)
-	}
-	for p := range second {
-		diff = append(diff, p+" is not in gold")
-	}
-	slices.Sort(diff)
-	if len(diff) == 0 {
-		return release.Identical, nil
-	}
-	return release.Different, diff
+	return list, err
 }

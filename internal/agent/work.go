@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -49,6 +50,10 @@ func (a *Agent) works(ctx context.Context) error {
 			continue
 		}
 		for _, as := range list {
+			if as.Check != nil {
+				wg.Go(a.ask(ctx, *as.Check))
+				continue
+			}
 			rctx, cancel := context.WithCancelCause(ctx)
 			a.mu.Lock()
 			a.running[as.Holding] = cancel
@@ -87,15 +92,45 @@ func (a *Agent) trouble(err error) error {
 	return nil
 }
 
+// ask takes up the question what this machine is like, and puts the one before
+// down, of which nobody wants to know any more.
+func (a *Agent) ask(ctx context.Context, q api.Check) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stop != nil {
+		a.stop()
+	}
+	a.asked, a.stop = q.Event, cancel
+	before, done := a.looked, make(chan struct{})
+	a.looked = done
+	return func() {
+		defer close(done)
+		defer cancel()
+		if before != nil {
+			<-before
+		}
+		a.recheck(ctx, q)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.asked == q.Event {
+			a.asked = 0
+		}
+	}
+}
+
 // poll asks for leases that this machine does not work on.
 func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 	q := url.Values{}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.mu.Lock()
-	a.ask = cancel
+	a.again = cancel
 	for h := range a.running {
 		q.Add("have", h.Release+" "+strconv.FormatInt(h.Epoch, 10))
+	}
+	if a.asked != 0 {
+		q.Set("check", strconv.FormatInt(a.asked, 10))
 	}
 	a.mu.Unlock()
 	var list []api.Assignment
@@ -138,26 +173,32 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 		Release string     `json:"release"`
 		Report  api.Report `json:"report"`
 	}{as.Release, *r}
+	if a.tell(ctx, log, "/report", body) {
+		log.Info("step ended", "exit", r.Exit)
+	}
+}
+
+// tell says something until control has heard it, and tells whether it took it.
+func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body any) bool {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		var answer struct {
 			Refused string `json:"refused"`
 		}
-		err := a.o.Client.Do(ctx, http.MethodPost, "/report", body, &answer)
+		err := a.o.Client.Do(ctx, http.MethodPost, path, body, &answer)
 		var p *api.Problem
 		switch {
 		case err == nil && answer.Refused != "":
 			log.Warn("the result was refused", "why", answer.Refused)
-			return
+			return false
 		case err == nil:
-			log.Info("step ended", "exit", r.Exit)
-			return
+			return true
 		case errors.As(err, &p) && p.Code != "unknown" && p.Code != "":
 			log.Error("control does not take the result", "err", err)
-			return
+			return false
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(wait):
 		}
 	}

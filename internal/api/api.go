@@ -128,6 +128,27 @@ type Assignment struct {
 	Machine release.Machine    `json:"machine"`
 	Inputs  []release.Artifact `json:"inputs,omitempty"`
 	Gold    []release.Artifact `json:"gold,omitempty"` // to compare with
+	// Check stands alone: it is no lease, but what a machine that comes back is asked.
+	Check *Check `json:"check,omitempty"`
+}
+
+// Check asks a machine to look at itself: to verify its depot, to make these
+// servers anew from originals, and to prove the first of them.
+type Check struct {
+	Event   int64             `json:"event"` // of the fleet's stream: the answer names it
+	Servers []release.Machine `json:"servers"`
+}
+
+// Checked is what it found.
+type Checked struct {
+	Event int64          `json:"event"`
+	Found fleet.Findings `json:"found"`
+}
+
+// SetMachine drains, retires or readmits a machine.
+type SetMachine struct {
+	Reason       string `json:"reason"`
+	WithoutProof bool   `json:"without_proof,omitempty"` // readmit at once
 }
 
 // LogSize is how much control has of a log.
@@ -260,6 +281,7 @@ type MachineStatus struct {
 	Name      string          `json:"name"`
 	Rank      fleet.Rank      `json:"rank"`
 	Condition fleet.Condition `json:"condition"`
+	Why       string          `json:"why,omitempty"` // it is so: a person's reason, or what it found of itself
 	Serves    []string        `json:"serves,omitempty"`
 	Plain     bool            `json:"plain,omitempty"`
 	Slots     int             `json:"slots"`

@@ -20,7 +20,7 @@ import (
 // the description.
 func bodies() map[string]any {
 	return map[string]any{
-		"Problem": Problem{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{},
+		"Problem": Problem{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{}, "SetMachine": SetMachine{}, "Checked": Checked{},
 		"Decide": Decide{}, "Step": Step{}, "Reason": Reason{}, "Status": Status{}, "Listed": Listed{}, "Machine": MachineStatus{},
 		"LogSize": LogSize{}, "Token": Token{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
 		"Report": struct {

@@ -23,16 +23,20 @@ func (a *app) fleetCommand() *cobra.Command {
 	for _, x := range []struct{ name, short string }{
 		{"drain", "Let a machine finish what it runs, and give it nothing new"},
 		{"retire", "Take a machine out of the fleet"},
-		{"readmit", "Let a drained or retired machine work again"},
+		{"readmit", "Let a drained or retired machine work again, once it has proved itself"},
 	} {
-		var why string
+		var b api.SetMachine
 		c := &cobra.Command{
 			Use: x.name + " MACHINE", Short: x.short, Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.fleetSet(cmd.Context(), x.name, args[0], why)
+				return a.fleetSet(cmd.Context(), x.name, args[0], b)
 			},
 		}
-		c.Flags().StringVar(&why, "reason", "", "why")
+		c.Flags().StringVar(&b.Reason, "reason", "", "why")
+		if x.name == "readmit" {
+			c.Long = "Readmit asks a machine to look at itself: it reads its originals again, makes the servers of the releases that run,\nor of the last one, anew, and builds what was captured in one of them. If that is good, it works again; else it\nis retired, and trysail fleet says why." + exitHelp
+			c.Flags().BoolVar(&b.WithoutProof, "without-proof", false, "let it work at once; the ledger keeps that, and --reason")
+		}
 		cmd.AddCommand(c)
 	}
 	var t api.Token
@@ -140,19 +144,25 @@ func (a *app) fleetList(ctx context.Context) error {
 			runs = []string{"idle"}
 		}
 		a.printf("%-16s %-8s %-9s %s; %s; %d server(s) ready\n", m.Name, m.Rank, m.Condition, heard, strings.Join(runs, ", "), len(m.Warm))
+		if m.Why != "" {
+			a.printf("  %s\n", m.Why)
+		}
 	}
 	return nil
 }
 
-func (a *app) fleetSet(ctx context.Context, what, name, why string) error {
+func (a *app) fleetSet(ctx context.Context, what, name string, b api.SetMachine) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	if err := c.Do(ctx, http.MethodPost, "/fleet/"+name+"/"+what, api.Reason{Reason: why}, nil); err != nil {
+	if err := c.Do(ctx, http.MethodPost, "/fleet/"+name+"/"+what, b, nil); err != nil {
 		return err
 	}
 	a.printf("%s: %s\n", name, what)
+	if what == "readmit" && !b.WithoutProof {
+		a.printf("It proves itself first: trysail fleet\n")
+	}
 	return nil
 }
 

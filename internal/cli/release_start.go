@@ -26,7 +26,7 @@ func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions
 	if err != nil {
 		return err
 	}
-	st := release.Started{Version: version, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget}
+	st := release.Started{Version: version, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget, Team: r.Team.Hours(), People: release.People(r)}
 	switch {
 	case r.Release != "" && r.Release != version:
 		return usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
@@ -148,6 +148,8 @@ func (a *app) fixMachine(ctx context.Context, d *depot.Depot, role runbook.Role,
 				return m, &depot.NotFoundError{What: name + " of blueprint " + b.Name, Depot: d.Dir()}
 			}
 			need[dg] = true
+		} else if d.Has(dg) {
+			need[dg] = true // for a machine that must prove itself
 		}
 	}
 	return m, nil
@@ -205,6 +207,7 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 		}
 		need[b.Runbook] = true
 		b.What, b.Items, b.Endgame, b.Approver = append(b.What, "runbook"), r.Items, r.Endgame, r.Approvers
+		b.Team, b.People = r.Team.Hours(), release.People(r)
 	}
 	if o.source {
 		ms, err := a.openState(ctx)

@@ -32,6 +32,9 @@
 //     and the compressed stream around content that differs (but its settings
 //     are). Every byte of content is in some place.
 //
+// The second build of gold is judged by the same rule. There the machine that
+// built twice is the second one, and gold is the third version.
+//
 // So a false "equivalent" needs a difference of the machine inside the very
 // token that also varies without it. A false "different" needs something that
 // varies but happened to be equal in the two builds of the captured machine,

@@ -132,9 +132,9 @@ func (w *walker) finish(name string) {
 		switch {
 		case !w.known:
 		case g.unclear || w.itselfFull:
-			why = "; the captured machine differs from itself here too, in a way that cannot be told apart"
+			why = "; the build differs from itself here too, in a way that cannot be told apart"
 		default:
-			why = "; the captured machine does not differ from itself in this"
+			why = "; the build does not differ from itself in this"
 		}
 		for _, d := range list {
 			d.What += why

@@ -81,6 +81,8 @@ type stream struct {
 type member struct {
 	enrolled
 	set    fleet.Condition
+	since  int64     // event that set it
+	why    string    // it was set
 	heard  time.Time // monotonic; zero: not since control began
 	warm   []string
 	has    []string

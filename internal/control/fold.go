@@ -29,8 +29,11 @@ type membership struct {
 	Actor  string          `json:"actor"`
 	Joined *enrolled       `json:"joined,omitempty"`
 	Name   string          `json:"name,omitempty"`
-	Set    fleet.Condition `json:"set,omitempty"` // draining, retired; up again when readmitted
+	Set    fleet.Condition `json:"set,omitempty"` // draining, retired; proving, then up again when readmitted
 	Reason string          `json:"reason,omitempty"`
+	// Of a machine that came back, or did not.
+	Proof fleet.Proof     `json:"proof,omitempty"`
+	Found *fleet.Findings `json:"found,omitempty"`
 }
 
 // load folds everything once.
@@ -133,9 +136,9 @@ func (c *Control) refreshFleet(ctx context.Context) error {
 				m = &member{copies: map[string]int64{}}
 				c.members[e.Joined.Name] = m
 			}
-			m.enrolled, m.set = *e.Joined, ""
+			m.enrolled, m.set, m.since, m.why = *e.Joined, e.Set, e.Seq, e.Reason
 		} else if m := c.members[e.Name]; m != nil {
-			m.set = e.Set
+			m.set, m.since, m.why = e.Set, e.Seq, e.Reason
 			if e.Set == fleet.Up {
 				m.set, m.losses = "", 0
 			}
@@ -148,17 +151,29 @@ func (c *Control) refreshFleet(ctx context.Context) error {
 
 // enlist appends a fact to the fleet's stream.
 func (c *Control) enlist(ctx context.Context, e membership) error {
+	return c.decide(ctx, func() (membership, error) { return e, nil })
+}
+
+// decide appends to the fleet's stream what is decided on its members as they are
+// at its head, with c.mu held.
+func (c *Control) decide(ctx context.Context, decide func() (membership, error)) error {
 	for {
-		lines, err := c.o.Ledger.Read(ctx, fleetStream, 0)
+		if err := c.refreshFleet(ctx); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		head := c.joined
+		e, err := decide()
+		c.mu.Unlock()
 		if err != nil {
 			return err
 		}
-		e.Seq, e.Time = int64(len(lines))+1, c.o.Now().UTC().Truncate(time.Millisecond)
+		e.Seq, e.Time = head+1, c.o.Now().UTC().Truncate(time.Millisecond)
 		line, err := json.Marshal(e)
 		if err != nil {
 			return err
 		}
-		err = c.o.Ledger.Append(ctx, fleetStream, int64(len(lines)), line)
+		err = c.o.Ledger.Append(ctx, fleetStream, head, line)
 		var conflict *ledger.ConflictError
 		if errors.As(err, &conflict) && ctx.Err() == nil {
 			continue // Read refuses a stream whose head is not its last event: this ends

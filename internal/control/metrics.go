@@ -61,7 +61,11 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 		if st.Over() {
 			continue
 		}
-		gauge(m.slack, m.c.outlook(st).Slack.Seconds(), version)
+		if out, err := m.c.outlook(st); err != nil {
+			m.c.o.Log.Error("slack", "release", version, "err", err)
+		} else {
+			gauge(m.slack, out.Slack.Seconds(), version)
+		}
 		count := map[release.Status]int{}
 		for i := range st.Items {
 			count[st.Status(&st.Items[i])]++

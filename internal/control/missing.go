@@ -78,7 +78,9 @@ func (c *Control) missing(ctx context.Context, all bool) []string {
 			want(m.Blueprint)
 			want(m.Sum)
 			for _, it := range c.originals(ctx, m) {
-				want(it.Digest)
+				if release.NeedsOriginal(it.Name) {
+					want(it.Digest)
+				}
 			}
 		}
 	}
@@ -111,7 +113,7 @@ func (c *Control) originals(ctx context.Context, m release.Machine) []depot.Item
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(sum)) {
-		if release.NeedsOriginal(name) {
+		if release.NeedsOriginal(name) || c.o.Depot.Has(sum[name]) { // what a proof needs too, where it was sent
 			list = append(list, depot.Item{Name: name, Digest: sum[name]})
 		}
 	}

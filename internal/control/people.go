@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"trysail/fleet"
 	"trysail/internal/api"
 	"trysail/internal/ledger"
 	"trysail/release"
@@ -28,8 +27,12 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	}
 	e := release.New(c.o.Now(), q.name(), b.Started)
 	e.Seq = 1
-	if err := release.Empty().Apply(e); err != nil {
+	st := release.Empty()
+	if err := st.Apply(e); err != nil {
 		return nil, err
+	}
+	if _, err := c.outlook(st); err != nil { // a zone that only the sender knows
+		return nil, &badRequest{err}
 	}
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -151,6 +154,9 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 	if err := c.inDepot(ctx, need, b.Machines); err != nil {
 		return nil, err
 	}
+	if _, err := c.outlook(&release.State{Team: b.Team, People: b.People}); err != nil {
+		return nil, &badRequest{err}
+	}
 	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
 }
 
@@ -177,26 +183,6 @@ func (c *Control) reason(event func(string) release.Body) handler {
 		}
 		return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return event(b.Reason), nil })
 	}
-}
-
-// setMachine drains, retires or readmits a machine.
-func (c *Control) setMachine(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	b, err := body[api.Reason](r)
-	if err != nil {
-		return nil, err
-	}
-	set, ok := map[string]fleet.Condition{"drain": fleet.Draining, "retire": fleet.Retired, "readmit": fleet.Up}[r.PathValue("what")]
-	if !ok {
-		return nil, &NotFoundError{"way to " + r.PathValue("what") + " a machine"}
-	}
-	name := r.PathValue("name")
-	c.mu.Lock()
-	known := c.members[name] != nil
-	c.mu.Unlock()
-	if !known {
-		return nil, &NotFoundError{"machine " + name}
-	}
-	return nil, c.enlist(ctx, membership{Actor: q.name(), Name: name, Set: set, Reason: b.Reason})
 }
 
 // joinTime is how long a join token may wait to be used.

@@ -48,6 +48,7 @@ func (c *Control) routes() []route {
 		machine("POST /v1/beat", c.beat),
 		machine("GET /v1/work", c.work),
 		machine("POST /v1/report", c.report),
+		machine("POST /v1/checked", c.checked),
 		machine("POST /v1/releases/{version}/logs/{item}/{epoch}", c.appendLog),
 
 		person("GET /v1/releases", Viewer, c.list),
@@ -225,7 +226,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		e := membership{Actor: "machine " + q.Name, Joined: &enrolled{q.Name, q.Rank, q.Serves, q.Plain, q.Slots}}
-		if err := c.enlist(r.Context(), e); err != nil {
+		if err := c.enlist(r.Context(), c.anew(e)); err != nil {
 			return nil, err
 		}
 		return &api.Enrolled{Certificate: cert, Authority: c.o.Identity.authority.pem}, nil
@@ -312,6 +313,9 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 				}
 				list = append(list, a)
 			}
+		}
+		if check := c.check(q.machine, r.URL.Query().Get("check")); check != nil {
+			list = append(list, api.Assignment{Check: check})
 		}
 		if len(list) > 0 {
 			return list, nil

@@ -49,7 +49,10 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	if st == nil {
 		return nil, &NotFoundError{"release " + version}
 	}
-	out := c.outlook(st)
+	out, err := c.outlook(st)
+	if err != nil {
+		return nil, err
+	}
 	a := &api.Status{
 		Version: version, Phase: st.Phase, Why: st.Why, Head: st.Head, Ship: st.Started.Ship, Ends: out.Ends, Slack: out.Slack.Seconds(),
 		Chain: nonNil(out.Chain), Unknown: out.Unknown, Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Started.Budget.Hours(),
@@ -83,10 +86,9 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	return a, nil
 }
 
-// outlook is a release's slack now. People's budgets are taken as time that passes
-// from when they are asked.
-func (c *Control) outlook(st *release.State) release.Outlook {
-	return st.Outlook(c.o.Now(), func(_ *runbook.Item, t time.Time, d time.Duration) time.Time { return t.Add(d) })
+// outlook is a release's slack now.
+func (c *Control) outlook(st *release.State) (release.Outlook, error) {
+	return st.Outlook(c.o.Now(), time.LoadLocation)
 }
 
 func nonNil[T any](list []T) []T {
@@ -133,6 +135,7 @@ func (c *Control) fleetStatus(context.Context, *caller, *http.Request) (any, err
 		for _, n := range c.members[m.Name].copies {
 			s.Events += n
 		}
+		s.Why = c.members[m.Name].why
 		c.mu.Unlock()
 		list = append(list, s)
 	}

@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"trysail/blueprint"
+	"trysail/internal/api"
+	"trysail/internal/compare"
+	"trysail/release"
+)
+
+const (
+	mostNamed = 100 // differences in a report; a person must read and sign for each
+	longest   = 400 // bytes of one
+)
+
+// confirm says whether this machine made gold again. Where it made other bytes
+// it builds once more, in a server and a workspace of its own, to learn where the
+// build differs from itself: there, and nowhere else, a difference is equivalent.
+// If that build fails nothing is known, and the whole of it is to be tried again.
+func (s *step) confirm(ctx context.Context, r *api.Report, made []blueprint.Output) (err error) {
+	gold := goldOutputs(s.as.Gold)
+	if slices.EqualFunc(made, gold, sameOutput) {
+		r.Compared = release.Identical
+		return nil
+	}
+	for _, g := range gold {
+		if err := s.a.fetch(ctx, g.SHA256); err != nil {
+			return err
+		}
+	}
+	n, err := s.a.o.State.Begin()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	fmt.Fprintln(s.log, "[trysail] other bytes than gold: building once more, to see where the build differs from itself")
+	again := &step{a: s.a, as: s.as, n: n, log: s.log, secrets: s.secrets}
+	r2, err := again.once(ctx)
+	if err != nil {
+		return err
+	}
+	var madeAgain []blueprint.Output
+	if r2.Exit == 0 {
+		if madeAgain, err = again.outputs(r2); err != nil {
+			return err
+		}
+	}
+	if r2.Exit != 0 {
+		r.Exit, r.Why = r2.Exit, "it made other bytes than gold; built once more, to see where the build differs from itself: "+r2.Why
+		return nil
+	}
+	b := builds{
+		made: made, again: madeAgain, gold: gold, scratch: n.Dir,
+		openMade: compare.In(s.checkout), openAgain: compare.In(again.checkout),
+	}
+	stored := compare.From(s.a.o.Depot, n.Dir, func(o blueprint.Output) string { return o.SHA256 })
+	b.openGold = func(ctx context.Context, o blueprint.Output) (f compare.File, done func(), err error) {
+		err = s.a.undamaged(ctx, o.SHA256, func() error {
+			f, done, err = stored(ctx, o)
+			return err
+		})
+		return f, done, err
+	}
+	var list []string
+	if r.Compared, list, err = b.judge(ctx); err != nil {
+		return err
+	}
+	for _, d := range list {
+		m := newMasker(s.secrets) // the ledger keeps them for ever
+		r.Differences = append(r.Differences, string(m.write([]byte(d)))+string(m.end()))
+	}
+	return nil
+}
+
+func goldOutputs(list []release.Artifact) []blueprint.Output {
+	var gold []blueprint.Output
+	for _, g := range list {
+		gold = append(gold, blueprint.Output{Path: g.Path, SHA256: g.Digest, Size: g.Size, Mode: g.Mode, Link: g.Link})
+	}
+	return gold
+}
+
+func sameOutput(a, b blueprint.Output) bool {
+	return a.Path == b.Path && a.SHA256 == b.SHA256 && a.Mode == b.Mode && a.Link == b.Link
+}
+
+// builds are the three that a verdict needs: two of this machine, and gold.
+type builds struct {
+	made, again, gold             []blueprint.Output
+	openMade, openAgain, openGold compare.Open
+	scratch                       string
+}
+
+// judge compares place by place. All is measured on what this machine made first,
+// the one build that both others are compared with: gold may differ from it where
+// its repetition does. So each difference says what gold has instead of what was
+// made here.
+func (b *builds) judge(ctx context.Context) (release.Verdict, []string, error) {
+	itself, err := compare.Outputs(ctx, compare.Builds{
+		Made: b.made, Other: b.again, OpenMade: b.openMade, OpenOther: b.openAgain, Scratch: b.scratch,
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	again := map[string]blueprint.Output{} // by the path of what was made first
+	for _, p := range itself {
+		if p.Made != nil && p.Other != nil && p.Made.SHA256 != p.Other.SHA256 && p.Made.Link == "" && p.Other.Link == "" {
+			p.Made.Again, again[p.Made.Path] = p.Other.SHA256, *p.Other
+		}
+	}
+	pairs, err := compare.Outputs(ctx, compare.Builds{
+		Made: b.made, Other: b.gold, OpenMade: b.openMade, OpenOther: b.openGold, Scratch: b.scratch,
+		Repeated: true, Differs: compare.Itself(itself),
+		OpenAgain: func(ctx context.Context, o blueprint.Output) (compare.File, func(), error) {
+			return b.openAgain(ctx, again[o.Path])
+		},
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	var beyond, excused []string
+	for _, p := range pairs {
+		switch {
+		case p.Made == nil:
+			beyond = append(beyond, named(p.Other.Path, "only gold has it", ""))
+		case p.Other == nil && len(p.Excused) > 0:
+			excused = append(excused, named(p.Made.Path, "gold has it not", ""))
+		case p.Other == nil:
+			beyond = append(beyond, named(p.Made.Path, "gold has it not", ""))
+		default:
+			for _, d := range p.Beyond {
+				beyond = append(beyond, named(d.Path, d.What, d.Cause))
+			}
+			for _, d := range p.Excused {
+				excused = append(excused, named(d.Path, d.What, d.Cause))
+			}
+		}
+	}
+	v, list := release.Equivalent, append(beyond, excused...)
+	switch {
+	case len(list) == 0:
+		return release.Identical, nil, nil
+	case len(beyond) > 0:
+		v = release.Different
+	case len(list) > mostNamed:
+		v = release.Different // nobody can sign for what is not named
+	}
+	if more := len(list) - mostNamed; more > 0 {
+		list = append(list[:mostNamed], fmt.Sprintf("and %d more differences, too many to name", more))
+	}
+	return v, list, nil
+}
+
+// named is one difference, fit to be read on a line, typed, and signed for.
+func named(path, what, cause string) string {
+	text := path + ": " + what
+	if cause != "" {
+		text += " (" + cause + ")"
+	}
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return text
+}
