@@ -17,6 +17,7 @@ import (
 	"trysail/internal/api"
 	"trysail/internal/control"
 	"trysail/internal/ledger"
+	"trysail/internal/notify"
 )
 
 type serveOptions struct {
@@ -24,6 +25,7 @@ type serveOptions struct {
 	names  []string
 	etcd   []string
 	from   string
+	notify string
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -41,6 +43,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.names, "name", nil, "further `NAME` or address by which machines reach this control (repeatable)")
 	f.StringArrayVar(&o.etcd, "etcd", nil, "use the etcd cluster at this `URL` instead of an own one (repeatable)")
 	f.StringVar(&o.from, "recover", "", "begin a lost ledger again from an agent's copy in `DIR`")
+	f.StringVar(&o.notify, "notify", "", "tell people what they must know, as this `FILE` says (docs/notices.md)")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "recover")
 	return cmd
 }
@@ -55,6 +58,12 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	host, _, err := net.SplitHostPort(o.listen)
 	if err != nil {
 		return usage("--listen %s: %v", o.listen, err)
+	}
+	var told *notify.Config
+	if o.notify != "" {
+		if told, err = notify.Load(o.notify); err != nil {
+			return err
+		}
 	}
 	d, err := a.openDepot()
 	if err != nil {
@@ -74,7 +83,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	c, err := control.New(control.Options{Ledger: store.Ledger, Depot: d, Dir: dir, Actor: "control " + hostname, Log: a.log, Now: now})
+	c, err := control.New(control.Options{Ledger: store.Ledger, Depot: d, Dir: dir, Actor: "control " + hostname, Log: a.log, Now: now, Notify: told})
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,9 @@ func (c *Control) refresh(ctx context.Context, name string) error {
 	if name == fleetStream {
 		return c.refreshFleet(ctx)
 	}
+	if name == noticesStream {
+		return c.refreshNotices(ctx)
+	}
 	version, ok := strings.CutPrefix(name, releaseStream(""))
 	if !ok {
 		return fmt.Errorf("the ledger holds a stream %q of no release", name)

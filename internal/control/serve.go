@@ -265,6 +265,9 @@ func (c *Control) beat(_ context.Context, q *caller, r *http.Request) (any, erro
 		m.copies[x.Stream] = x.Events
 	}
 	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}}}
+	if n := c.notices.size(); n > 0 {
+		answer.Streams = append(answer.Streams, api.Copied{Stream: noticesStream, Events: n})
+	}
 	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])
 	c.mu.Unlock()
 	for _, v := range c.versions() {
