@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -218,8 +219,8 @@ func plain(s string) bool {
 }
 
 func number(s string) bool {
-	n, err := net.LookupPort("tcp", s)
-	return err == nil && n > 0 && s[0] >= '0' && s[0] <= '9'
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 func (f *file) checkAddress(a, at string) error {
@@ -312,7 +313,7 @@ func (f *file) mailboxes() ([]Target, error) {
 		return nil, err // parse has seen that it is one
 	}
 	s.host = host
-	if s.port, err = net.LookupPort("tcp", port); err != nil {
+	if s.port, err = strconv.Atoi(port); err != nil {
 		return nil, err
 	}
 	if m.PasswordFile != "" {
