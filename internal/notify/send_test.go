@@ -57,7 +57,9 @@ func TestWebhook(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		got, body = r, data
-		w.Header().Set("Location", "/elsewhere")
+		if r.URL.Path == "/hook" {
+			w.Header().Set("Location", "/elsewhere")
+		}
 		w.WriteHeader(status)
 	}))
 	defer s.Close()
