@@ -21,6 +21,7 @@ import (
 	"trysail/internal/api"
 	"trysail/internal/control"
 	"trysail/internal/ledger"
+	"trysail/internal/notify"
 )
 
 type serveOptions struct {
@@ -28,6 +29,7 @@ type serveOptions struct {
 	names        []string
 	etcd         []string
 	from, join   string
+	notify       string
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -51,6 +53,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.etcd, "etcd", nil, "use the etcd cluster at this `URL` instead of an own one (repeatable)")
 	f.StringVar(&o.from, "recover", "", "begin a lost ledger again from an agent's copy in `DIR`")
 	f.StringVar(&o.join, "join", "", "become one of several controls, with the `LINK` of trysail fleet token --for-control")
+	f.StringVar(&o.notify, "notify", "", "tell people what they must know, as this `FILE` says (docs/notices.md)")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "recover", "join")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "peer")
 	return cmd
@@ -102,6 +105,12 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	var told *notify.Config
+	if o.notify != "" {
+		if told, err = notify.Load(o.notify); err != nil {
+			return err
+		}
+	}
 	d, err := a.openDepot()
 	if err != nil {
 		return err
@@ -139,7 +148,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return err
 		}
 	}
-	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.names[3], Log: a.log, Now: now}
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.names[3], Log: a.log, Now: now, Notify: told}
 	if start.Peer != nil {
 		options.Cluster = store
 	}

@@ -1,8 +1,8 @@
 // Package control decides what happens in a fleet, and keeps nothing that it
 // could not work out again.
 //
-// What is true lies in the ledger: one stream for each release, and one named
-// "fleet" for who belongs to it. Control folds a stream to its head, decides,
+// What is true lies in the ledger: one stream for each release, one named "fleet"
+// for who belongs to it, and one named "notices" for who was told what. Control folds a stream to its head, decides,
 // and appends on condition that the head is still the same ([Control.update]).
 // Every rule is pure code in packages release and fleet; here are loops, each in
 // a file of its own:
@@ -10,6 +10,7 @@
 //	fold.go    the ledger moved: fold what is new
 //	place.go   a machine is lost, a wait is over, a step wants a machine: append it
 //	missing.go the depot lost something that others have: fetch it, ask for it
+//	notify.go  something happened that people must know: tell them
 //	standby.go another control decides: follow it, have what it has
 //
 // and the answers to requests (serve.go and what it names). Heartbeats are not
@@ -31,6 +32,7 @@ import (
 	"trysail/fleet"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
+	"trysail/internal/notify"
 	"trysail/release"
 )
 
@@ -45,6 +47,7 @@ type Options struct {
 	Actor    string        // how events name it
 	Log      *slog.Logger
 	Now      func() time.Time
+	Notify   *notify.Config // nil: nobody is told anything
 }
 
 // Control is one control process.
@@ -65,6 +68,7 @@ type Control struct {
 	tokens   []token                 // in force
 	accesses int64                   // events of the stream they come from
 	grown    chan struct{}           // the same for logs
+	notices  notices                 // with locks of its own
 }
 
 // stream is one release, folded.
@@ -255,7 +259,7 @@ func (c *Control) Run(ctx context.Context) error {
 			c.o.Log.Error("keep", "release", v, "err", err) // fill looks for it
 		}
 	}
-	return c.loops(ctx, c.fold, c.place, c.fill)
+	return c.loops(ctx, c.fold, c.place, c.fill, c.tell)
 }
 
 // loops runs each until ctx or one of them ends.

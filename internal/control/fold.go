@@ -98,6 +98,8 @@ func (c *Control) refresh(ctx context.Context, name string) error {
 		return c.refreshFleet(ctx)
 	case accessStream:
 		return c.refreshAccess(ctx)
+	case noticesStream:
+		return c.refreshNotices(ctx)
 	}
 	version, ok := strings.CutPrefix(name, releaseStream(""))
 	if !ok {

@@ -15,6 +15,7 @@ import (
 type collector struct {
 	c                                                    *Control
 	releases, items, machines, slack, events, lost, late *prometheus.Desc
+	pending, undelivered                                 *prometheus.Desc
 }
 
 func newCollector(c *Control) *collector {
@@ -22,20 +23,22 @@ func newCollector(c *Control) *collector {
 		return prometheus.NewDesc("trysail_"+name, help, labels, nil)
 	}
 	return &collector{
-		c:        c,
-		releases: desc("releases", "Releases by phase.", "phase"),
-		items:    desc("items", "Items of a running release by status.", "release", "status"),
-		machines: desc("machines", "Machines of the fleet by rank and condition.", "rank", "condition"),
-		slack:    desc("slack_seconds", "Ship date minus the time at which the rest of a running release is done.", "release"),
-		events:   desc("ledger_events", "Events of a release's ledger.", "release"),
-		lost:     desc("leases_lost_total", "Leases of a release that ended without a result.", "release"),
-		late:     desc("results_refused_total", "Results of a release that came too late.", "release"),
+		c:           c,
+		releases:    desc("releases", "Releases by phase.", "phase"),
+		items:       desc("items", "Items of a running release by status.", "release", "status"),
+		machines:    desc("machines", "Machines of the fleet by rank and condition.", "rank", "condition"),
+		slack:       desc("slack_seconds", "Ship date minus the time at which the rest of a running release is done.", "release"),
+		events:      desc("ledger_events", "Events of a release's ledger.", "release"),
+		lost:        desc("leases_lost_total", "Leases of a release that ended without a result.", "release"),
+		late:        desc("results_refused_total", "Results of a release that came too late.", "release"),
+		pending:     desc("notices_pending", "Notices on their way to a target.", "target"),
+		undelivered: desc("notices_undelivered_total", "Notices that a target did not take within a day.", "target"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.releases, m.items, m.machines, m.slack, m.events, m.lost, m.late} {
+	for _, d := range []*prometheus.Desc{m.releases, m.items, m.machines, m.slack, m.events, m.lost, m.late, m.pending, m.undelivered} {
 		ch <- d
 	}
 }
@@ -74,6 +77,12 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.items, float64(n), version, string(status))
 		}
 	}
+	m.c.notices.mu.Lock()
+	for target := range m.c.notices.told {
+		gauge(m.pending, float64(m.c.notices.open[target]), target)
+		counter(m.undelivered, float64(m.c.notices.lost[target]), target)
+	}
+	m.c.notices.mu.Unlock()
 	for phase, n := range phases {
 		gauge(m.releases, float64(n), string(phase))
 	}

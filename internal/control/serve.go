@@ -262,6 +262,9 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 		m.copies[x.Stream] = x.Events
 	}
 	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}, {Stream: accessStream, Events: c.accesses}}, Controls: c.others(true)}
+	if n := c.notices.size(); n > 0 {
+		answer.Streams = append(answer.Streams, api.Copied{Stream: noticesStream, Events: n})
+	}
 	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])
 	c.mu.Unlock()
 	for _, v := range c.versions() {

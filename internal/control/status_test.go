@@ -37,10 +37,12 @@ func working(t *testing.T, at *wall) (c *Control, ask func(method, path string, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err = New(Options{Ledger: l.Ledger, Depot: d, Dir: dir, Actor: "control", Log: log, Now: func() time.Time { return at.now }}); err != nil {
+	id, err := OpenIdentity(dir, nil, at.now)
+	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := c.LocalToken()
+	c = New(Options{Ledger: l.Ledger, Depot: d, Dir: dir, Identity: id, Actor: "control", Log: log, Now: func() time.Time { return at.now }})
+	secret, err := c.LocalToken(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
