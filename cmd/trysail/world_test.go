@@ -50,6 +50,14 @@ const fleetNet = "10.213.77."
 
 func newWorld(t *testing.T, runbook string) *world {
 	t.Helper()
+	w := prepareWorld(t, runbook)
+	w.startControl()
+	return w
+}
+
+// prepareWorld makes one whose control is yet to begin.
+func prepareWorld(t *testing.T, runbook string) *world {
+	t.Helper()
 	if ok, err := condition("root"); err != nil {
 		t.Fatal(err)
 	} else if !ok {
@@ -62,6 +70,11 @@ func newWorld(t *testing.T, runbook string) *world {
 	w.write("app/RELEASE.md", runbook)
 	w.write("app/app.txt", "this is VERSION\n")
 	w.sh("cd " + w.app + " && git init -q && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm first")
+	return w
+}
+
+func (w *world) startControl() {
+	w.t.Helper()
 	c := w.host("control", 1)
 	w.control = c.ip + ":7440"
 	c.start("serve", "--listen", w.control)
@@ -69,7 +82,6 @@ func newWorld(t *testing.T, runbook string) *world {
 		_, err := os.Stat(filepath.Join(w.dir, "control/control/link"))
 		return err == nil
 	})
-	return w
 }
 
 func (w *world) write(name, text string) {

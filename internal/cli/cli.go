@@ -185,7 +185,10 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	hint := ""
 	var h hinted
+	var p *api.Problem
 	switch {
+	case errors.As(err, &p) && p.Hint != "":
+		hint = p.Hint // control knows best
 	case errors.As(err, &h):
 		hint = h.Hint()
 	case errors.Is(err, syscall.ENOSPC):

@@ -68,6 +68,7 @@ type Control struct {
 	tokens   []token                 // in force
 	accesses int64                   // events of the stream they come from
 	grown    chan struct{}           // the same for logs
+	said     time.Time               // when it was said last that there is no room
 	notices  notices                 // with locks of its own
 }
 

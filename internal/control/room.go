@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,19 @@ func (e *NoRoomError) Error() string {
 // Hint says what to do.
 func (e *NoRoomError) Hint() string {
 	return "make room there: trysail depot prune removes what no release needs; everything goes on by itself then"
+}
+
+// tight says that there is no room, once a minute: whoever was refused asks again.
+func (c *Control) tight(err *NoRoomError) {
+	c.mu.Lock()
+	again := time.Since(c.said) < time.Minute
+	if !again {
+		c.said = time.Now()
+	}
+	c.mu.Unlock()
+	if !again {
+		c.o.Log.Error("nothing large is taken", "err", err, "remedy", err.Hint())
+	}
 }
 
 // room tells whether control takes large things.

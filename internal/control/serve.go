@@ -164,7 +164,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusNotFound, "not-found"
 	case errors.As(err, &full):
 		status, p.Code = http.StatusInsufficientStorage, api.Full
-		c.o.Log.Error("request", "path", r.URL.Path, "err", err)
+		c.tight(full)
 	case errors.As(err, &damaged):
 		status, p.Code = http.StatusServiceUnavailable, api.Damaged
 	case errors.As(err, &unknown):
