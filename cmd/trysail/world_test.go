@@ -258,7 +258,13 @@ func (w *world) item(name string) api.ItemStatus {
 // until waits for something that must come; how long it takes is no matter here.
 func (w *world) until(what string, is func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+	w.within(time.Minute, what, is)
+}
+
+// within is until for what takes longer: a server that is made, a build.
+func (w *world) within(d time.Duration, what string, is func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(d); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			out, err := w.run("release", "status", "4.2")
 			w.t.Fatalf("in vain: %s\n%s%v", what, out, err)

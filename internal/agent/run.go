@@ -252,7 +252,7 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	if x.Environment == nil {
 		x.Environment = map[string]string{}
 	}
-	for name, value := range s.secrets {
+	for name, value := range s.environment() {
 		x.Environment[name] = value
 	}
 	var net build.Network
@@ -285,6 +285,14 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 		err = errors.Join(err, a.guard.Forget(watch))
 	}
 	return exit, err
+}
+
+// environment is what a step is told, beside what its server's build was: which
+// release it is of, and its own name; and its secrets.
+func (s *step) environment() map[string]string {
+	env := map[string]string{"TRYSAIL_RELEASE": s.as.Release, "TRYSAIL_STEP": s.as.Item}
+	maps.Copy(env, s.secrets)
+	return env
 }
 
 // scriptDir is where a step's script stands inside its server.
@@ -449,7 +457,7 @@ func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
 		return nil, err
 	}
 	var env []string
-	for name, value := range s.secrets {
+	for name, value := range s.environment() {
 		env = append(env, name+"="+value)
 	}
 	env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+home, "LANG=C.UTF-8")

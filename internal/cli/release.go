@@ -210,7 +210,7 @@ func (a *app) printStatus(s *api.Status) {
 	for _, x := range s.Items {
 		text := string(x.Status)
 		switch {
-		case x.Status == release.InProgress && x.Since != nil:
+		case x.Since != nil: // the second build of gold, too
 			text += " on " + x.Machine + " for " + seconds(time.Since(*x.Since).Seconds())
 		case x.Waiting != "":
 			text += ": " + x.Waiting
