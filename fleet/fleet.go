@@ -113,30 +113,21 @@ func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed
 	}
 	for _, w := range wants {
 		var able []*Machine
-		why, soon := "no machine of the fleet serves role "+w.Role, false
-		if w.Blueprint == "" {
-			why = "no machine of the fleet runs role " + w.Role + " plainly on its host (trysail agent --plain)"
-		}
+		var away, busy *Machine // why none can: that it is busy ends by itself, so it is the reason before others
 		for i := range machines {
 			m := &machines[i]
 			switch {
 			case len(m.Serves) > 0 && !slices.Contains(m.Serves, w.Role), w.Blueprint == "" && !m.Plain:
-			case m.Name == w.Not:
-				if !soon {
-					why = "a second machine is needed beside " + w.Not
-				}
-			case m.At(now) != Up:
-				if !soon {
-					why = m.Name + " is " + string(m.At(now))
-				}
+			case m.Name == w.Not, m.At(now) != Up:
+				away = m
 			case running[m.Name] >= max(m.Slots, 1):
-				why, soon = m.Name+" is busy", true // that ends by itself, so it is the reason
+				busy = m
 			default:
 				able = append(able, m)
 			}
 		}
 		if len(able) == 0 {
-			waiting = append(waiting, Reason{w.Key, why})
+			waiting = append(waiting, Reason{w.Key, why(now, &w, away, busy)})
 			continue
 		}
 		best := slices.MinFunc(able, func(a, b *Machine) int { return compare(a, b, &w, running) })
@@ -144,6 +135,20 @@ func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed
 		placed = append(placed, Placed{w.Key, best.Name})
 	}
 	return placed, waiting
+}
+
+func why(now time.Duration, w *Want, away, busy *Machine) string {
+	switch {
+	case busy != nil:
+		return busy.Name + " is busy"
+	case away != nil && away.Name == w.Not:
+		return "a second machine is needed beside " + w.Not
+	case away != nil:
+		return away.Name + " is " + string(away.At(now))
+	case w.Blueprint == "":
+		return "no machine of the fleet runs role " + w.Role + " plainly on its host (trysail agent --plain)"
+	}
+	return "no machine of the fleet serves role " + w.Role
 }
 
 // order of a rank; one that is not known comes last.

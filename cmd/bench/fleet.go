@@ -66,33 +66,55 @@ func (b *bench) cli(ctx context.Context, dir string, args ...string) (string, er
 	return string(out), nil
 }
 
+// control starts one, and returns once it answers.
+func (b *bench) control(ctx context.Context) (*bystander, error) {
+	c, err := b.spawn("--state", filepath.Join(b.work, "control"), "serve", "--listen", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, func() bool { _, err := os.Stat(filepath.Join(b.work, "control/control/link")); return err == nil }); err != nil {
+		c.kill(syscall.SIGTERM)
+		return nil, err
+	}
+	return c, nil
+}
+
+// join starts the agent of a machine that runs steps plainly.
+func (b *bench) join(ctx context.Context, name string) (*bystander, error) {
+	link, err := b.cli(ctx, b.work, "fleet", "token")
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.spawn("--state", filepath.Join(b.work, name), "agent", "--name", name, "--plain", "--join", strings.TrimSpace(link))
+	if err != nil {
+		return nil, err
+	}
+	p.args = p.args[:3] // once it has joined it needs no link
+	return p, nil
+}
+
+// working is the script that makes $DIR a working copy with runbook $BOOK.
+const working = `mkdir "$DIR"; cd "$DIR"; printf '%s' "$BOOK" > RELEASE.md; git init -q; git add -A; git -c user.name=b -c user.email=b@example.org commit -qm first`
+
 // moving measures from the kill of a machine's agent to the first instruction of
 // its step on another machine. Every kill is one of a fresh release.
 func (b *bench) moving(ctx context.Context, kills int) error {
 	app, marks := filepath.Join(b.work, "app"), filepath.Join(b.work, "marks")
 	book := "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\ndate +%s.%N > " + marks + "/$$.new\nmv " + marks + "/$$.new " + marks + "/$$\nsleep 1000\n```\n"
-	if err := b.sh(ctx, b.work, []string{"BOOK=" + book}, "mkdir app marks; cd app; printf '%s' \"$BOOK\" > RELEASE.md; git init -q; git add -A; git -c user.name=b -c user.email=b@example.org commit -qm first"); err != nil {
+	if err := b.sh(ctx, b.work, []string{"DIR=" + app, "BOOK=" + book}, "mkdir marks; "+working); err != nil {
 		return err
 	}
-	c, err := b.spawn("--state", filepath.Join(b.work, "control"), "serve", "--listen", "127.0.0.1:0")
+	c, err := b.control(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.kill(syscall.SIGTERM)
-	if err := wait(ctx, func() bool { _, err := os.Stat(filepath.Join(b.work, "control/control/link")); return err == nil }); err != nil {
-		return err
-	}
 	agents := map[string]*bystander{}
 	for _, name := range []string{"a", "b"} {
-		link, err := b.cli(ctx, b.work, "fleet", "token")
+		p, err := b.join(ctx, name)
 		if err != nil {
 			return err
 		}
-		p, err := b.spawn("--state", filepath.Join(b.work, name), "agent", "--name", name, "--plain", "--join", strings.TrimSpace(link))
-		if err != nil {
-			return err
-		}
-		p.args = p.args[:3] // once it has joined it needs no link
 		defer func() { p.kill(syscall.SIGTERM) }()
 		agents[name] = p
 	}

@@ -53,12 +53,22 @@ type bench struct {
 
 func main() {
 	pairs := flag.Int("pairs", 5, "interleaved pairs of each comparison")
-	only := flag.String("only", "", "run only this part: trace, rebuild, fleet")
+	only := flag.String("only", "", "run only this part: trace, rebuild, fleet, log, crowd")
 	kills := flag.Int("kills", 50, "how many machines of a fleet are killed")
+	produce := flag.Int64("produce", 0, "only write lines of so many `BYTES`, as the part log has it done")
+	agents := flag.Int("agents", 1000, "how many agents a control has")
+	window := flag.Duration("window", time.Minute, "for how long it is watched")
 	flag.Parse()
+	if *produce > 0 {
+		if err := producer(os.Stdout, *produce); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *pairs, *kills, *only); err != nil {
+	if err := run(ctx, *pairs, *kills, *agents, *window, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		if errors.Is(err, errLimit) {
 			os.Exit(3)
@@ -69,7 +79,7 @@ func main() {
 
 var errLimit = errors.New("a limit is not met")
 
-func run(ctx context.Context, pairs, kills int, only string) (err error) {
+func run(ctx context.Context, pairs, kills, agents int, window time.Duration, only string) (err error) {
 	b := &bench{pairs: pairs}
 	if b.trysail, err = filepath.Abs("bin/trysail"); err != nil {
 		return err
@@ -120,6 +130,16 @@ func run(ctx context.Context, pairs, kills int, only string) (err error) {
 			return b.moving(ctx, kills)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	if part("log") {
+		if err := b.within("/var/tmp", func() error { return b.logging(ctx) }); err != nil {
+			return err
+		}
+	}
+	if part("crowd") {
+		if err := b.within("/var/tmp", func() error { return b.crowding(ctx, agents, window) }); err != nil {
 			return err
 		}
 	}

@@ -57,16 +57,17 @@ type Agent struct {
 
 	mu      sync.Mutex
 	running map[api.Holding]context.CancelCauseFunc
-	warm    map[string]bool // digests of blueprints whose server is ready here
-	has     []string        // digests of artifacts made or fetched here, the newest last
-	copies  map[string]int64
+	warm    map[string]bool    // digests of blueprints whose server is ready here
+	has     []string           // digests of artifacts made or fetched here, the newest last
+	copied  string             // mark of the last answer whose streams are all on this disk
+	events  int64              // on this disk, of all streams
 	heard   time.Duration      // boot time at which the last answered report was sent
 	lapsed  time.Duration      // boot time at which control was last found to have been away too long
 	asks    string             // address of the control that answered last
 	again   context.CancelFunc // ends the request for work that is under way
 	guard   *machine.Guard
 	fenced  chan struct{} // closed once a deadline stands
-	behind  chan []api.Copied
+	behind  chan api.BeatAnswer
 	wanted  chan []string
 
 	asked  int64              // event of the check that this machine is at; 0: none
@@ -81,8 +82,8 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{}, copies: map[string]int64{},
-		again: func() {}, fenced: make(chan struct{}), behind: make(chan []api.Copied, 1), wanted: make(chan []string, 1),
+		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{},
+		again: func() {}, fenced: make(chan struct{}), behind: make(chan api.BeatAnswer, 1), wanted: make(chan []string, 1),
 	}, nil
 }
 

@@ -53,10 +53,7 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, fleet.Beat)
 	defer cancel()
 	a.mu.Lock()
-	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm)), Has: slices.Clone(a.has)}
-	for s, n := range a.copies {
-		b.Copies = append(b.Copies, api.Copied{Stream: s, Events: n})
-	}
+	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm)), Has: slices.Clone(a.has), Copied: a.copied, Events: a.events}
 	a.mu.Unlock()
 	var answer api.BeatAnswer
 	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {
@@ -96,8 +93,8 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		}
 	}
 	select {
-	case a.behind <- answer.Streams:
-	default: // the copy loop is busy, and looks again at the next beat
+	case a.behind <- answer:
+	default: // the copy loop is busy; what it was not told of is in the next answer too
 	}
 	return nil
 }

@@ -26,26 +26,43 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case streams := <-a.behind:
-			for _, s := range streams {
+		case answer := <-a.behind:
+			all := true
+			for _, s := range answer.Streams {
 				c := open[s.Stream]
 				if c == nil {
 					var err error
 					if c, err = ledger.OpenCopy(dir, s.Stream); err != nil {
+						all = false
 						a.o.Log.Error("copy of the ledger", "stream", s.Stream, "err", err)
 						continue
 					}
 					open[s.Stream] = c
+					a.safe(c.Size())
 				}
-				if err := a.follow(ctx, c, s.Stream, s.Events); err != nil && ctx.Err() == nil {
-					a.o.Log.Error("copy of the ledger", "stream", s.Stream, "err", err)
+				had := c.Size()
+				if err := a.follow(ctx, c, s.Stream, s.Events); err != nil {
+					all = false
+					if ctx.Err() == nil {
+						a.o.Log.Error("copy of the ledger", "stream", s.Stream, "err", err)
+					}
 				}
+				a.safe(c.Size() - had)
+			}
+			if all { // else control names them again
 				a.mu.Lock()
-				a.copies[s.Stream] = c.Size()
+				a.copied = answer.Mark
 				a.mu.Unlock()
 			}
 		}
 	}
+}
+
+// safe counts events that are on this disk.
+func (a *Agent) safe(events int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.events += events
 }
 
 func (a *Agent) follow(ctx context.Context, c *ledger.Copy, stream string, events int64) error {

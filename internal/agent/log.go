@@ -136,9 +136,28 @@ func (l *logSink) send(ctx context.Context) {
 	}
 }
 
+// path is where control takes the log.
+func (l *logSink) path() string {
+	return fmt.Sprintf("/releases/%s/logs/%s/%d", l.h.Release, l.h.Item, l.h.Epoch)
+}
+
+// store puts the log into this machine's depot and control's. Control makes the
+// blob from what was sent to it; whatever keeps it from that, the log is sent as
+// any other blob is.
+func (l *logSink) store(ctx context.Context) (string, error) {
+	dg, _, err := l.a.o.Depot.PutFile(ctx, l.file.Name())
+	if err != nil {
+		return "", err
+	}
+	if err := l.a.o.Client.Do(ctx, http.MethodPost, l.path()+"/keep", api.LogDigest{Digest: dg}, nil); err != nil {
+		l.a.o.Log.Debug("control does not keep the log that it has: it is sent again", "step", l.h.Item, "err", err)
+	}
+	return dg, again(ctx, func() error { return l.a.send(ctx, dg) })
+}
+
 // chunk sends some bytes and gives the offset to go on from.
 func (l *logSink) chunk(ctx context.Context, at, n int64) (int64, error) {
-	path := fmt.Sprintf("/releases/%s/logs/%s/%d?offset=%d", l.h.Release, l.h.Item, l.h.Epoch, at)
+	path := fmt.Sprintf("%s?offset=%d", l.path(), at)
 	res, err := l.a.o.Client.Open(ctx, http.MethodPost, path, io.NewSectionReader(l.file, at, n), nil)
 	if err != nil {
 		return 0, err

@@ -55,7 +55,7 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 	if err != nil {
 		return nil, err
 	}
-	r.Log, err = a.keep(ctx, n.Path("log"))
+	r.Log, err = log.store(ctx)
 	return r, err
 }
 

@@ -99,10 +99,12 @@ type Beat struct {
 	Holding []Holding `json:"holding"`
 	Warm    []string  `json:"warm,omitempty"` // digests of blueprints whose server is ready
 	Has     []string  `json:"has,omitempty"`  // digests of artifacts that it made or fetched lately
-	Copies  []Copied  `json:"copies,omitempty"`
+	// Copied is the mark of the last answer whose streams are safe on its disk.
+	Copied string `json:"copied,omitempty"`
+	Events int64  `json:"events"` // that are safe there, of all streams
 }
 
-// Copied says how much of a stream is safe on the agent's disk.
+// Copied says how many events of a stream there are, to copy to the agent's disk.
 type Copied struct {
 	Stream string `json:"stream"`
 	Events int64  `json:"events"`
@@ -111,8 +113,9 @@ type Copied struct {
 // BeatAnswer says which of the leases are in force; all others must end at once.
 type BeatAnswer struct {
 	Renewed []Holding `json:"renewed"`
-	// Streams are all streams with the number of their events, to copy.
+	// Streams are those that moved since the answer whose mark the report bears.
 	Streams []Copied `json:"streams"`
+	Mark    string   `json:"mark"`
 	// Want are digests that control lost: whoever has one sends it.
 	Want []string `json:"want,omitempty"`
 	// Controls are the addresses of all controls.
@@ -154,6 +157,11 @@ type SetMachine struct {
 // LogSize is how much control has of a log.
 type LogSize struct {
 	Size int64 `json:"size"`
+}
+
+// LogDigest names the whole log that control is to keep as a blob.
+type LogDigest struct {
+	Digest string `json:"digest"`
 }
 
 // Report is the end of a lease.

@@ -133,7 +133,7 @@ func transport(c *tls.Config) *http.Transport {
 	return &http.Transport{
 		DialContext:     (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSClientConfig: c, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute,
-		MaxIdleConnsPerHost: 8,
+		MaxIdleConnsPerHost: 8, WriteBufferSize: 64 << 10, // of logs and blobs: whole records of TLS
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -71,25 +70,19 @@ const accessStream = "access"
 
 // refreshAccess folds the stream to its head.
 func (c *Control) refreshAccess(ctx context.Context) error {
-	lines, err := c.o.Ledger.Read(ctx, accessStream, 0)
-	if err != nil {
-		return err
-	}
-	list := []token{}
-	for _, line := range lines {
+	return c.follow(ctx, accessStream, &c.accesses, func(line []byte) error {
 		var e access
 		if err := json.Unmarshal(line, &e); err != nil {
-			return fmt.Errorf("access, event: %w", err)
+			return err
 		}
 		if e.Made != nil {
-			list = append(list, *e.Made)
+			c.tokens = append(c.tokens, *e.Made)
 		}
-		list = slices.DeleteFunc(list, func(t token) bool { return t.Hash == e.Spent })
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tokens, c.accesses = list, int64(len(lines))
-	return nil
+		if spent := func(t token) bool { return t.Hash == e.Spent }; slices.ContainsFunc(c.tokens, spent) {
+			c.tokens = slices.DeleteFunc(slices.Clone(c.tokens), spent) // somebody may read the old list
+		}
+		return nil
+	})
 }
 
 // record appends to the stream unless decide, which sees the tokens at its head,

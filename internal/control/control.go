@@ -13,13 +13,19 @@
 //	notify.go  something happened that people must know: tell them
 //	standby.go another control decides: follow it, have what it has
 //
-// and the answers to requests (serve.go and what it names). Heartbeats are not
+// What every machine asks each second is not looked for in every release: who holds
+// which lease and which stream has moved is kept in step with each fold (leases.go),
+// a machine's poll is woken by that machine's leases alone, and place looks again
+// only at releases that moved.
+//
+// Then the answers to requests (serve.go and what it names). Heartbeats are not
 // facts worth keeping: they are in memory, so that a control that starts again
 // first waits [fleet.LostAfter] before it holds anybody for lost.
 package control
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,18 +62,22 @@ type Control struct {
 	begun time.Time // with its monotonic reading
 	clock steady
 	over  chan struct{} // closed when another decides
+	id    string        // no two controls, and no two runs of one, have the same
 
 	mu       sync.Mutex
 	streams  map[string]*stream
 	members  map[string]*member
 	joined   int64                   // events of the fleet's stream that were folded
 	waiting  map[string]string       // why a step has no machine, by release/item
-	changed  chan struct{}           // closed when anything moved, and made anew
+	leases   leases                  // in force, by machine
+	heads    heads                   // of all streams
+	fresh    map[string]bool         // releases that moved since place looked at them
+	changed  bell                    // anything moved
 	wanted   []string                // digests that releases need and the depot lacks
 	sums     map[string][]depot.Item // originals, by the digest of their blueprint.sum
 	tokens   []token                 // in force
 	accesses int64                   // events of the stream they come from
-	grown    chan struct{}           // the same for logs
+	grown    bell                    // a log did
 	said     time.Time               // when it was said last that there is no room
 	notices  notices                 // with locks of its own
 }
@@ -79,6 +89,7 @@ type stream struct {
 	state *release.State
 	lines [][]byte
 	tree  ledger.Tree
+	news  bell
 	err   error // it does not fold
 }
 
@@ -91,45 +102,44 @@ type member struct {
 	heard  time.Time // monotonic; zero: not since control began
 	warm   []string
 	has    []string
-	copies map[string]int64
+	copied int64 // events that are safe on its disk
 	losses int
+	news   bell // it was given a lease
 }
 
 // New makes a control; Run makes it work.
 func New(o Options) *Control {
 	return &Control{
-		o: o, begun: time.Now(), clock: newSteady(o.Now()), over: make(chan struct{}), streams: map[string]*stream{}, members: map[string]*member{},
-		waiting: map[string]string{}, sums: map[string][]depot.Item{}, changed: make(chan struct{}), grown: make(chan struct{}),
+		o: o, begun: time.Now(), clock: newSteady(o.Now()), over: make(chan struct{}), id: rand.Text(), streams: map[string]*stream{}, members: map[string]*member{},
+		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
 	}
 }
 
-// moved wakes everybody who waits for something to happen.
+// moved wakes everybody who waits for anything to happen.
 func (c *Control) moved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(c.changed)
-	c.changed = make(chan struct{})
+	c.changed.ring()
 }
 
 // news gives a channel that is closed at the next move.
 func (c *Control) news() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.changed
+	return c.changed.next()
 }
 
 // logGrew wakes everybody who follows a log.
 func (c *Control) logGrew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(c.grown)
-	c.grown = make(chan struct{})
+	c.grown.ring()
 }
 
 func (c *Control) moreLog() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.grown
+	return c.grown.next()
 }
 
 // NotFoundError says that there is no such release.
@@ -157,12 +167,13 @@ func (c *Control) versions() []string {
 	return slices.Sorted(maps.Keys(c.streams))
 }
 
-// catchUp folds what the ledger has and the stream has not.
-func (s *stream) catchUp(ctx context.Context, l *ledger.Ledger) error {
-	lines, err := l.Read(ctx, releaseStream(s.name), int64(len(s.lines)))
-	if err != nil {
+// catchUp folds what the ledger has and the stream, whose lock is held, has not.
+func (c *Control) catchUp(ctx context.Context, s *stream) error {
+	lines, err := c.o.Ledger.Read(ctx, releaseStream(s.name), int64(len(s.lines)))
+	if err != nil || len(lines) == 0 {
 		return err
 	}
+	defer c.folded(s)
 	for _, line := range lines {
 		var e release.Event
 		if err := json.Unmarshal(line, &e); err != nil {
@@ -199,7 +210,7 @@ func (c *Control) update(ctx context.Context, version, actor string, decide func
 			err := c.o.Ledger.Append(ctx, releaseStream(version), s.state.Head, line)
 			if err == nil {
 				err = s.take(*e, line)
-				c.moved()
+				c.folded(s)
 				return e.Seq, err
 			}
 			var conflict *ledger.ConflictError
@@ -209,7 +220,7 @@ func (c *Control) update(ctx context.Context, version, actor string, decide func
 		}
 		// A no counts only at the head, and so does a yes that came second.
 		head := s.state.Head
-		if err := s.catchUp(ctx, c.o.Ledger); err != nil {
+		if err := c.catchUp(ctx, s); err != nil {
 			return 0, err
 		}
 		switch {
@@ -248,6 +259,22 @@ func (s *stream) take(e release.Event, line []byte) error {
 	}
 	s.lines = append(s.lines, line)
 	return s.tree.Add(line)
+}
+
+// folded keeps in step with a stream that moved, whose lock is held, what is
+// known of all of them, and wakes those whom it concerns.
+func (c *Control) folded(s *stream) {
+	s.news.ring()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range c.leases.put(s.name, s.state.Leases()) {
+		if m := c.members[name]; m != nil {
+			m.news.ring()
+		}
+	}
+	c.heads.put(releaseStream(s.name), int64(len(s.lines)))
+	c.fresh[s.name] = true
+	c.changed.ring()
 }
 
 // Run decides until ctx ends: it returns the first loop's error, or nil. All was

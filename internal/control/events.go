@@ -37,8 +37,8 @@ func (c *Control) events(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
 	}
 	for {
-		news := c.news()
 		s.mu.Lock()
+		news := s.news.next()
 		lines := s.lines[min(after, len(s.lines)):]
 		s.mu.Unlock()
 		for _, l := range lines {

@@ -81,14 +81,14 @@ func (c *Control) fold(ctx context.Context) error {
 
 // has tells whether a stream is folded up to an event.
 func (c *Control) has(name string, head int64) bool {
-	version, ok := strings.CutPrefix(name, releaseStream(""))
-	s, err := c.stream(version)
-	if !ok || err != nil {
-		return false
+	if s, err := c.stream(strings.TrimPrefix(name, releaseStream(""))); err == nil {
+		s.mu.Lock() // what this control appends it folds before it lets go
+		defer s.mu.Unlock()
+		return int64(len(s.lines)) >= head
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return int64(len(s.lines)) >= head
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heads.last[name].events >= head
 }
 
 // refresh folds one stream to its head.
@@ -113,42 +113,58 @@ func (c *Control) refresh(ctx context.Context, name string) error {
 	}
 	c.mu.Unlock()
 	s.mu.Lock()
-	err := s.catchUp(ctx, c.o.Ledger)
-	s.mu.Unlock()
-	c.moved()
-	return err
+	defer s.mu.Unlock()
+	return c.catchUp(ctx, s)
 }
 
-func (c *Control) refreshFleet(ctx context.Context) error {
-	lines, err := c.o.Ledger.Read(ctx, fleetStream, 0)
+// follow folds what a stream has and *folded, the number of its events that were,
+// does not count. fold is called with the lock held.
+func (c *Control) follow(ctx context.Context, stream string, folded *int64, fold func(line []byte) error) error {
+	c.mu.Lock()
+	after := *folded
+	c.mu.Unlock()
+	lines, err := c.o.Ledger.Read(ctx, stream, after)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.joined = int64(len(lines))
-	for _, line := range lines {
+	defer c.mu.Unlock()
+	for i, line := range lines {
+		if after+int64(i) < *folded {
+			continue // by another that followed at the same time
+		}
+		if err := fold(line); err != nil {
+			return fmt.Errorf("%s, event %d: %w", stream, *folded+1, err)
+		}
+		*folded++
+	}
+	c.heads.put(stream, *folded)
+	return nil
+}
+
+func (c *Control) refreshFleet(ctx context.Context) error {
+	defer c.moved()
+	return c.follow(ctx, fleetStream, &c.joined, func(line []byte) error {
 		var e membership
 		if err := json.Unmarshal(line, &e); err != nil {
-			c.mu.Unlock()
-			return fmt.Errorf("fleet, event: %w", err)
+			return err
 		}
 		if e.Joined != nil {
 			m := c.members[e.Joined.Name]
 			if m == nil {
-				m = &member{copies: map[string]int64{}}
+				m = &member{}
 				c.members[e.Joined.Name] = m
 			}
 			m.enrolled, m.set, m.since, m.why = *e.Joined, e.Set, e.Seq, e.Reason
 		} else if m := c.members[e.Name]; m != nil {
 			m.set, m.since, m.why = e.Set, e.Seq, e.Reason
+			m.news.ring() // it may be asked what it is like
 			if e.Set == fleet.Up {
 				m.set, m.losses = "", 0
 			}
 		}
-	}
-	c.mu.Unlock()
-	c.moved()
-	return nil
+		return nil
+	})
 }
 
 // enlist appends a fact to the fleet's stream.

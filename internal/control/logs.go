@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"trysail/internal/api"
@@ -44,19 +45,52 @@ func offsetOf(r *http.Request) int64 {
 	return max(n, 0)
 }
 
+// ownLog names the log of a lease that the machine which asks holds.
+func (c *Control) ownLog(q *caller, r *http.Request) (string, error) {
+	file, epoch, err := c.logFile(r)
+	if err != nil {
+		return "", err
+	}
+	if !c.holds(q.machine, api.Holding{Release: r.PathValue("version"), Item: r.PathValue("item"), Epoch: epoch}) {
+		return "", &DeniedError{"the lease is over: its log takes nothing more", "the step runs elsewhere"}
+	}
+	return file, nil
+}
+
+// keepLog makes a blob of a log that was sent, so that it need not be sent again.
+// The depot refuses it if the agent, which has the original, knows another digest.
+func (c *Control) keepLog(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.LogDigest](r)
+	if err != nil {
+		return nil, err
+	}
+	name, err := c.ownLog(q, r)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &NotFoundError{"log of " + r.PathValue("item")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := c.room(); err != nil {
+		return nil, err
+	}
+	_, err = c.o.Depot.PutExpected(ctx, f, b.Digest)
+	return nil, err
+}
+
 // appendLog adds to the log of a lease. The offset says where the bytes belong:
 // an agent sends again what was not acknowledged, and nothing stands twice. The
 // answer says how much there is; the agent goes on from there, also where control
 // has less than it had, because it lost its disk.
 func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any, error) {
-	file, epoch, err := c.logFile(r)
+	file, err := c.ownLog(q, r)
 	if err != nil {
 		return nil, err
-	}
-	st := c.state(r.PathValue("version"))
-	l := st.Progress[r.PathValue("item")].Lease
-	if l == nil || l.Epoch != epoch || l.Machine != q.machine {
-		return nil, &DeniedError{"the lease is over: its log takes nothing more", "the step runs elsewhere"}
 	}
 	if err := c.room(); err != nil {
 		return nil, err
@@ -105,6 +139,10 @@ func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		file, epoch, err = c.logFile(r)
 	}
+	var s *stream
+	if err == nil {
+		s, err = c.stream(r.PathValue("version"))
+	}
 	if err != nil {
 		c.fail(w, r, err)
 		return
@@ -112,7 +150,9 @@ func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	at, follow := offsetOf(r), r.URL.Query().Get("follow") == "true"
 	for {
-		news := c.news()
+		s.mu.Lock()
+		news := s.news.next()
+		s.mu.Unlock()
 		grown := c.moreLog()
 		ended := !c.leased(r.PathValue("version"), r.PathValue("item"), epoch)
 		n, err := copyFrom(w, file, at)
@@ -140,12 +180,10 @@ func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Control) leased(version, item string, epoch int64) bool {
-	st := c.state(version)
-	if st == nil || st.Progress[item] == nil {
-		return false
-	}
-	l := st.Progress[item].Lease
-	return l != nil && l.Epoch == epoch
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l, ok := c.leases.of[version][item]
+	return ok && l.Epoch == epoch
 }
 
 func copyFrom(w io.Writer, file string, at int64) (int64, error) {
@@ -163,6 +201,18 @@ func copyFrom(w io.Writer, file string, at int64) (int64, error) {
 	return io.Copy(w, f)
 }
 
+// linesOf are a stream's after some event; those of releases are folded, and here.
+func (c *Control) linesOf(ctx context.Context, name string, after int64) ([][]byte, error) {
+	version, _ := strings.CutPrefix(name, releaseStream(""))
+	s, err := c.stream(version)
+	if err != nil {
+		return c.o.Ledger.Read(ctx, name, after)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lines[min(int(after), len(s.lines)):], nil
+}
+
 // readStream gives a stream's lines after some event, for a copy of the ledger.
 func (c *Control) readStream(w http.ResponseWriter, r *http.Request) {
 	q, err := c.caller(r)
@@ -175,7 +225,7 @@ func (c *Control) readStream(w http.ResponseWriter, r *http.Request) {
 		if aerr != nil || after < 0 {
 			after = 0
 		}
-		lines, err = c.o.Ledger.Read(r.Context(), r.PathValue("stream"), after)
+		lines, err = c.linesOf(r.Context(), r.PathValue("stream"), after)
 	}
 	if err != nil {
 		c.fail(w, r, err)

@@ -89,7 +89,7 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 	type kind struct{ rank, condition string }
 	kinds := map[kind]int{}
 	now := time.Now()
-	for _, x := range m.c.machines(now) {
+	for _, x := range m.c.machines() {
 		kinds[kind{string(x.Rank), string(x.At(m.c.mono(now)))}]++
 	}
 	for k, n := range kinds {

@@ -118,6 +118,9 @@ func (c *Control) catchUpNotices(ctx context.Context) error {
 			return err
 		}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heads.put(noticesStream, c.notices.size())
 	return nil
 }
 
@@ -135,7 +138,11 @@ func (c *Control) note(ctx context.Context, e noted) error {
 		}
 		err = c.o.Ledger.Append(ctx, noticesStream, head, line)
 		if err == nil {
-			return n.take(e)
+			err := n.take(e)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.heads.put(noticesStream, e.Seq)
+			return err
 		}
 		var conflict *ledger.ConflictError
 		if !errors.As(err, &conflict) || ctx.Err() != nil {

@@ -2,11 +2,14 @@ package control
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"trysail/fleet"
+	"trysail/internal/api"
 	"trysail/internal/machine"
 	"trysail/release"
 )
@@ -21,14 +24,14 @@ const tick = 200 * time.Millisecond
 func (c *Control) place(ctx context.Context) error {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	p := newPending()
 	for {
 		news := c.news()
-		for _, v := range c.versions() {
-			if err := c.expire(ctx, v); err != nil && ctx.Err() == nil {
-				c.o.Log.Error("expire", "release", v, "err", err)
-			}
+		c.read(p)
+		if err := c.expire(ctx, p); err != nil && ctx.Err() == nil {
+			c.o.Log.Error("expire", "err", err)
 		}
-		if err := c.assign(ctx); err != nil && ctx.Err() == nil {
+		if err := c.assign(ctx, p); err != nil && ctx.Err() == nil {
 			c.o.Log.Error("place", "err", err)
 		}
 		select {
@@ -40,23 +43,53 @@ func (c *Control) place(ctx context.Context) error {
 	}
 }
 
-// machines is the fleet as the rules see it.
-func (c *Control) machines(now time.Time) []fleet.Machine {
-	running := map[string]int{}
-	for _, v := range c.versions() {
-		if st := c.state(v); st != nil {
-			for _, l := range st.Leases() {
-				running[l.Machine]++
+// pending is what place has left to do, by release. It holds until the release moves.
+type pending struct {
+	waits map[string]time.Time // when the next one ends
+	steps map[string][]ready
+}
+
+// ready is a step that wants a machine, and digests that it needs in the depot.
+type ready struct {
+	fleet.Want
+	needs []string
+}
+
+func newPending() *pending { return &pending{map[string]time.Time{}, map[string][]ready{}} }
+
+// read looks at the releases that moved.
+func (c *Control) read(p *pending) {
+	c.mu.Lock()
+	fresh := c.fresh
+	c.fresh = map[string]bool{}
+	c.mu.Unlock()
+	for version := range fresh {
+		delete(p.waits, version)
+		delete(p.steps, version)
+		c.look(version, func(st *release.State) {
+			if _, next := st.Due(time.Time{}); !next.IsZero() {
+				p.waits[version] = next
 			}
-		}
+			for _, w := range st.Next() {
+				m := st.Machine(w.Role)
+				p.steps[version] = append(p.steps[version], ready{
+					fleet.Want{Key: version + " " + w.Item, Role: w.Role, Blueprint: m.Blueprint, Not: w.Not, Has: w.Warm},
+					append(slices.Clone(w.Warm), st.Source.Original, m.Blueprint, m.Sum),
+				})
+			}
+		})
 	}
+}
+
+// machines is the fleet as the rules see it.
+func (c *Control) machines() []fleet.Machine {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var list []fleet.Machine
 	for _, m := range c.members {
 		list = append(list, fleet.Machine{
 			Name: m.Name, Rank: m.Rank, Serves: m.Serves, Plain: m.Plain, Slots: m.Slots, Set: m.set,
-			Heard: c.heard(m), Running: running[m.Name], Losses: m.losses, Warm: m.warm, Has: m.has,
+			Heard: c.heard(m), Running: len(c.leases.by[m.Name]), Losses: m.losses, Warm: m.warm, Has: m.has,
 		})
 	}
 	slices.SortFunc(list, func(a, b fleet.Machine) int { return strings.Compare(a.Name, b.Name) })
@@ -75,27 +108,45 @@ func (c *Control) heard(m *member) time.Duration {
 
 func (c *Control) mono(now time.Time) time.Duration { return now.Sub(c.begun) }
 
-// state gives a copy of a release's state; nil if it does not fold.
-func (c *Control) state(version string) *release.State {
+// look shows a release's state, which is not to be changed or kept; nothing if it
+// does not fold.
+func (c *Control) look(version string, at func(*release.State)) {
 	s, err := c.stream(version)
 	if err != nil {
-		return nil
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil || s.state.Head == 0 {
-		return nil
+	if s.err == nil && s.state.Head > 0 {
+		at(s.state)
 	}
-	return s.state.Clone()
 }
 
-// expire appends what time alone brings about in one release.
-func (c *Control) expire(ctx context.Context, version string) error {
-	st := c.state(version)
-	if st == nil || st.Over() {
-		return nil
+// state gives a copy of a release's state; nil if it does not fold.
+func (c *Control) state(version string) (st *release.State) {
+	c.look(version, func(s *release.State) { st = s.Clone() })
+	return st
+}
+
+// expire appends what time alone brings about. What it cannot append to one
+// release keeps it from no other.
+func (c *Control) expire(ctx context.Context, p *pending) (err error) {
+	sure := c.clock.sure(c.o.Now(), machine.BootTime())
+	for version, at := range p.waits {
+		if !sure.Before(at) {
+			err = errors.Join(err, c.pass(ctx, version, sure))
+		}
 	}
-	due, _ := st.Due(c.clock.sure(c.o.Now(), machine.BootTime()))
+	for _, l := range c.lost(time.Now()) {
+		err = errors.Join(err, c.end(ctx, l))
+	}
+	return err
+}
+
+// pass ends the waits of a release that are over.
+func (c *Control) pass(ctx context.Context, version string, now time.Time) error {
+	var due []string
+	c.look(version, func(st *release.State) { due, _ = st.Due(now) })
 	for _, item := range due {
 		if _, err := c.update(ctx, version, c.o.Actor, func(s *release.State) (release.Body, error) {
 			if s.Progress[item].Passed {
@@ -106,35 +157,54 @@ func (c *Control) expire(ctx context.Context, version string) error {
 			return err
 		}
 	}
-	now := time.Now()
-	for item, l := range st.Leases() {
-		why := c.gone(l.Machine, now)
-		if why == "" {
-			continue
-		}
-		_, err := c.update(ctx, version, c.o.Actor, func(s *release.State) (release.Body, error) {
-			if cur := s.Progress[item].Lease; cur == nil || cur.Epoch != l.Epoch {
-				return nil, errNothing
-			}
-			return release.Lost{Item: item, Epoch: l.Epoch, Machine: l.Machine, Why: why}, nil
-		})
-		if err != nil {
-			return err
-		}
-		c.mu.Lock()
-		if m := c.members[l.Machine]; m != nil {
-			m.losses++
-		}
-		c.mu.Unlock()
-		c.o.Log.Warn("machine lost", "machine", l.Machine, "release", version, "step", item, "why", why)
-	}
 	return nil
 }
 
-// gone says why a machine's leases end; "" while they do not.
-func (c *Control) gone(name string, now time.Time) string {
+// lapsed is a lease whose machine is lost.
+type lapsed struct {
+	api.Holding
+	machine, why string
+}
+
+// lost lists the leases of machines that are gone.
+func (c *Control) lost(now time.Time) []lapsed {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var list []lapsed
+	for name := range c.leases.by {
+		if why := c.gone(name, now); why != "" {
+			for _, h := range c.leases.held(name) {
+				list = append(list, lapsed{h, name, why})
+			}
+		}
+	}
+	return list
+}
+
+// end ends a lease whose machine is lost.
+func (c *Control) end(ctx context.Context, l lapsed) error {
+	over := false // by itself, in the meantime
+	_, err := c.update(ctx, l.Release, c.o.Actor, func(s *release.State) (release.Body, error) {
+		p := s.Progress[l.Item]
+		if over = p == nil || p.Lease == nil || p.Lease.Epoch != l.Epoch; over {
+			return nil, errNothing
+		}
+		return release.Lost{Item: l.Item, Epoch: l.Epoch, Machine: l.machine, Why: l.why}, nil
+	})
+	if err != nil || over {
+		return err
+	}
+	c.mu.Lock()
+	if m := c.members[l.machine]; m != nil {
+		m.losses++
+	}
+	c.mu.Unlock()
+	c.o.Log.Warn("machine lost", "machine", l.machine, "release", l.Release, "step", l.Item, "why", l.why)
+	return nil
+}
+
+// gone says why a machine's leases end; "" while they do not. The lock is held.
+func (c *Control) gone(name string, now time.Time) string {
 	m := c.members[name]
 	if m == nil || m.set == fleet.Retired {
 		return "the machine does not belong to the fleet any more"
@@ -150,36 +220,35 @@ func (c *Control) gone(name string, now time.Time) string {
 }
 
 // assign grants what is ready.
-func (c *Control) assign(ctx context.Context) error {
-	now := time.Now()
+func (c *Control) assign(ctx context.Context, p *pending) error {
 	var wants []fleet.Want
 	waiting := map[string]string{}
-	for _, v := range c.versions() {
-		st := c.state(v)
-		if st == nil {
-			continue
-		}
-		for _, w := range st.Next() {
-			if c.lacks(append(slices.Clone(w.Warm), st.Source.Original, st.Machine(w.Role).Blueprint, st.Machine(w.Role).Sum)...) {
-				waiting[v+" "+w.Item] = "control's depot lost what it takes in; agents that have it are asked for it"
+	for _, version := range slices.Sorted(maps.Keys(p.steps)) {
+		for _, r := range p.steps[version] {
+			if c.lacks(r.needs...) {
+				waiting[r.Key] = "control's depot lost what it takes in; agents that have it are asked for it"
 				continue
 			}
-			wants = append(wants, fleet.Want{Key: v + " " + w.Item, Role: w.Role, Blueprint: st.Machine(w.Role).Blueprint, Not: w.Not, Has: w.Warm})
+			wants = append(wants, r.Want)
 		}
 	}
-	placed, reasons := fleet.Place(c.mono(now), c.machines(now), wants)
+	var placed []fleet.Placed
+	var reasons []fleet.Reason
+	if len(wants) > 0 {
+		placed, reasons = fleet.Place(c.mono(time.Now()), c.machines(), wants)
+	}
 	for _, r := range reasons {
 		waiting[r.Key] = r.Why
 	}
 	c.mu.Lock()
 	c.waiting = waiting
 	c.mu.Unlock()
-	for _, p := range placed {
-		version, item, _ := strings.Cut(p.Key, " ")
+	for _, x := range placed {
+		version, item, _ := strings.Cut(x.Key, " ")
 		_, err := c.update(ctx, version, c.o.Actor, func(s *release.State) (release.Body, error) {
 			for _, w := range s.Next() {
-				if w.Item == item && w.Not != p.Machine {
-					return release.Granted{Item: item, Machine: p.Machine, Confirm: w.Confirm}, nil
+				if w.Item == item && w.Not != x.Machine {
+					return release.Granted{Item: item, Machine: x.Machine, Confirm: w.Confirm}, nil
 				}
 			}
 			return nil, errNothing

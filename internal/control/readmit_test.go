@@ -75,7 +75,7 @@ func TestReadmit(t *testing.T) {
 	if first != 3 || asked("3") != 0 {
 		t.Errorf("it is asked %d, and while it looks %d", first, asked("3"))
 	}
-	if m := c.machines(time.Now())[0]; m.Set != fleet.Proving {
+	if m := c.machines()[0]; m.Set != fleet.Proving {
 		t.Errorf("the rules see %+v", m)
 	}
 	bad := fleet.Findings{Why: "its depot: input/output error"}

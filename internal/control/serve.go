@@ -50,6 +50,7 @@ func (c *Control) routes() []route {
 		machine("POST /v1/report", c.report),
 		machine("POST /v1/checked", c.checked),
 		machine("POST /v1/releases/{version}/logs/{item}/{epoch}", c.appendLog),
+		machine("POST /v1/releases/{version}/logs/{item}/{epoch}/keep", c.keepLog),
 
 		person("GET /v1/releases", Viewer, c.list),
 		person("POST /v1/releases", Operator, c.start),
@@ -257,32 +258,38 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	}
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
-	m.heard, m.warm, m.has = time.Now(), b.Warm, b.Has
-	for _, x := range b.Copies {
-		m.copies[x.Stream] = x.Events
-	}
-	answer := api.BeatAnswer{Renewed: []api.Holding{}, Streams: []api.Copied{{Stream: fleetStream, Events: c.joined}, {Stream: accessStream, Events: c.accesses}}, Controls: c.others(true)}
-	if n := c.notices.size(); n > 0 {
-		answer.Streams = append(answer.Streams, api.Copied{Stream: noticesStream, Events: n})
-	}
+	m.heard, m.warm, m.has, m.copied = time.Now(), b.Warm, b.Has, b.Events
+	answer := api.BeatAnswer{Renewed: []api.Holding{}, Controls: c.others(true)}
 	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])
-	c.mu.Unlock()
-	for _, v := range c.versions() {
-		s, err := c.stream(v)
-		if err != nil {
-			continue
-		}
-		s.mu.Lock()
-		answer.Streams = append(answer.Streams, api.Copied{Stream: releaseStream(v), Events: int64(len(s.lines))})
-		leases := s.state.Leases()
-		s.mu.Unlock()
-		for _, h := range b.Holding {
-			if l, ok := leases[h.Item]; ok && h.Release == v && l.Epoch == h.Epoch && l.Machine == q.machine {
-				answer.Renewed = append(answer.Renewed, h)
-			}
+	for _, h := range b.Holding {
+		if c.leases.by[q.machine][h] {
+			answer.Renewed = append(answer.Renewed, h)
 		}
 	}
+	answer.Streams, answer.Mark = c.heads.since(c.marked(b.Copied)), c.mark()
+	c.mu.Unlock()
 	return answer, nil
+}
+
+// mark says how far the streams have moved. It is this control's own: a machine
+// that shows another's, or none, is told of all streams.
+func (c *Control) mark() string { return c.id + "." + strconv.FormatInt(c.heads.moves, 10) }
+
+// marked reads what mark wrote.
+func (c *Control) marked(s string) int64 {
+	id, moves, _ := strings.Cut(s, ".")
+	n, err := strconv.ParseInt(moves, 10, 64)
+	if id != c.id || err != nil {
+		return 0
+	}
+	return n
+}
+
+// holds tells whether a machine has a lease.
+func (c *Control) holds(machine string, h api.Holding) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leases.by[machine][h]
 }
 
 // work answers with the leases of a machine that it does not hold yet; it waits
@@ -295,26 +302,16 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 	deadline := time.NewTimer(pollTime)
 	defer deadline.Stop()
 	for {
-		news := c.news()
+		c.mu.Lock()
+		news, held := c.members[q.machine].news.next(), c.leases.held(q.machine)
+		c.mu.Unlock()
 		list := []api.Assignment{}
-		for _, v := range c.versions() {
-			st := c.state(v)
-			if st == nil {
+		for _, h := range held {
+			if have[h.Release+" "+strconv.FormatInt(h.Epoch, 10)] {
 				continue
 			}
-			for item, l := range st.Leases() {
-				if l.Machine != q.machine || have[v+" "+strconv.FormatInt(l.Epoch, 10)] {
-					continue
-				}
-				x := st.Item(item)
-				a := api.Assignment{
-					Holding: api.Holding{Release: v, Item: item, Epoch: l.Epoch}, Confirm: l.Confirm,
-					Step: *x, Source: st.Source, Machine: st.Machine(x.Role), Inputs: st.Inputs(x),
-				}
-				if l.Confirm {
-					a.Gold = st.Gold.Outputs
-				}
-				list = append(list, a)
+			if a := c.assignment(h); a != nil {
+				list = append(list, *a)
 			}
 		}
 		if check := c.check(q.machine, r.URL.Query().Get("check")); check != nil {
@@ -338,6 +335,25 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 // badlyLost is what a machine's own word that it could not go on counts, in lost
 // leases: enough that any other machine is preferred.
 const badlyLost = 2
+
+// assignment is a lease with all that its step needs; nil if it is over by now.
+func (c *Control) assignment(h api.Holding) *api.Assignment {
+	var a *api.Assignment
+	c.look(h.Release, func(st *release.State) {
+		x := st.Item(h.Item)
+		if x == nil || st.Progress[h.Item].Lease == nil || st.Progress[h.Item].Lease.Epoch != h.Epoch {
+			return
+		}
+		a = &api.Assignment{
+			Holding: h, Confirm: st.Progress[h.Item].Lease.Confirm,
+			Step: *x, Source: st.Source, Machine: st.Machine(x.Role), Inputs: st.Inputs(x),
+		}
+		if a.Confirm {
+			a.Gold = st.Gold.Outputs
+		}
+	})
+	return a
+}
 
 // report takes the end of a lease.
 func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, error) {

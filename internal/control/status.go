@@ -115,26 +115,16 @@ func itemStatus(st *release.State, x *runbook.Item, waiting string) api.ItemStat
 func (c *Control) fleetStatus(context.Context, *caller, *http.Request) (any, error) {
 	now := time.Now()
 	list := []api.MachineStatus{}
-	running := map[string][]api.Holding{}
-	for _, v := range c.versions() {
-		if st := c.state(v); st != nil {
-			for item, l := range st.Leases() {
-				running[l.Machine] = append(running[l.Machine], api.Holding{Release: v, Item: item, Epoch: l.Epoch})
-			}
-		}
-	}
-	for _, m := range c.machines(now) {
+	for _, m := range c.machines() {
 		s := api.MachineStatus{
 			Name: m.Name, Rank: m.Rank, Condition: m.At(c.mono(now)), Serves: m.Serves, Plain: m.Plain, Slots: m.Slots,
-			Heard: -1, Running: nonNil(running[m.Name]), Warm: nonNil(m.Warm),
+			Heard: -1, Warm: nonNil(m.Warm),
 		}
 		if m.Heard >= 0 {
 			s.Heard = (c.mono(now) - m.Heard).Seconds()
 		}
 		c.mu.Lock()
-		for _, n := range c.members[m.Name].copies {
-			s.Events += n
-		}
+		s.Running, s.Events = nonNil(c.leases.held(m.Name)), c.members[m.Name].copied
 		s.Why = c.members[m.Name].why
 		c.mu.Unlock()
 		list = append(list, s)

@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"trysail/fleet"
+)
+
+// TestFleetFoldsOnce: two controls that write to the same streams, many at a time,
+// have the same fleet and the same tokens in the end, and fold each event once.
+func TestFleetFoldsOnce(t *testing.T) {
+	k, at := newDisk(t), noon()
+	controls := []*Control{begin(t, k, at), begin(t, k, at)}
+	secret := made(t, controls[0], token{Join: true, Expires: at.now})
+	var wg sync.WaitGroup
+	var spent sync.Map
+	for i, c := range controls {
+		for j := range 5 {
+			wg.Go(func() {
+				joins(t, c, fmt.Sprintf("m%d-%d", i, j))
+				var denied *DeniedError
+				switch err := c.useJoin(t.Context(), "test", secret, false); {
+				case err == nil:
+					if _, twice := spent.LoadOrStore(secret, true); twice {
+						t.Error("a join token was used twice")
+					}
+				case !errors.As(err, &denied):
+					t.Error(err)
+				}
+				made(t, c, token{Person: fmt.Sprintf("p%d-%d", i, j), Role: Viewer})
+			})
+		}
+	}
+	wg.Wait()
+	for _, c := range controls {
+		if err := c.load(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.members) != 10 || c.joined != 10 || len(c.tokens) != 10 || c.accesses != 12 {
+			t.Errorf("%d machines after %d events, %d tokens after %d", len(c.members), c.joined, len(c.tokens), c.accesses)
+		}
+		if !c.has(fleetStream, 10) || c.has(fleetStream, 11) || !c.has(accessStream, 12) || c.has(accessStream, 13) {
+			t.Errorf("the heads of the streams are %v", c.heads.last)
+		}
+	}
+}
+
+// TestReadmittedOnce: that a machine was readmitted once does not clear what it
+// loses later.
+func TestReadmittedOnce(t *testing.T) {
+	c := station(t, "a")
+	if err := c.enlist(t.Context(), membership{Actor: "test", Name: "a", Set: fleet.Up}); err != nil {
+		t.Fatal(err)
+	}
+	c.members["a"].losses = 3
+	joins(t, c, "b")
+	if n := c.members["a"].losses; n != 3 {
+		t.Errorf("after another machine joined, a has lost %d steps of 3", n)
+	}
+}

@@ -1,0 +1,279 @@
+package control
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// TestLeasesInStep: whatever a release's leases become, the index has those and
+// no others.
+func TestLeasesInStep(t *testing.T) {
+	x := newLeases()
+	want := map[string]map[string]release.Lease{}
+	for epoch := range int64(2000) {
+		version, machine := strconv.Itoa(rand.IntN(5)), strconv.Itoa(rand.IntN(3))
+		now := map[string]release.Lease{}
+		for item, l := range want[version] {
+			if rand.IntN(3) > 0 {
+				now[item] = l
+			}
+		}
+		item := "item" + strconv.Itoa(rand.IntN(4))
+		now[item] = release.Lease{Epoch: epoch + 1, Machine: machine}
+		want[version] = now
+		if gained := x.put(version, now); !slices.Equal(gained, []string{machine}) {
+			t.Fatalf("%v gained a lease, and %s did", gained, machine)
+		}
+		n := 0
+		for version, items := range want {
+			n += len(items)
+			for item, l := range items {
+				if !x.by[l.Machine][api.Holding{Release: version, Item: item, Epoch: l.Epoch}] {
+					t.Fatalf("%s of %s is not in the index", item, version)
+				}
+			}
+		}
+		for _, held := range x.by {
+			n -= len(held)
+		}
+		if n != 0 {
+			t.Fatalf("the index has %d leases more than there are", -n)
+		}
+	}
+	for version := range want {
+		x.put(version, nil)
+	}
+	if len(x.by) != 0 || len(x.of) != 0 {
+		t.Errorf("left: %v %v", x.by, x.of)
+	}
+}
+
+// TestHeads: who knows all up to some move is told of each stream that moved
+// since, once, with its length now.
+func TestHeads(t *testing.T) {
+	h := newHeads()
+	knows := map[string]int64{}
+	var mark int64
+	for range 3000 {
+		name := "stream" + strconv.Itoa(rand.IntN(20))
+		h.put(name, h.last[name].events+1)
+		h.put(name, h.last[name].events) // which is no move
+		if rand.IntN(10) > 0 {
+			continue
+		}
+		for _, s := range h.since(mark) {
+			if knows[s.Stream] == s.Events {
+				t.Fatalf("%s did not move, and was told of", s.Stream)
+			}
+			knows[s.Stream] = s.Events
+		}
+		mark = h.moves
+		for name, last := range h.last {
+			if knows[name] != last.events {
+				t.Fatalf("%s has %d events, and %d are known", name, last.events, knows[name])
+			}
+		}
+	}
+	if len(h.since(0)) != len(h.last) || len(h.since(h.moves)) != 0 {
+		t.Errorf("from the start: %v; from the end: %v", h.since(0), h.since(h.moves))
+	}
+	if len(h.order) > 2*len(h.last)+101 {
+		t.Errorf("%d moves are kept of %d streams", len(h.order), len(h.last))
+	}
+}
+
+// TestBell: a ring wakes all who took the channel before, and nobody else.
+func TestBell(t *testing.T) {
+	var b bell
+	b.ring()
+	first, again := b.next(), b.next()
+	b.ring()
+	<-first
+	<-again
+	select {
+	case <-b.next():
+		t.Error("a bell that was not rung since rang")
+	default:
+	}
+}
+
+func report(t testing.TB, c *Control, machine string, b api.Beat) api.BeatAnswer {
+	t.Helper()
+	answer, err := c.beat(t.Context(), &caller{machine: machine}, httptest.NewRequest(http.MethodPost, "/", sent(t, b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.(api.BeatAnswer)
+}
+
+func names(list []api.Copied) []string {
+	var names []string
+	for _, x := range list {
+		names = append(names, x.Stream)
+	}
+	return names
+}
+
+// TestBeatTellsWhatMoved: an answer names the streams that the machine has not
+// copied yet, all of them to one that shows no mark of this control; and it renews
+// the leases that are the machine's own.
+func TestBeatTellsWhatMoved(t *testing.T) {
+	c := station(t, "a", "b")
+	started(t, c, "1")
+	started(t, c, "2")
+	first := report(t, c, "a", api.Beat{})
+	if got := names(first.Streams); !slices.Equal(got, []string{fleetStream, "release.1", "release.2"}) {
+		t.Errorf("a machine that has nothing is told of %v", got)
+	}
+	if got := report(t, c, "a", api.Beat{Copied: first.Mark}); len(got.Streams) != 0 || got.Mark != first.Mark {
+		t.Errorf("one that has everything is told of %v", got.Streams)
+	}
+	epoch := granted(t, c, "2", "a")
+	h := api.Holding{Release: "2", Item: "build", Epoch: epoch}
+	got := report(t, c, "a", api.Beat{Copied: first.Mark, Events: 4, Holding: []api.Holding{h}})
+	if !slices.Equal(got.Streams, []api.Copied{{Stream: "release.2", Events: 2}}) || !slices.Equal(got.Renewed, []api.Holding{h}) {
+		t.Errorf("after a step was given: %+v", got)
+	}
+	if got := report(t, c, "b", api.Beat{Holding: []api.Holding{h}}); len(got.Renewed) != 0 {
+		t.Error("the lease of another machine was renewed")
+	}
+	if got := report(t, c, "a", api.Beat{Copied: "another." + strconv.Itoa(1<<30), Events: 4}); len(got.Streams) != 3 {
+		t.Errorf("one that comes from another control is told of %v", got.Streams)
+	}
+	list, err := c.fleetStatus(t.Context(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := list.([]api.MachineStatus)[0]; a.Events != 4 || !slices.Equal(a.Running, []api.Holding{h}) {
+		t.Errorf("the status of a is %+v", a)
+	}
+}
+
+// TestWorkWakesItsMachine: a poll ends with the lease of its machine, and goes on
+// when another gets one.
+func TestWorkWakesItsMachine(t *testing.T) {
+	c := station(t, "a", "b")
+	started(t, c, "1")
+	started(t, c, "2")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	polls := func(machine string) chan []api.Assignment {
+		got := make(chan []api.Assignment, 1)
+		go func() {
+			list, err := c.work(ctx, &caller{machine: machine}, httptest.NewRequest(http.MethodGet, "/", nil))
+			if err == nil {
+				got <- list.([]api.Assignment)
+			}
+		}()
+		return got
+	}
+	a, b := polls("a"), polls("b")
+	time.Sleep(50 * time.Millisecond) // they wait
+	c.mu.Lock()
+	waits := c.members["b"].news.rung
+	c.mu.Unlock()
+	epoch := granted(t, c, "2", "a")
+	select {
+	case list := <-a:
+		if len(list) != 1 || list[0].Holding != (api.Holding{Release: "2", Item: "build", Epoch: epoch}) || list[0].Step.Name != "build" {
+			t.Errorf("a was given %+v", list)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody woke the machine that has a lease")
+	}
+	select {
+	case <-waits:
+		t.Error("the lease of a woke b")
+	case <-b:
+		t.Error("b was given a lease of a")
+	default:
+	}
+}
+
+// TestPlaceLooksAtWhatMoved: what waits for a machine is placed when one comes,
+// what waits for its time passes then, and a lost machine's lease ends, although
+// the releases themselves do not move.
+func TestPlaceLooksAtWhatMoved(t *testing.T) {
+	c := station(t)
+	started(t, c, "1")
+	p := newPending()
+	turn := func() {
+		t.Helper()
+		c.read(p)
+		if err := c.expire(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.assign(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn()
+	if len(c.fresh) != 0 || c.waiting["1 build"] == "" {
+		t.Errorf("without a machine: %v still to look at, waiting: %v", c.fresh, c.waiting)
+	}
+	joins(t, c, "a")
+	c.members["a"].heard = time.Now()
+	turn()
+	if held := c.leases.held("a"); len(held) != 1 {
+		t.Fatalf("a machine that came has %v", held)
+	}
+	turn()
+	if len(p.steps) != 0 || len(c.waiting) != 0 {
+		t.Errorf("a step that runs waits: %v %v", p.steps, c.waiting)
+	}
+	c.members["a"].heard = time.Now().Add(-fleet.LostAfter)
+	turn()
+	if held := c.leases.held("a"); len(held) != 0 {
+		t.Errorf("a lost machine has %v", held)
+	}
+	turn()
+	if len(p.steps["1"]) != 1 {
+		t.Errorf("the step of a lost machine does not wait for another: %v", p.steps)
+	}
+}
+
+// TestPlaceEndsWaits: a wait ends when its time has come, although its release
+// does not move, and not before.
+func TestPlaceEndsWaits(t *testing.T) {
+	c := station(t)
+	dg, err := c.o.Depot.PutBytes(t.Context(), []byte("source"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks(t, c.start, api.Start{Started: release.Started{
+		Version: "1", Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
+		Items: []runbook.Item{{Name: "hold", Kind: runbook.Wait, Until: runbook.Moment{At: time.Now().Add(time.Second)}}},
+	}})
+	p := newPending()
+	passed := func() (is bool) {
+		t.Helper()
+		c.read(p)
+		if err := c.expire(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		c.look("1", func(st *release.State) { is = st.Progress["hold"].Passed })
+		return is
+	}
+	if passed() {
+		t.Error("it ended too soon")
+	}
+	time.Sleep(1100 * time.Millisecond)
+	if !passed() {
+		t.Error("it did not end")
+	}
+	passed()
+	if len(p.waits) != 0 {
+		t.Errorf("a wait that is over is waited for: %v", p.waits)
+	}
+}
