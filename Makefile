@@ -38,7 +38,7 @@ test: packages-test build
 	@scripts/test $(AS_ROOT) . ./blueprint ./runbook ./release ./fleet ./internal/compare ./internal/secret # pure: nothing to race
 	@scripts/test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret)
 	@scripts/test -timeout 45m -parallel 2 $(AS_ROOT) -skip 'TestFleet' ./cmd/...
-	@scripts/test -timeout 15m -parallel 4 $(AS_ROOT) -run 'TestFleet' ./cmd/trysail # these wait, mostly, and lose leases beside compilers
+	@scripts/test -timeout 15m -parallel 5 $(AS_ROOT) -run 'TestFleet' ./cmd/trysail # these wait, mostly, and lose leases beside compilers
 
 lint:
 	@unformatted=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }

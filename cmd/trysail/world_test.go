@@ -264,7 +264,7 @@ func (w *world) until(what string, is func() bool) {
 // within is until for what takes longer: a server that is made, a build.
 func (w *world) within(d time.Duration, what string, is func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(d); !is(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(d); !is(); time.Sleep(150 * time.Millisecond) {
 		if time.Now().After(end) {
 			out, err := w.run("release", "status", "4.2")
 			w.t.Fatalf("in vain: %s\n%s%v", what, out, err)

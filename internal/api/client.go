@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -186,12 +187,20 @@ const (
 // it asks around.
 func (c *Client) elsewhere(ctx context.Context, ask func() (*http.Response, error)) (*http.Response, error) {
 	begun := time.Now()
+	var said error // what one that lives said: it tells more than that another does not answer
 	for n := 1; ; n++ {
 		res, err := ask()
 		var away *UnreachableError
 		several := len(c.Addresses())
-		if !errors.As(err, &away) || away.Sent || several < 2 || time.Since(begun) > electing {
+		if !errors.As(err, &away) || away.Sent || several < 2 {
 			return res, err
+		}
+		var p *Problem
+		if errors.As(err, &p) {
+			said = err
+		}
+		if time.Since(begun) > electing {
+			return nil, cmp.Or(said, err)
 		}
 		if n%several != 0 {
 			continue
