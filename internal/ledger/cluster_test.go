@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -235,6 +237,16 @@ func TestThreeControls(t *testing.T) {
 	}
 	for _, x := range []*control{a, led} {
 		stop(x)
+	}
+
+	// After a power cut the first that is back waits, and says for what.
+	var said bytes.Buffer
+	o := a.o
+	o.Log = slog.New(slog.NewTextHandler(&said, nil))
+	within, end = context.WithTimeout(ctx, sayAlone+2*time.Second)
+	defer end()
+	if s, err := Start(within, o); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(said.String(), "no majority of the controls answers") {
+		t.Errorf("one of two begins: %v %v, and says %q", s, err, said.String())
 	}
 }
 

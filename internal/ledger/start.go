@@ -57,6 +57,7 @@ type Store struct {
 
 const (
 	startTime = 30 * time.Second
+	sayAlone  = 3 * time.Second
 	quota     = 4 << 30 // bytes; a release of 500 steps takes a few megabytes
 
 	// The times of an election among three controls, in milliseconds. A majority
@@ -83,17 +84,13 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 	if err != nil {
 		return nil, startError(o, said, err)
 	}
-	select {
-	case <-e.Server.ReadyNotify():
-	case err := <-e.Err():
+	if err := ready(ctx, e, o); err != nil {
+		e.Server.HardStop() // Close alone waits for clients' listeners, which wait until it is ready
 		e.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, startError(o, said, err)
-	case <-ctx.Done():
-		e.Close()
-		return nil, ctx.Err()
-	case <-ready(o.Peer):
-		e.Close()
-		return nil, fmt.Errorf("etcd in %s was not ready after %s", o.Dir, startTime)
 	}
 	c := v3client.New(e.Server)
 	s := &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes, peer: o.Peer, said: said}
@@ -103,13 +100,29 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 	return s, nil
 }
 
-// ready is when to give up. A member of several waits for the others as long as
-// it takes: after a power cut they come back one by one.
-func ready(p *Peer) <-chan time.Time {
-	if p != nil {
-		return nil
+// ready waits until etcd can be used. A member of several waits for the others as
+// long as it takes, and says so: after a power cut they come back one by one.
+func ready(ctx context.Context, e *embed.Etcd, o StartOptions) error {
+	var late <-chan time.Time
+	if o.Peer == nil {
+		late = time.After(startTime)
 	}
-	return time.After(startTime)
+	for alone := time.After(sayAlone); ; {
+		select {
+		case <-e.Server.ReadyNotify():
+			return nil
+		case err := <-e.Err():
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late:
+			return fmt.Errorf("it was not ready after %s", startTime)
+		case <-alone:
+			if o.Peer != nil {
+				o.Log.Warn("no majority of the controls answers: waiting for others to start")
+			}
+		}
+	}
 }
 
 // config is the embedded etcd's. Nobody connects to serve clients: the client
