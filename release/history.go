@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -73,9 +74,13 @@ func checkEvents(events []Event, wrong func(string, ...any)) {
 		case Signed:
 			words[b.Item+" "+b.Person+" "+b.Subject]++
 		case Withdrawn:
-			clear(words)
+			maps.DeleteFunc(words, func(k string, _ int) bool { return strings.HasPrefix(k, b.Item+" "+b.Person+" ") })
+		case Retried:
+			delete(good, b.Item) // it ended well, and tests of it failed
 		case Agreed:
-			clear(good) // an approved change lets steps run again
+			if b.Decision == Approve {
+				clear(good) // an approved change lets steps run again
+			}
 		}
 	}
 	if golds > 1 {

@@ -107,6 +107,18 @@ func TestCheck(t *testing.T) {
 			again.Seq = int64(len(l)) + 1
 			return append(l, again)
 		}},
+		{"signed again after another's word was taken back", "signed 2 times", func(l []Event, _ *History) []Event {
+			again := l[find(l, "signed")]
+			n := int64(len(l))
+			again.Seq = n + 2
+			return append(l, Event{Seq: n + 1, Type: "withdrawn", Body: Withdrawn{Item: "tried", Person: "bob"}}, again)
+		}},
+		{"a step ends well twice, and a change was rejected", "compile ended well 2 times", func(l []Event, _ *History) []Event {
+			again := l[find(l, "finished")]
+			n := int64(len(l))
+			again.Seq = n + 2
+			return append(l, Event{Seq: n + 1, Type: "agreed", Body: Agreed{Decision: Reject}}, again)
+		}},
 		{"an event is missing", "stands at place", func(l []Event, _ *History) []Event { return slices.Delete(l, 2, 3) }},
 	} {
 		events, h := shipped(t)

@@ -151,6 +151,10 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 	if bad && !errors.As(context.Cause(rctx), &ended) && a.lapsedSince(begun) {
 		ended = &endedError{silent()} // the guard was faster
 	}
+	var trouble error
+	if bad {
+		trouble = a.trouble(err)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return // the agent itself ends
@@ -158,11 +162,10 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
 		log.Warn("step stopped", "why", ended.why)
 		r = &api.Report{Stopped: true}
 		r.Exit, r.Why = 137, "it was stopped on its machine: "+ended.why
-	case bad && a.trouble(err) != nil:
-		why := a.trouble(err)
-		log.Error("this machine cannot run the step", "why", why)
+	case trouble != nil:
+		log.Error("this machine cannot run the step", "why", trouble)
 		r = &api.Report{Stopped: true}
-		r.Exit, r.Why = 1, "its machine cannot run it: "+why.Error()
+		r.Exit, r.Why = 1, "its machine cannot run it: "+trouble.Error()
 	case err != nil:
 		log.Error("step could not be run", "err", err)
 		r = &api.Report{}

@@ -227,7 +227,9 @@ func (c *Client) once(ctx context.Context, method, path string, body io.Reader, 
 	}
 	res, err := c.http.Do(r)
 	if err != nil {
-		c.pass(address, "")
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			c.pass(address, "") // whoever asked gave up by themselves else
+		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

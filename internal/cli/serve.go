@@ -66,6 +66,7 @@ type place struct {
 	name  string   // address by which machines and other controls reach its API
 	peer  string   // and other controls its ledger; "" if they cannot
 	names []string // all by which it is reached
+	host  string   // name of this machine
 }
 
 // where finds out what --listen, --peer and --name amount to, once the listener
@@ -86,7 +87,7 @@ func where(o serveOptions, at net.Addr) (*place, error) {
 	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
 		host = append(slices.Clone(o.names), hostname)[0] // all addresses is none that anybody reaches
 	}
-	p := &place{name: net.JoinHostPort(host, port), peer: o.peer, names: append([]string{"127.0.0.1", "::1", "localhost", hostname, host}, o.names...)}
+	p := &place{name: net.JoinHostPort(host, port), peer: o.peer, host: hostname, names: append([]string{"127.0.0.1", "::1", "localhost", hostname, host}, o.names...)}
 	if o.peer != "" {
 		peerHost, _, err := net.SplitHostPort(o.peer)
 		if err != nil {
@@ -148,7 +149,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return err
 		}
 	}
-	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.names[3], Log: a.log, Now: now, Notify: told}
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: now, Notify: told}
 	if start.Peer != nil {
 		options.Cluster = store
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/google/renameio/v2"
 
 	"trysail/fleet"
-	"trysail/internal/ledger"
 )
 
 // Role is what a token allows. Each includes those before it.
@@ -88,31 +87,10 @@ func (c *Control) refreshAccess(ctx context.Context) error {
 // record appends to the stream unless decide, which sees the tokens at its head,
 // forbids it.
 func (c *Control) record(ctx context.Context, e access, decide func([]token) error) error {
-	for {
-		if err := c.refreshAccess(ctx); err != nil {
-			return err
-		}
-		c.mu.Lock()
-		known, head := c.tokens, c.accesses
-		c.mu.Unlock()
-		if err := decide(known); err != nil {
-			return err
-		}
-		e.Nonce, e.Seq, e.Time = rand.Text(), head+1, c.o.Now().UTC().Truncate(time.Millisecond)
-		line, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		err = c.o.Ledger.Append(ctx, accessStream, head, line)
-		var conflict *ledger.ConflictError
-		if errors.As(err, &conflict) && ctx.Err() == nil {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		return c.refreshAccess(ctx)
-	}
+	return c.append(ctx, accessStream, &c.accesses, c.refreshAccess, func(seq int64, at time.Time) (any, error) {
+		e.Nonce, e.Seq, e.Time = rand.Text(), seq, at
+		return e, decide(c.tokens)
+	})
 }
 
 // addToken makes a secret; the ledger has its hash only.

@@ -2,7 +2,8 @@
 // could not work out again.
 //
 // What is true lies in the ledger: one stream for each release, one named "fleet"
-// for who belongs to it, and one named "notices" for who was told what. Control folds a stream to its head, decides,
+// for who belongs to it, one named "access" for who may ask what, and one named
+// "notices" for who was told what. Control folds a stream to its head, decides,
 // and appends on condition that the head is still the same ([Control.update]).
 // Every rule is pure code in packages release and fleet; here are loops, each in
 // a file of its own:
@@ -88,7 +89,6 @@ type stream struct {
 	name  string
 	state *release.State
 	lines [][]byte
-	tree  ledger.Tree
 	news  bell
 	err   error // it does not fold
 }
@@ -104,7 +104,7 @@ type member struct {
 	has    []string
 	copied int64 // events that are safe on its disk
 	losses int
-	news   bell // it was given a lease
+	news   bell // it was given a lease, lost one, or was set
 }
 
 // New makes a control; Run makes it work.
@@ -258,7 +258,7 @@ func (s *stream) take(e release.Event, line []byte) error {
 		return s.err
 	}
 	s.lines = append(s.lines, line)
-	return s.tree.Add(line)
+	return nil
 }
 
 // folded keeps in step with a stream that moved, whose lock is held, what is

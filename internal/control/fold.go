@@ -175,23 +175,32 @@ func (c *Control) enlist(ctx context.Context, e membership) error {
 // decide appends to the fleet's stream what is decided on its members as they are
 // at its head, with c.mu held.
 func (c *Control) decide(ctx context.Context, decide func() (membership, error)) error {
+	return c.append(ctx, fleetStream, &c.joined, c.refreshFleet, func(seq int64, at time.Time) (any, error) {
+		e, err := decide()
+		e.Seq, e.Time = seq, at
+		return e, err
+	})
+}
+
+// append adds to a stream what decide makes of it at its head, with c.mu held.
+// *folded is the number of its events that refresh has folded.
+func (c *Control) append(ctx context.Context, stream string, folded *int64, refresh func(context.Context) error, decide func(seq int64, at time.Time) (any, error)) error {
 	for {
-		if err := c.refreshFleet(ctx); err != nil {
+		if err := refresh(ctx); err != nil {
 			return err
 		}
 		c.mu.Lock()
-		head := c.joined
-		e, err := decide()
+		head := *folded
+		e, err := decide(head+1, c.o.Now().UTC().Truncate(time.Millisecond))
 		c.mu.Unlock()
 		if err != nil {
 			return err
 		}
-		e.Seq, e.Time = head+1, c.o.Now().UTC().Truncate(time.Millisecond)
 		line, err := json.Marshal(e)
 		if err != nil {
 			return err
 		}
-		err = c.o.Ledger.Append(ctx, fleetStream, head, line)
+		err = c.o.Ledger.Append(ctx, stream, head, line)
 		var conflict *ledger.ConflictError
 		if errors.As(err, &conflict) && ctx.Err() == nil {
 			continue // Read refuses a stream whose head is not its last event: this ends
@@ -199,6 +208,6 @@ func (c *Control) decide(ctx context.Context, decide func() (membership, error))
 		if err != nil {
 			return err
 		}
-		return c.refreshFleet(ctx)
+		return refresh(ctx)
 	}
 }

@@ -24,8 +24,8 @@ func newLeases() leases {
 }
 
 // put says which leases of a release are in force now, and gives the machines
-// that gained one.
-func (x *leases) put(version string, now map[string]release.Lease) (gained []string) {
+// that gained or lost one.
+func (x *leases) put(version string, now map[string]release.Lease) (touched []string) {
 	old := x.of[version]
 	for item, l := range old {
 		if now[item].Epoch != l.Epoch {
@@ -33,6 +33,7 @@ func (x *leases) put(version string, now map[string]release.Lease) (gained []str
 			if len(x.by[l.Machine]) == 0 {
 				delete(x.by, l.Machine)
 			}
+			touched = append(touched, l.Machine)
 		}
 	}
 	for item, l := range now {
@@ -43,13 +44,13 @@ func (x *leases) put(version string, now map[string]release.Lease) (gained []str
 			x.by[l.Machine] = map[api.Holding]bool{}
 		}
 		x.by[l.Machine][api.Holding{Release: version, Item: item, Epoch: l.Epoch}] = true
-		gained = append(gained, l.Machine)
+		touched = append(touched, l.Machine)
 	}
 	x.of[version] = now
 	if len(now) == 0 {
 		delete(x.of, version)
 	}
-	return gained
+	return touched
 }
 
 // held lists what a machine holds, in an order that does not change.

@@ -55,7 +55,7 @@ func (c *Control) anew(e membership) membership {
 func (c *Control) check(name, at string) *api.Check {
 	c.mu.Lock()
 	m := c.members[name]
-	if m == nil || m.set != fleet.Proving || strconv.FormatInt(m.since, 10) == at {
+	if m == nil || m.set != fleet.Proving || len(c.leases.by[name]) > 0 || strconv.FormatInt(m.since, 10) == at {
 		c.mu.Unlock()
 		return nil
 	}
@@ -63,16 +63,9 @@ func (c *Control) check(name, at string) *api.Check {
 	c.mu.Unlock()
 	var states []*release.State
 	for _, v := range c.versions() {
-		st := c.state(v)
-		if st == nil {
-			continue
+		if st := c.state(v); st != nil {
+			states = append(states, st)
 		}
-		for _, l := range st.Leases() {
-			if l.Machine == name {
-				return nil
-			}
-		}
-		states = append(states, st)
 	}
 	ask.Servers = append(ask.Servers, servers(states, serves)...)
 	return ask

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"trysail/internal/api"
+	"trysail/internal/depot"
 	"trysail/internal/ledger"
 )
 
@@ -62,20 +63,19 @@ func await(ctx context.Context, o Options, store *ledger.Store, d *Door, stands 
 	o.Ledger = store.Ledger
 	c := New(o)
 	d.open(c.standby())
-	ctx2, cancel := context.WithCancel(ctx)
-	defer cancel()
+	waiting, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
+	defer cancel() // before wg.Wait
 	if len(c.others(false)) > 0 {
 		wg.Go(func() {
 			select {
-			case <-ctx2.Done():
+			case <-waiting.Done():
 				return
 			case <-time.After(time.Second): // more than an election takes
 			}
 			stands()
-			if err := c.loops(ctx2, c.fold, c.mirror); err != nil && ctx2.Err() == nil {
+			if err := c.loops(waiting, c.fold, c.mirror); err != nil && waiting.Err() == nil {
 				o.Log.Error("stand by", "err", err)
 			}
 		})
@@ -193,7 +193,10 @@ func (c *Control) mirror(ctx context.Context) error {
 				continue
 			}
 			if err := c.keep(ctx, v, ""); err != nil {
-				c.o.Log.Debug("keep", "release", v, "err", err) // something is missing still
+				var missing *depot.NotFoundError // still, and looked for again
+				if !errors.As(err, &missing) && ctx.Err() == nil {
+					c.o.Log.Error("keep", "release", v, "err", err)
+				}
 				continue
 			}
 			kept[v] = st.Head
@@ -224,6 +227,7 @@ func (c *Control) fetch(ctx context.Context, digests []string) (missing []string
 		got := slices.ContainsFunc(others, func(at string) bool {
 			r, err := c.client(at).GetBlob(ctx, dg)
 			if err != nil {
+				c.o.Log.Debug("fetch from another control", "control", at, "digest", dg, "err", err)
 				return false
 			}
 			defer r.Close()

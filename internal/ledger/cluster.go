@@ -131,11 +131,15 @@ func (s *Store) AddControl(ctx context.Context, name, peer string) (string, erro
 }
 
 // addLearner waits until the others have been there for long enough that etcd
-// takes the cluster for healthy (five seconds).
+// takes the cluster for healthy (five seconds), and until one that joined before
+// has its vote: etcd takes one at a time.
 func (s *Store) addLearner(ctx context.Context, at string) error {
 	for {
 		_, err := s.client.MemberAddAsLearner(ctx, []string{at})
-		if !errors.Is(err, rpctypes.ErrUnhealthy) && (err == nil || err.Error() != rpctypes.ErrorDesc(rpctypes.ErrUnhealthy)) {
+		soon := err != nil && slices.ContainsFunc([]error{rpctypes.ErrUnhealthy, rpctypes.ErrTooManyLearners}, func(e error) bool {
+			return rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(e)
+		})
+		if !soon {
 			return err
 		}
 		select {

@@ -1,0 +1,71 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"trysail/internal/api"
+	"trysail/internal/ledger"
+)
+
+// TestDeposed: a control whose seat another took, and that does not know it yet,
+// renews no lease and writes nothing, and sends whoever asks elsewhere.
+func TestDeposed(t *testing.T) {
+	d := newDisk(t)
+	decides := func() *Control {
+		t.Helper()
+		term, err := d.store.Sit(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := term.End(); err != nil {
+				t.Error(err)
+			}
+		})
+		c := New(Options{Ledger: term.Ledger, Dir: d.dir, Actor: "control", Log: slog.New(slog.DiscardHandler), Now: time.Now})
+		if err := c.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	beat := func(c *Control) error {
+		_, err := c.beat(t.Context(), &caller{machine: "a"}, httptest.NewRequest(http.MethodPost, "/v1/beat", strings.NewReader(`{"holding":[]}`)))
+		return err
+	}
+	join := func(c *Control, name string) error {
+		return c.enlist(t.Context(), membership{Joined: &enrolled{Name: name, Slots: 1}})
+	}
+	first := decides()
+	if err := errors.Join(join(first, "a"), beat(first)); err != nil {
+		t.Fatal(err)
+	}
+	second := decides()
+	if err := errors.Join(beat(second), join(second, "b")); err != nil {
+		t.Fatal(err)
+	}
+	var deposed *ledger.DeposedError
+	if err := join(first, "c"); !errors.As(err, &deposed) {
+		t.Errorf("it writes: %v", err)
+	}
+	err := beat(first)
+	var standby *standbyError
+	if !errors.As(err, &standby) {
+		t.Fatalf("it renews: %v", err)
+	}
+	w := httptest.NewRecorder()
+	first.fail(w, httptest.NewRequest(http.MethodPost, "/v1/beat", nil), err)
+	var p api.Problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusServiceUnavailable || p.Code != api.Standby {
+		t.Errorf("it answers %d %+v %v", w.Code, p, err)
+	}
+	if second.members["b"] == nil || second.members["c"] != nil {
+		t.Errorf("members %v", second.members)
+	}
+}
