@@ -56,7 +56,7 @@ type Agent struct {
 	o Options
 
 	mu      sync.Mutex
-	running map[api.Holding]context.CancelCauseFunc
+	running map[api.Holding]*lease
 	warm    map[string]bool    // digests of blueprints whose server is ready here
 	has     []string           // digests of artifacts made or fetched here, the newest last
 	copied  string             // mark of the last answer whose streams are all on this disk
@@ -67,6 +67,7 @@ type Agent struct {
 	again   context.CancelFunc // ends the request for work that is under way
 	guard   *machine.Guard
 	fenced  chan struct{} // closed once a deadline stands
+	hurry   chan struct{} // to report at once: a lease came
 	behind  chan api.BeatAnswer
 	wanted  chan []string
 
@@ -82,8 +83,8 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		o: o, guard: g, running: map[api.Holding]context.CancelCauseFunc{}, warm: map[string]bool{},
-		again: func() {}, fenced: make(chan struct{}), behind: make(chan api.BeatAnswer, 1), wanted: make(chan []string, 1),
+		o: o, guard: g, running: map[api.Holding]*lease{}, warm: map[string]bool{},
+		again: func() {}, fenced: make(chan struct{}), hurry: make(chan struct{}, 1), behind: make(chan api.BeatAnswer, 1), wanted: make(chan []string, 1),
 	}, nil
 }
 
@@ -111,6 +112,23 @@ func (a *Agent) note(digests ...string) {
 	a.has = a.has[max(len(a.has)-mostHas, 0):]
 }
 
+// lease is one that this machine holds. What control gave may have been held up on
+// its way for longer than it was in force, so nothing of it begins before a report
+// that was sent after it came was answered with it.
+type lease struct {
+	end   context.CancelCauseFunc
+	sure  chan struct{} // closed by the first such answer
+	known bool
+}
+
+// renew notes that control says that the lease is in force. The lock is held.
+func (l *lease) renew() {
+	if !l.known {
+		l.known = true
+		close(l.sure)
+	}
+}
+
 // endedError is why a step was stopped from here.
 type endedError struct{ why string }
 
@@ -120,9 +138,9 @@ func (e *endedError) Error() string { return e.why }
 func (a *Agent) fence(why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for h, cancel := range a.running {
+	for h, l := range a.running {
 		a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", why)
-		cancel(&endedError{why})
+		l.end(&endedError{why})
 	}
 }
 

@@ -39,6 +39,7 @@ func (a *Agent) beats(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-soon:
+		case <-a.hurry:
 		case <-t.C:
 		}
 	}
@@ -79,10 +80,14 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		a.asks = now
 		a.again() // whoever was asked for work has none any more
 	}
-	for h, stop := range a.running {
-		if slices.Contains(b.Holding, h) && !slices.Contains(answer.Renewed, h) {
+	for h, l := range a.running {
+		switch {
+		case !slices.Contains(b.Holding, h): // it came meanwhile
+		case slices.Contains(answer.Renewed, h):
+			l.renew()
+		default:
 			a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", "its lease is over")
-			stop(&endedError{"its lease is over"})
+			l.end(&endedError{"its lease is over"})
 		}
 	}
 	a.mu.Unlock()

@@ -55,11 +55,16 @@ func (a *Agent) works(ctx context.Context) error {
 				continue
 			}
 			rctx, cancel := context.WithCancelCause(ctx)
+			l := &lease{end: cancel, sure: make(chan struct{})}
 			a.mu.Lock()
-			a.running[as.Holding] = cancel
+			a.running[as.Holding] = l
 			a.mu.Unlock()
+			select {
+			case a.hurry <- struct{}{}:
+			default: // it is on its way, and knows of this one too
+			}
 			wg.Go(func() {
-				a.step(ctx, rctx, as)
+				a.step(ctx, rctx, as, l)
 				cancel(nil)
 				a.mu.Lock()
 				delete(a.running, as.Holding)
@@ -141,11 +146,18 @@ func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 // step runs one lease, for as long as rctx lasts, and reports how it ended. One
 // that was stopped from here is reported too: control writes down that this
 // machine came back and had nothing to give.
-func (a *Agent) step(ctx, rctx context.Context, as api.Assignment) {
+func (a *Agent) step(ctx, rctx context.Context, as api.Assignment, l *lease) {
 	log := a.o.Log.With("release", as.Release, "step", as.Item, "epoch", as.Epoch)
-	log.Info("step begins")
 	begun := machine.BootTime()
-	r, err := a.run(rctx, as)
+	var r *api.Report
+	var err error
+	select {
+	case <-l.sure:
+		log.Info("step begins")
+		r, err = a.run(rctx, as)
+	case <-rctx.Done():
+		err = context.Cause(rctx)
+	}
 	bad := err != nil || r.Exit != 0
 	var ended *endedError
 	if bad && !errors.As(context.Cause(rctx), &ended) && a.lapsedSince(begun) {
