@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -26,18 +27,24 @@ func (w *world) onSmallDisk(host string, megabytes int) {
 func (w *world) fill(host string, leave int64) (mend func()) {
 	w.t.Helper()
 	dir := filepath.Join(w.dir, host)
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		w.t.Fatal(err)
-	}
 	file := filepath.Join(dir, "ballast")
 	f, err := os.Create(file)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(s.Bavail)*s.Bsize-leave<<20); err != nil {
-		w.t.Fatal(err)
+	for tries := 10; ; tries-- { // the host writes too
+		var s unix.Statfs_t
+		err := unix.Statfs(dir, &s)
+		if err == nil {
+			err = unix.Fallocate(int(f.Fd()), 0, 0, int64(s.Bavail)*s.Bsize-leave<<20)
+		}
+		if err == nil {
+			break
+		}
+		if tries == 0 || !errors.Is(err, unix.ENOSPC) {
+			w.t.Fatal(err)
+		}
 	}
 	return func() {
 		if err := os.Remove(file); err != nil {
