@@ -98,6 +98,13 @@ func checkEvents(events []Event, wrong func(string, ...any)) {
 	}
 }
 
+// CheckAcks lists acknowledged facts that are not among the events.
+func CheckAcks(events []Event, acks []Ack) []string {
+	var list []string
+	checkAcks(events, acks, func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) })
+	return list
+}
+
 func checkAcks(events []Event, acks []Ack, wrong func(string, ...any)) {
 	for _, a := range acks {
 		if a.Seq > int64(len(events)) {

@@ -65,7 +65,7 @@ func (b *bench) crowding(ctx context.Context, agents int, window time.Duration) 
 	if err != nil {
 		return err
 	}
-	root := api.NewClient(link.Addresses(), link.Secret, api.TrustFingerprint(link.Fingerprint))
+	root := api.NewClient(link.Addresses(), link.Secret, api.TrustFingerprint(link.Fingerprint, time.Now))
 
 	begin := time.Now()
 	all := &crowd{agents: agents}
@@ -160,7 +160,7 @@ func enrolled(ctx context.Context, root *api.Client, link api.Link, name string)
 	if err != nil {
 		return nil, err
 	}
-	h, err := api.TrustAuthority(answer.Authority, &cert)
+	h, err := api.TrustAuthority(answer.Authority, &cert, time.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -171,8 +171,8 @@ func enrolled(ctx context.Context, root *api.Client, link api.Link, name string)
 func (a *simulated) beats(ctx context.Context) error {
 	t := time.NewTicker(fleet.Beat)
 	defer t.Stop()
-	for mark := ""; ; {
-		b := api.Beat{Holding: []api.Holding{}, Copied: mark}
+	for mark, told := "", ""; ; {
+		b := api.Beat{Holding: []api.Holding{}, Copied: mark, Control: told}
 		h := a.holding.Load()
 		if h != nil {
 			b.Holding = append(b.Holding, *h)
@@ -189,7 +189,7 @@ func (a *simulated) beats(ctx context.Context) error {
 			a.all.silent.Add(1)
 			a.all.went.Store(&err)
 		} else {
-			mark = answer.Mark
+			mark, told = answer.Mark, answer.Control
 			if !slices.Equal(answer.Renewed, b.Holding) {
 				a.all.denied.Add(1)
 				a.holding.CompareAndSwap(h, nil) // as an agent that stops it

@@ -259,7 +259,7 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	id, err := control.OpenIdentity(dir, []string{"127.0.0.1"}, time.Now())
+	id, err := control.OpenIdentity(dir, []string{"127.0.0.1"}, time.Now)
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	srv.TLS = id.TLS()
 	srv.StartTLS()
 	defer srv.Close()
-	client := api.NewClient([]string{srv.Listener.Addr().String()}, secret, api.TrustFingerprint(id.Fingerprint()))
+	client := api.NewClient([]string{srv.Listener.Addr().String()}, secret, api.TrustFingerprint(id.Fingerprint(), time.Now))
 	start := release.Started{
 		Version: "1", Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
 		Items: []runbook.Item{{Name: "a", Kind: runbook.SignOff, Signers: []string{"ann"}, Approvals: 1}},

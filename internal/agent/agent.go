@@ -57,14 +57,18 @@ type Agent struct {
 
 	mu      sync.Mutex
 	running map[api.Holding]*lease
-	warm    map[string]bool    // digests of blueprints whose server is ready here
-	has     []string           // digests of artifacts made or fetched here, the newest last
-	copied  string             // mark of the last answer whose streams are all on this disk
-	events  int64              // on this disk, of all streams
-	heard   time.Duration      // boot time at which the last answered report was sent
-	lapsed  time.Duration      // boot time at which control was last found to have been away too long
-	asks    string             // address of the control that answered last
-	again   context.CancelFunc // ends the request for work that is under way
+	warm    map[string]bool     // digests of blueprints whose server is ready here
+	has     []string            // digests of artifacts made or fetched here, the newest last
+	seen    string              // mark of the last answer
+	copied  string              // mark of the last answer whose streams are all on this disk
+	events  int64               // on this disk, of all streams
+	copies  map[string]api.Copy // those streams; nil: not looked at yet
+	shown   map[string]int64    // events of each that the control was told of
+	told    string              // that run of control
+	heard   time.Duration       // boot time at which the last answered report was sent
+	lapsed  time.Duration       // boot time at which control was last found to have been away too long
+	asks    string              // address of the control that answered last
+	again   context.CancelFunc  // ends the request for work that is under way
 	guard   *machine.Guard
 	fenced  chan struct{} // closed once a deadline stands
 	hurry   chan struct{} // to report at once: a lease came
@@ -119,6 +123,7 @@ type lease struct {
 	end   context.CancelCauseFunc
 	sure  chan struct{} // closed by the first such answer
 	known bool
+	over  bool // its end is being reported
 }
 
 // renew notes that control says that the lease is in force. The lock is held.
@@ -133,6 +138,14 @@ func (l *lease) renew() {
 type endedError struct{ why string }
 
 func (e *endedError) Error() string { return e.why }
+
+// hasten reports at once.
+func (a *Agent) hasten() {
+	select {
+	case a.hurry <- struct{}{}:
+	default: // a report is on its way, and knows of this too
+	}
+}
 
 // fence kills everything.
 func (a *Agent) fence(why string) {

@@ -55,6 +55,7 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	defer cancel()
 	a.mu.Lock()
 	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm)), Has: slices.Clone(a.has), Copied: a.copied, Events: a.events}
+	b.Control, b.Copies = a.show()
 	a.mu.Unlock()
 	var answer api.BeatAnswer
 	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {
@@ -75,7 +76,10 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	if a.heard == 0 {
 		close(a.fenced)
 	}
-	a.heard = sent
+	a.heard, a.seen = sent, answer.Mark
+	if a.showed(b, answer.Control) {
+		a.hasten()
+	}
 	if now := a.o.Client.Address(); a.asks != now {
 		a.asks = now
 		a.again() // whoever was asked for work has none any more
@@ -85,6 +89,7 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		case !slices.Contains(b.Holding, h): // it came meanwhile
 		case slices.Contains(answer.Renewed, h):
 			l.renew()
+		case l.over: // control has the report, and we have yet to hear so
 		default:
 			a.o.Log.Warn("stopping a step", "release", h.Release, "step", h.Item, "why", "its lease is over")
 			l.end(&endedError{"its lease is over"})

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 
+	"trysail/internal/api"
 	"trysail/internal/ledger"
 )
 
@@ -22,6 +25,26 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 			c.Close()
 		}
 	}()
+	// All that is there is told before control is, so that it can see what it lost.
+	names, err := ledger.Copies(dir)
+	if err != nil {
+		a.o.Log.Error("copies of the ledger", "err", err)
+	}
+	for _, name := range names {
+		c, err := ledger.OpenCopy(dir, name)
+		if err != nil {
+			a.o.Log.Error("copy of the ledger", "stream", name, "err", err)
+			continue
+		}
+		open[name] = c
+		a.safe(name, c, c.Size())
+	}
+	a.mu.Lock()
+	if a.copies == nil {
+		a.copies = map[string]api.Copy{}
+	}
+	a.mu.Unlock()
+	a.hasten()
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,7 +61,7 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 						continue
 					}
 					open[s.Stream] = c
-					a.safe(c.Size())
+					a.safe(s.Stream, c, c.Size())
 				}
 				had := c.Size()
 				if err := a.follow(ctx, c, s.Stream, s.Events); err != nil {
@@ -47,22 +70,65 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 						a.o.Log.Error("copy of the ledger", "stream", s.Stream, "err", err)
 					}
 				}
-				a.safe(c.Size() - had)
+				a.safe(s.Stream, c, c.Size()-had)
 			}
 			if all { // else control names them again
 				a.mu.Lock()
+				grew := a.copied != answer.Mark
 				a.copied = answer.Mark
 				a.mu.Unlock()
+				if grew {
+					a.hasten() // somebody may wait for it
+				}
 			}
 		}
 	}
 }
 
-// safe counts events that are on this disk.
-func (a *Agent) safe(events int64) {
+// safe counts events that are on this disk, and keeps for the next report what
+// the copy of them amounts to.
+func (a *Agent) safe(stream string, c *ledger.Copy, events int64) {
+	root, err := c.Tree.Root(c.Size())
+	if err != nil {
+		a.o.Log.Error("copy of the ledger", "stream", stream, "err", err)
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.events += events
+	if a.copies == nil {
+		a.copies = map[string]api.Copy{}
+	}
+	a.copies[stream] = api.Copy{Stream: stream, Events: c.Size(), Root: root[:]}
+}
+
+// show gives the run of control that was told of all copies, and those that grew
+// since. Of another run than the one that answers it is asked anew. The lock is held.
+func (a *Agent) show() (control string, list []api.Copy) {
+	for _, name := range slices.Sorted(maps.Keys(a.copies)) {
+		if n, ok := a.shown[name]; !ok || n != a.copies[name].Events {
+			list = append(list, a.copies[name])
+		}
+	}
+	return a.told, list
+}
+
+// showed notes what a run of control has been told, and tells whether there is
+// more to tell at once: it is another than the one that the report was for. The
+// lock is held.
+func (a *Agent) showed(b api.Beat, control string) (more bool) {
+	if control != b.Control {
+		a.shown = map[string]int64{}
+		if a.copies == nil {
+			return false // the copy loop is about to look
+		}
+		a.told = control
+		return true
+	}
+	for _, c := range b.Copies {
+		a.shown[c.Stream] = c.Events
+	}
+	return false
 }
 
 func (a *Agent) follow(ctx context.Context, c *ledger.Copy, stream string, events int64) error {

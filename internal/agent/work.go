@@ -49,6 +49,16 @@ func (a *Agent) works(ctx context.Context) error {
 			}
 			continue
 		}
+		if len(list) == 0 {
+			// There is something to copy, says control. The report that fetches word of
+			// it is to be on its way before the next poll, which would say so again.
+			a.hasten()
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
 		for _, as := range list {
 			if as.Check != nil {
 				wg.Go(a.ask(ctx, *as.Check))
@@ -59,10 +69,7 @@ func (a *Agent) works(ctx context.Context) error {
 			a.mu.Lock()
 			a.running[as.Holding] = l
 			a.mu.Unlock()
-			select {
-			case a.hurry <- struct{}{}:
-			default: // it is on its way, and knows of this one too
-			}
+			a.hasten()
 			wg.Go(func() {
 				a.step(ctx, rctx, as, l)
 				cancel(nil)
@@ -124,9 +131,16 @@ func (a *Agent) ask(ctx context.Context, q api.Check) func() {
 	}
 }
 
+func (a *Agent) mark() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen
+}
+
 // poll asks for leases that this machine does not work on.
 func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 	q := url.Values{}
+	q.Set("seen", a.mark())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.mu.Lock()
@@ -184,6 +198,9 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment, l *lease) {
 		r.Exit, r.Why = 1, "it could not be run: "+err.Error()
 	}
 	r.Item, r.Epoch = as.Item, as.Epoch
+	a.mu.Lock()
+	l.over = true
+	a.mu.Unlock()
 	body := struct {
 		Release string     `json:"release"`
 		Report  api.Report `json:"report"`
@@ -207,7 +224,7 @@ func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body an
 			return false
 		case err == nil:
 			return true
-		case errors.As(err, &p) && p.Code != "unknown" && p.Code != "":
+		case errors.As(err, &p) && p.Code != "unknown" && p.Code != api.Doubted && p.Code != "":
 			log.Error("control does not take the result", "err", err)
 			return false
 		}

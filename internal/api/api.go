@@ -31,6 +31,10 @@ const Damaged = "damaged"
 // there is room.
 const Full = "full"
 
+// Doubted is the code of a problem with the ledger: a machine's copy says
+// otherwise, so nothing is appended until a person has looked.
+const Doubted = "doubted"
+
 // Standby is the code of a problem with whom was asked: another control decides.
 const Standby = "standby"
 
@@ -39,7 +43,7 @@ type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 	Status  int    `json:"-"`                // of HTTP
-	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, damaged, full, standby
+	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, damaged, full, doubted, standby
 	Leader  string `json:"leader,omitempty"` // with standby: address of the control that decides
 }
 
@@ -102,6 +106,17 @@ type Beat struct {
 	// Copied is the mark of the last answer whose streams are safe on its disk.
 	Copied string `json:"copied,omitempty"`
 	Events int64  `json:"events"` // that are safe there, of all streams
+	// Control is the run of control that was told of all copies on its disk; Copies
+	// are those that grew since, or all of them.
+	Control string `json:"control,omitempty"`
+	Copies  []Copy `json:"copies,omitempty"`
+}
+
+// Copy is what a machine has of a stream, for control to hold against its own.
+type Copy struct {
+	Stream string `json:"stream"`
+	Events int64  `json:"events"`
+	Root   []byte `json:"root"` // of the Merkle tree over them
 }
 
 // Copied says how many events of a stream there are, to copy to the agent's disk.
@@ -116,6 +131,7 @@ type BeatAnswer struct {
 	// Streams are those that moved since the answer whose mark the report bears.
 	Streams []Copied `json:"streams"`
 	Mark    string   `json:"mark"`
+	Control string   `json:"control"` // this run of control: no two have the same
 	// Want are digests that control lost: whoever has one sends it.
 	Want []string `json:"want,omitempty"`
 	// Controls are the addresses of all controls.
@@ -193,6 +209,15 @@ type Step struct {
 // Reason is why.
 type Reason struct {
 	Reason string `json:"reason"`
+}
+
+// Checkpoint is a signed word on how a release's ledger stands.
+type Checkpoint struct {
+	Note string `json:"note"` // a signed note (golang.org/x/mod/sumdb/note)
+	Key  string `json:"key"`  // that it is verified with
+	// Proof that the ledger of as many events as were asked for is the beginning of
+	// this one: hashes (golang.org/x/mod/sumdb/tlog).
+	Proof [][]byte `json:"proof,omitempty"`
 }
 
 // ItemStatus is one item as people see it.

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -81,7 +82,7 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 			return err
 		}
 	}
-	who, client, err := joined(dir)
+	who, client, err := joined(dir, a.clock.Now)
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ func (a *app) join(ctx context.Context, dir string, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	c := api.NewClient(l.Addresses(), "", api.TrustFingerprint(l.Fingerprint))
+	c := api.NewClient(l.Addresses(), "", api.TrustFingerprint(l.Fingerprint, a.clock.Now))
 	var answer api.Enrolled
 	err = c.Do(ctx, http.MethodPost, "/enrol", api.Enrol{
 		Token: l.Secret, Name: o.name, Rank: fleet.Rank(o.rank), Serves: o.serves, Plain: o.plain, Slots: o.slots, Request: request,
@@ -170,7 +171,7 @@ func (*notJoinedError) Hint() string {
 	return "on control: trysail fleet token; here: sudo trysail agent --join LINK"
 }
 
-func joined(dir string) (*identity, *api.Client, error) {
+func joined(dir string, now func() time.Time) (*identity, *api.Client, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "identity.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, &notJoinedError{}
@@ -193,7 +194,7 @@ func joined(dir string) (*identity, *api.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h, err := api.TrustAuthority(authority, &cert)
+	h, err := api.TrustAuthority(authority, &cert, now)
 	if err != nil {
 		return nil, nil, err
 	}

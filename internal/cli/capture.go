@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/spf13/cobra"
@@ -178,7 +179,7 @@ func (a *app) captureDraft(ctx context.Context, st *machine.State, d *depot.Depo
 	}
 	co := capture.Options{
 		State: st, Depot: d, Dir: wd, Name: o.name, Build: o.build, Command: args, Outputs: o.outputs, User: o.user, Env: o.env,
-		KeepAll: o.keep == "all", Twice: o.twice, Recipients: o.recipients, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now,
+		KeepAll: o.keep == "all", Twice: o.twice, Recipients: o.recipients, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: time.Now,
 	}
 	if dir != "" {
 		b, sum, err := readBlueprint(dir)

@@ -22,12 +22,12 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"trysail/internal/api"
+	"trysail/internal/clock"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
 	"trysail/internal/machine"
@@ -75,6 +75,8 @@ type app struct {
 	state          string
 	depotDir       string
 	control        string
+	drillClock     string
+	clock          *clock.Clock
 	ui             *ui
 	log            *slog.Logger
 }
@@ -90,8 +92,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceUsage:  true,
 		Version:       Version(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			a.begin()
-			return nil
+			return a.begin()
 		},
 	}
 	root.SetArgs(args)
@@ -109,6 +110,10 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f.StringVar(&a.state, "state", "", "directory for what must last (default $TRYSAIL_STATE, else /var/lib/trysail, or $XDG_DATA_HOME/trysail without root)")
 	f.StringVar(&a.depotDir, "depot", "", "directory of the originals (default $TRYSAIL_DEPOT, else depot/ in the state directory)")
 	f.StringVar(&a.control, "control", "", "link to control, or a file that holds it (default $TRYSAIL_CONTROL, else the control on this machine)")
+	f.StringVar(&a.drillClock, "drill-clock", "", "`FILE` that sets the clock of a drill's machine")
+	if err := f.MarkHidden("drill-clock"); err != nil {
+		return a.report(ctx, nil, err)
+	}
 	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand(),
 		a.releaseCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand())
 	cmd, err := root.ExecuteContextC(ctx)
@@ -118,7 +123,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return a.report(ctx, cmd, err)
 }
 
-func (a *app) begin() {
+func (a *app) begin() error {
 	level := slog.LevelWarn
 	if a.verbose {
 		level = slog.LevelInfo
@@ -149,6 +154,15 @@ func (a *app) begin() {
 	if a.depotDir == "" {
 		a.depotDir = filepath.Join(a.state, "depot")
 	}
+	a.clock = &clock.Clock{}
+	if a.drillClock != "" {
+		var err error
+		if a.clock, err = clock.Open(a.drillClock, a.state); err != nil {
+			return err
+		}
+		a.log.Warn("this machine takes part in a drill, which sets its clock")
+	}
+	return nil
 }
 
 func isTerminal(w io.Writer) bool {
@@ -235,5 +249,3 @@ func (a *app) openState(ctx context.Context) (*machine.State, error) {
 const runDir = "/run/trysail"
 
 func (a *app) openDepot() (*depot.Depot, error) { return depot.Open(a.depotDir) }
-
-func now() time.Time { return time.Now() }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -186,7 +187,7 @@ func (a *app) depotPrune(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, bytes, err := d.Prune(ctx, now())
+	n, bytes, err := d.Prune(ctx, time.Now())
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ func (a *app) inspectCommand() *cobra.Command {
 
 func (a *app) inspect(ctx context.Context, name string) error {
 	a.ui.Step("inspecting this machine")
-	b, limits, err := capture.Inspect(ctx, name, now(), a.ui.Progress)
+	b, limits, err := capture.Inspect(ctx, name, time.Now(), a.ui.Progress)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -175,7 +176,7 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 }
 
 func (a *app) rebuildOptions(st *machine.State, d *depot.Depot, b *blueprint.Blueprint, sum blueprint.Sum) rebuild.Options {
-	return rebuild.Options{State: st, Depot: d, Blueprint: b, Sum: sum, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: now}
+	return rebuild.Options{State: st, Depot: d, Blueprint: b, Sum: sum, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: time.Now}
 }
 
 // builds lists the builds to prove: the one named, or all.

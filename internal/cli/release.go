@@ -28,6 +28,8 @@ type releaseOptions struct {
 	source        bool
 	machines, no  bool
 	differences   []string
+	since         string // a checkpoint that was kept
+	key           bool
 }
 
 func (a *app) releaseCommand() *cobra.Command {
@@ -38,7 +40,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("release needs a command: start, status, wait, watch, events, log, sign, reject, withdraw, retry, waive, amend, agree, except, hold, resume, abort, ship or list")
+			return usage("release needs a command: start, status, wait, watch, events, checkpoint, log, sign, reject, withdraw, retry, waive, amend, agree, except, hold, resume, abort, ship or list")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -64,6 +66,11 @@ func (a *app) releaseCommand() *cobra.Command {
 	add("events VERSION", "Print the ledger of the release, one event a line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseEvents(ctx, args[0])
 	})
+	checkpoint := add("checkpoint VERSION", "Print a signed word on the ledger of the release, to be kept elsewhere", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseCheckpoint(ctx, args[0], o)
+	})
+	checkpoint.Flags().StringVar(&o.since, "since", "", "check that what `FILE`, a checkpoint kept earlier, speaks of is still there unchanged (exit status 3 if not)")
+	checkpoint.Flags().BoolVar(&o.key, "key", false, "print the key that checkpoints are verified with")
 	log := add("log VERSION STEP", "Print a step's log", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.releaseLog(ctx, args[0], args[1], o.follow)
 	})

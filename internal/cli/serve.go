@@ -129,7 +129,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	id, err := control.OpenIdentity(dir, at.names, now())
+	id, err := control.OpenIdentity(dir, at.names, a.clock.Now)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return err
 		}
 	}
-	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: now, Notify: told}
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told}
 	if start.Peer != nil {
 		options.Cluster = store
 	}
@@ -237,7 +237,7 @@ func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, e
 	if err != nil {
 		return "", usageError{err}
 	}
-	c := api.NewClient(link.Addresses(), "", api.TrustFingerprint(link.Fingerprint))
+	c := api.NewClient(link.Addresses(), "", api.TrustFingerprint(link.Fingerprint, a.clock.Now))
 	var answer api.ControlJoined
 	if err := c.Do(ctx, http.MethodPost, "/controls", api.JoinControl{Token: link.Secret, Name: at.name, Peer: at.peer}, &answer); err != nil {
 		return "", err
@@ -273,7 +273,7 @@ func (a *app) client() (*api.Client, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return api.NewClient(l.Addresses(), l.Secret, api.TrustFingerprint(l.Fingerprint)), nil
+	return api.NewClient(l.Addresses(), l.Secret, api.TrustFingerprint(l.Fingerprint, a.clock.Now)), nil
 }
 
 // noControlError says that nothing says where control is.

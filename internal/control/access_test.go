@@ -30,6 +30,8 @@ import (
 // wall is a wall clock that tests set.
 type wall struct{ now time.Time }
 
+func (w *wall) time() time.Time { return w.now }
+
 func noon() *wall { return &wall{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)} }
 
 // disk is what a control leaves behind: its directory, and its ledger.
@@ -60,7 +62,7 @@ func newDisk(t testing.TB) *disk {
 // begin makes a control without a depot: enough to ask who may what.
 func begin(t testing.TB, d *disk, at *wall) *Control {
 	t.Helper()
-	id, err := OpenIdentity(d.dir, []string{"control.example", "10.0.0.1", "::1"}, at.now)
+	id, err := OpenIdentity(d.dir, []string{"control.example", "10.0.0.1", "::1"}, at.time)
 	if err != nil {
 		t.Fatal(err)
 	}

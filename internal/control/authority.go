@@ -187,21 +187,22 @@ type Identity struct {
 	authority *authority
 	cert      *tls.Certificate
 	client    *http.Client // to other controls
+	now       func() time.Time
 }
 
 // OpenIdentity reads the authority in control's directory, or makes one, and
 // makes a certificate for the names and addresses that this control is reached by.
-func OpenIdentity(dir string, names []string, now time.Time) (*Identity, error) {
-	a, err := openAuthority(dir, now)
+func OpenIdentity(dir string, names []string, now func() time.Time) (*Identity, error) {
+	a, err := openAuthority(dir, now())
 	if err != nil {
 		return nil, err
 	}
-	cert, err := a.server(names, now)
+	cert, err := a.server(names, now())
 	if err != nil {
 		return nil, err
 	}
-	h, err := api.TrustAuthority(a.pem, cert)
-	return &Identity{dir, a, cert, h}, err
+	h, err := api.TrustAuthority(a.pem, cert, now)
+	return &Identity{dir, a, cert, h, now}, err
 }
 
 // AdoptAuthority keeps another control's authority, of whose fleet this one is to be.
@@ -233,7 +234,7 @@ func (i *Identity) Fingerprint() string { return i.authority.fingerprint() }
 // TLS is how control's listener speaks: machines and other controls show a
 // certificate of its authority, people a token.
 func (i *Identity) TLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{*i.cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: i.pool(), MinVersion: tls.VersionTLS13}
+	return &tls.Config{Certificates: []tls.Certificate{*i.cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: i.pool(), MinVersion: tls.VersionTLS13, Time: i.now}
 }
 
 func (i *Identity) pool() *x509.CertPool {

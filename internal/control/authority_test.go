@@ -55,7 +55,7 @@ func TestAuthority(t *testing.T) {
 	if b := authorityIn(t, dir, now.AddDate(1, 0, 0)); b.fingerprint() != a.fingerprint() || !bytes.Equal(b.pem, a.pem) || !b.key.Equal(a.key) {
 		t.Errorf("opened again it is another: %s, was %s", b.fingerprint(), a.fingerprint())
 	}
-	if id, err := OpenIdentity(dir, nil, noon().now); err != nil || id.Fingerprint() != a.fingerprint() {
+	if id, err := OpenIdentity(dir, nil, noon().time); err != nil || id.Fingerprint() != a.fingerprint() {
 		t.Errorf("control has another: %v, not %s", err, a.fingerprint())
 	}
 	key, err := a.keyPEM()

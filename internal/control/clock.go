@@ -1,10 +1,6 @@
 package control
 
-import (
-	"time"
-
-	"trysail/internal/machine"
-)
+import "time"
 
 // steady tells a time that is never early. A wall clock can be set: by a person,
 // by a machine that woke up with a dead battery, by a time server that is wrong.
@@ -16,7 +12,7 @@ type steady struct {
 	boot time.Duration
 }
 
-func newSteady(now time.Time) steady { return steady{now.Round(0), machine.BootTime()} }
+func newSteady(now time.Time, boot time.Duration) steady { return steady{now.Round(0), boot} }
 
 // sure is the earlier of what the wall clock says and what has passed.
 func (c steady) sure(now time.Time, boot time.Duration) time.Time {

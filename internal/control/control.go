@@ -9,6 +9,8 @@
 // a file of its own:
 //
 //	fold.go    the ledger moved: fold what is new
+//	safe.go    nobody is answered before a machine has what was appended
+//	doubt.go   a machine's copy of the ledger says otherwise: append nothing
 //	place.go   a machine is lost, a wait is over, a step wants a machine: append it
 //	missing.go the depot lost something that others have: fetch it, ask for it
 //	notify.go  something happened that people must know: tell them
@@ -39,6 +41,7 @@ import (
 	"trysail/fleet"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
+	"trysail/internal/machine"
 	"trysail/internal/notify"
 	"trysail/release"
 )
@@ -53,8 +56,9 @@ type Options struct {
 	Name     string        // of this control among several: the address of its API
 	Actor    string        // how events name it
 	Log      *slog.Logger
-	Now      func() time.Time
-	Notify   *notify.Config // nil: nobody is told anything
+	Now      func() time.Time     // the wall clock
+	Boot     func() time.Duration // since the machine started, which nobody can set; nil: the kernel's
+	Notify   *notify.Config       // nil: nobody is told anything
 }
 
 // Control is one control process.
@@ -81,6 +85,12 @@ type Control struct {
 	grown    bell                    // a log did
 	said     time.Time               // when it was said last that there is no room
 	notices  notices                 // with locks of its own
+	trees    map[string]*ledger.Tree // of the streams that are no release's
+	doubts   doubts
+	// See safe.go.
+	witnesses []string
+	copied    bell // a machine has copied more
+	alone     bool // nobody copies
 }
 
 // stream is one release, folded.
@@ -89,6 +99,7 @@ type stream struct {
 	name  string
 	state *release.State
 	lines [][]byte
+	tree  ledger.Tree // over the lines
 	news  bell
 	err   error // it does not fold
 }
@@ -96,22 +107,27 @@ type stream struct {
 // member is a machine of the fleet with what it last said.
 type member struct {
 	enrolled
-	set    fleet.Condition
-	since  int64     // event that set it
-	why    string    // it was set
-	heard  time.Time // monotonic; zero: not since control began
-	warm   []string
-	has    []string
-	copied int64 // events that are safe on its disk
-	losses int
-	news   bell // it was given a lease, lost one, or was set
+	set      fleet.Condition
+	since    int64     // event that set it
+	why      string    // it was set
+	heard    time.Time // monotonic; zero: not since control began
+	warm     []string
+	has      []string
+	copied   int64 // events that are safe on its disk
+	copiedTo int64 // move up to which it has copied all streams
+	losses   int
+	news     bell // it was given a lease, lost one, or was set
 }
 
 // New makes a control; Run makes it work.
 func New(o Options) *Control {
+	if o.Boot == nil {
+		o.Boot = machine.BootTime
+	}
 	return &Control{
-		o: o, begun: time.Now(), clock: newSteady(o.Now()), over: make(chan struct{}), id: rand.Text(), streams: map[string]*stream{}, members: map[string]*member{},
+		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
+		trees: map[string]*ledger.Tree{}, doubts: doubts{},
 	}
 }
 
@@ -202,6 +218,9 @@ func (c *Control) update(ctx context.Context, version, actor string, decide func
 	if err != nil {
 		return 0, err
 	}
+	if err := c.doubted(releaseStream(version)); err != nil {
+		return 0, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -258,7 +277,7 @@ func (s *stream) take(e release.Event, line []byte) error {
 		return s.err
 	}
 	s.lines = append(s.lines, line)
-	return nil
+	return s.tree.Add(line)
 }
 
 // folded keeps in step with a stream that moved, whose lock is held, what is

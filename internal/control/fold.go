@@ -136,6 +136,12 @@ func (c *Control) follow(ctx context.Context, stream string, folded *int64, fold
 		if err := fold(line); err != nil {
 			return fmt.Errorf("%s, event %d: %w", stream, *folded+1, err)
 		}
+		if c.trees[stream] == nil {
+			c.trees[stream] = &ledger.Tree{}
+		}
+		if err := c.trees[stream].Add(line); err != nil {
+			return err
+		}
 		*folded++
 	}
 	c.heads.put(stream, *folded)

@@ -65,7 +65,8 @@ func (x *leases) held(machine string) []api.Holding {
 type heads struct {
 	moves int64
 	last  map[string]head // by stream
-	order []moved         // the oldest first; of a stream's moves all but the last are passed over
+	news  bell
+	order []moved // the oldest first; of a stream's moves all but the last are passed over
 }
 
 type head struct{ move, events int64 }
@@ -84,6 +85,7 @@ func (h *heads) put(stream string, events int64) {
 	h.moves++
 	h.last[stream] = head{h.moves, events}
 	h.order = append(h.order, moved{h.moves, stream})
+	h.news.ring()
 	if len(h.order) > 2*len(h.last)+100 {
 		h.order = slices.DeleteFunc(h.order, h.past)
 	}

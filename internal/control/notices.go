@@ -49,6 +49,7 @@ type notices struct {
 	write sync.Mutex // held by whoever appends; never by who reads
 	mu    sync.Mutex
 	head  int64
+	tree  ledger.Tree      // over its lines
 	told  map[string]*told // by target
 	slack []noted          // crossings, in order
 	low   map[string]bool  // releases whose slack is under the limit
@@ -70,7 +71,7 @@ func (n *notices) size() int64 {
 }
 
 // take folds an event that is in the ledger.
-func (n *notices) take(e noted) error {
+func (n *notices) take(e noted, line []byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.told == nil {
@@ -78,6 +79,9 @@ func (n *notices) take(e noted) error {
 	}
 	if e.Seq != n.head+1 {
 		return fmt.Errorf("%s: event %d follows event %d", noticesStream, e.Seq, n.head)
+	}
+	if err := n.tree.Add(line); err != nil {
+		return err
 	}
 	n.head = e.Seq
 	t := n.told[e.Target]
@@ -114,7 +118,7 @@ func (c *Control) catchUpNotices(ctx context.Context) error {
 		if err := json.Unmarshal(line, &e); err != nil {
 			return fmt.Errorf("%s: %w", noticesStream, err)
 		}
-		if err := c.notices.take(e); err != nil {
+		if err := c.notices.take(e, line); err != nil {
 			return err
 		}
 	}
@@ -138,7 +142,7 @@ func (c *Control) note(ctx context.Context, e noted) error {
 		}
 		err = c.o.Ledger.Append(ctx, noticesStream, head, line)
 		if err == nil {
-			err := n.take(e)
+			err := n.take(e, line)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.heads.put(noticesStream, e.Seq)

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"trysail/internal/machine"
 	"trysail/internal/notify"
 	"trysail/release"
 )
@@ -288,7 +287,7 @@ func (c *Control) round(ctx context.Context, b *outbox) (left bool, err error) {
 	down := false
 	for _, m := range list {
 		e := noted{Target: b.Name(), ID: m.ID()}
-		switch age := c.clock.sure(c.o.Now(), machine.BootTime()).Sub(m.At); {
+		switch age := c.clock.sure(c.o.Now(), c.o.Boot()).Sub(m.At); {
 		case age > giveUp:
 			e.Undelivered = "not taken within " + giveUp.String()
 			if b.why != "" {

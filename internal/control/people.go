@@ -38,6 +38,9 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
+	if err := c.doubted(releaseStream(b.Started.Version)); err != nil {
+		return nil, err // it was started once, says a machine
+	}
 	err = c.o.Ledger.Append(ctx, releaseStream(b.Started.Version), 0, line)
 	var conflict *ledger.ConflictError
 	if errors.As(err, &conflict) {

@@ -10,7 +10,6 @@ import (
 
 	"trysail/fleet"
 	"trysail/internal/api"
-	"trysail/internal/machine"
 	"trysail/release"
 )
 
@@ -28,18 +27,23 @@ func (c *Control) place(ctx context.Context) error {
 	for {
 		news := c.news()
 		c.read(p)
-		if err := c.expire(ctx, p); err != nil && ctx.Err() == nil {
-			c.o.Log.Error("expire", "err", err)
-		}
-		if err := c.assign(ctx, p); err != nil && ctx.Err() == nil {
-			c.o.Log.Error("place", "err", err)
-		}
+		c.choose()
+		c.complain(ctx, "expire", c.expire(ctx, p))
+		c.complain(ctx, "place", c.assign(ctx, p))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-news:
 		case <-t.C:
 		}
+	}
+}
+
+// complain logs what could not be appended, but for doubts, which were logged when they arose.
+func (c *Control) complain(ctx context.Context, what string, err error) {
+	var doubted *DoubtedError
+	if err != nil && ctx.Err() == nil && !errors.As(err, &doubted) {
+		c.o.Log.Error(what, "err", err)
 	}
 }
 
@@ -131,7 +135,7 @@ func (c *Control) state(version string) (st *release.State) {
 // expire appends what time alone brings about. What it cannot append to one
 // release keeps it from no other.
 func (c *Control) expire(ctx context.Context, p *pending) (err error) {
-	sure := c.clock.sure(c.o.Now(), machine.BootTime())
+	sure := c.clock.sure(c.o.Now(), c.o.Boot())
 	for version, at := range p.waits {
 		if !sure.Before(at) {
 			err = errors.Join(err, c.pass(ctx, version, sure))

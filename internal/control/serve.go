@@ -72,6 +72,8 @@ func (c *Control) routes() []route {
 		person("GET /v1/controls", Viewer, c.controls),
 		person("POST /v1/controls/{name}/dismiss", Approver, c.dismiss),
 
+		person("GET /v1/releases/{version}/checkpoint", Viewer, c.checkpoint),
+
 		raw("GET /v1/releases/{version}/events", c.events),
 		raw("GET /v1/releases/{version}/logs/{item}/{epoch}", c.readLog),
 		raw("GET /v1/streams/{stream}", c.readStream),
@@ -119,6 +121,9 @@ func (c *Control) handle(mux *http.ServeMux, pattern string, need Role, machine 
 			}
 			var answer any
 			if answer, err = h(r.Context(), q, r); err == nil {
+				if r.Method == http.MethodPost && !strings.HasSuffix(pattern, "/beat") {
+					c.safe(r.Context()) // it is a word that must last
+				}
 				c.answer(w, answer)
 				return
 			}
@@ -154,6 +159,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var full *NoRoomError
 	var standby *standbyError
 	var deposed *ledger.DeposedError
+	var doubted *DoubtedError
 	switch {
 	case errors.As(err, &standby), errors.As(err, &deposed):
 		status, p.Code, p.Leader = http.StatusServiceUnavailable, api.Standby, c.leader()
@@ -168,6 +174,8 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		c.tight(full)
 	case errors.As(err, &damaged):
 		status, p.Code = http.StatusServiceUnavailable, api.Damaged
+	case errors.As(err, &doubted):
+		status, p.Code = http.StatusServiceUnavailable, api.Doubted
 	case errors.As(err, &unknown):
 		status, p.Code = http.StatusGatewayTimeout, "unknown"
 	case errors.As(err, &bad):
@@ -256,13 +264,21 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	if err := c.o.Ledger.Sure(ctx); err != nil {
 		return nil, &standbyError{err}
 	}
+	c.compare(ctx, q.machine, b.Copies)
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
-	m.heard, m.warm, m.has, m.copied = time.Now(), b.Warm, b.Has, b.Events
-	answer := api.BeatAnswer{Renewed: []api.Holding{}, Controls: c.others(true)}
+	if b.Control == c.id {
+		if m.heard.IsZero() {
+			m.news.ring() // what it holds it may be given now
+		}
+		m.heard = time.Now() // else it gets nothing before it has told what its disk says
+	}
+	m.warm, m.has, m.copied = b.Warm, b.Has, b.Events
+	c.copies(m, b.Copied)
+	answer := api.BeatAnswer{Renewed: []api.Holding{}, Control: c.id, Controls: c.others(true)}
 	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])
 	for _, h := range b.Holding {
-		if c.leases.by[q.machine][h] {
+		if c.leases.by[q.machine][h] && c.doubtedLocked(releaseStream(h.Release)) == nil {
 			answer.Renewed = append(answer.Renewed, h)
 		}
 	}
@@ -304,6 +320,11 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 	for {
 		c.mu.Lock()
 		news, held := c.members[q.machine].news.next(), c.leases.held(q.machine)
+		copying, behind := c.tells(q.machine, r.URL.Query().Get("seen"))
+		if c.members[q.machine].heard.IsZero() {
+			held = nil // it has yet to tell what its disk says
+		}
+		held = slices.DeleteFunc(held, func(h api.Holding) bool { return c.doubtedLocked(releaseStream(h.Release)) != nil })
 		c.mu.Unlock()
 		list := []api.Assignment{}
 		for _, h := range held {
@@ -317,7 +338,7 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 		if check := c.check(q.machine, r.URL.Query().Get("check")); check != nil {
 			list = append(list, api.Assignment{Check: check})
 		}
-		if len(list) > 0 {
+		if len(list) > 0 || behind {
 			return list, nil
 		}
 		select {
@@ -328,6 +349,7 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 		case <-c.over:
 			return nil, &standbyError{nil}
 		case <-news:
+		case <-copying:
 		}
 	}
 }

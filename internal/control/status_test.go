@@ -37,7 +37,7 @@ func working(t *testing.T, at *wall) (c *Control, ask func(method, path string, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := OpenIdentity(dir, nil, at.now)
+	id, err := OpenIdentity(dir, nil, at.time)
 	if err != nil {
 		t.Fatal(err)
 	}

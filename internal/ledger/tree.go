@@ -2,10 +2,12 @@ package ledger
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -72,6 +74,24 @@ const origin = "trysail ledger "
 // Text is the checkpoint in the form of transparency logs (C2SP tlog-checkpoint).
 func (c Checkpoint) Text() string {
 	return fmt.Sprintf("%s%s\n%d\n%s\n", origin, c.Stream, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
+}
+
+// ReadNote reads a signed checkpoint, verified unless there is no key to do so.
+func ReadNote(signed []byte, key note.Verifier) (*Checkpoint, error) {
+	var known note.Verifiers = note.VerifierList()
+	if key != nil {
+		known = note.VerifierList(key)
+	}
+	n, err := note.Open(signed, known)
+	var unverified *note.UnverifiedNoteError
+	if key == nil && errors.As(err, &unverified) {
+		n, err = unverified.Note, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := ParseCheckpoint(n.Text)
+	return &c, err
 }
 
 // ParseCheckpoint reads what Text writes.

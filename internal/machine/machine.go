@@ -206,7 +206,18 @@ func (n *Session) OverlayAt(target string, lower []string, upper string, volatil
 	return nil
 }
 
-// Unmount undoes one Overlay before the session ends.
+// Mount mounts a file system at a directory that exists.
+func (n *Session) Mount(source, target, kind string, flags uintptr, data string) error {
+	if err := n.record("mount", target); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, kind, flags, data); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", source, target, err)
+	}
+	return nil
+}
+
+// Unmount undoes one Overlay or Mount before the session ends.
 func (n *Session) Unmount(target string) error {
 	if err := unix.Unmount(target, 0); err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)

@@ -51,6 +51,9 @@ type Spec struct {
 	HostDevices bool
 	// Devices are further device nodes allowed by name, for live dependencies.
 	Devices []string
+	// Whole makes it a machine of its own, which runs containers itself: all that
+	// this process may do it may, with cgroups of its own. For disposable hosts.
+	Whole bool
 	// Terminal connects the container to the caller's terminal.
 	Terminal       bool
 	Stdin          io.Reader
@@ -256,6 +259,8 @@ func deleteContainer(root, id string) error {
 	if _, err := os.Stat(filepath.Join(root, id)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	// What is frozen takes no signal; what is not, or is gone, needs no thaw.
+	_ = exec.Command(runc, "--root", root, "resume", id).Run()
 	out, err := exec.Command(runc, "--root", root, "delete", "--force", id).CombinedOutput()
 	if err != nil && !strings.Contains(string(out), "does not exist") {
 		return &RuncError{What: "delete " + id, Err: err, Output: string(out)}
@@ -286,12 +291,13 @@ func staticSelf() (string, error) {
 // mount in a namespace of their own, mknod, file owners), and nothing that
 // reaches the machine outside (modules, raw I/O, clock, boot, kernel log). What
 // this process itself may not have (it may be in a container) it cannot give.
-func capabilities() []string {
-	var have []string
-	for _, c := range []struct {
+// A whole machine has besides what it takes to make networks and limits.
+func capabilities(whole bool) []string {
+	type capability struct {
 		name string
 		bit  uintptr
-	}{
+	}
+	list := []capability{
 		{"CAP_AUDIT_WRITE", unix.CAP_AUDIT_WRITE},
 		{"CAP_CHOWN", unix.CAP_CHOWN},
 		{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
@@ -314,7 +320,12 @@ func capabilities() []string {
 		{"CAP_SYS_NICE", unix.CAP_SYS_NICE},
 		{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE},
 		{"CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE},
-	} {
+	}
+	if whole {
+		list = append(list, capability{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, capability{"CAP_BPF", unix.CAP_BPF}, capability{"CAP_PERFMON", unix.CAP_PERFMON})
+	}
+	var have []string
+	for _, c := range list {
 		if set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c.bit, 0, 0, 0); err == nil && set == 1 {
 			have = append(have, c.name)
 		}
@@ -324,7 +335,7 @@ func capabilities() []string {
 
 func (sp Spec) oci(self, id string) *specs.Spec {
 	umask := sp.Umask
-	bounding := capabilities()
+	bounding := capabilities(sp.Whole)
 	caps := bounding
 	if sp.UID != 0 {
 		caps = nil
@@ -360,7 +371,15 @@ func (sp Spec) oci(self, id string) *specs.Spec {
 	}
 	add := func(m specs.Mount) { s.Mounts = append(s.Mounts, m) }
 	add(specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}})
-	add(specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"bind", "ro", "nosuid", "noexec", "nodev"}})
+	if sp.Whole {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		add(specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
+		add(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "rw"}})
+		add(specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}})
+		add(specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}})
+	} else {
+		add(specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"bind", "ro", "nosuid", "noexec", "nodev"}})
+	}
 	if sp.HostDevices {
 		add(specs.Mount{Destination: "/dev", Type: "bind", Source: "/dev", Options: []string{"rbind", "rw"}})
 		s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
@@ -371,6 +390,9 @@ func (sp Spec) oci(self, id string) *specs.Spec {
 			add(specs.Mount{Destination: dev, Type: "bind", Source: dev, Options: []string{"bind", "rw"}})
 		}
 		s.Linux.Resources = deviceRules(sp.Devices)
+		if sp.Whole { // as far as its own containers may go
+			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
+		}
 	}
 	add(specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "mode=1777"}})
 	for _, m := range sp.Mounts {

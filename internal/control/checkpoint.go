@@ -1,0 +1,103 @@
+package control
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"trysail/internal/api"
+	"trysail/internal/ledger"
+)
+
+// checkpoint answers with a signed word on how a release's ledger stands. With
+// ?since=N it proves that the ledger of N events is its beginning, so whoever kept
+// an earlier checkpoint can see that nothing before it was changed or removed.
+func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (any, error) {
+	version := r.PathValue("version")
+	if err := c.doubted(releaseStream(version)); err != nil {
+		return nil, err // it is not to be signed
+	}
+	// Nobody but who decides may say how it stands, and by now it may be another.
+	if err := c.o.Ledger.Sure(ctx); err != nil {
+		return nil, &standbyError{err}
+	}
+	s, err := c.stream(version)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size := s.tree.Size()
+	root, err := s.tree.Root(size)
+	if err != nil {
+		return nil, err
+	}
+	signer, key, err := c.o.Identity.checkpointKey()
+	if err != nil {
+		return nil, err
+	}
+	text := ledger.Checkpoint{Stream: releaseStream(version), Size: size, Root: root}.Text()
+	signed, err := note.Sign(&note.Note{Text: text}, signer)
+	if err != nil {
+		return nil, err
+	}
+	a := api.Checkpoint{Note: string(signed), Key: key}
+	if q := r.URL.Query().Get("since"); q != "" {
+		n, err := strconv.ParseInt(q, 10, 64)
+		if err == nil && (n < 1 || n > size) {
+			err = fmt.Errorf("there are %d events", size)
+		}
+		if err != nil {
+			return nil, &badRequest{fmt.Errorf("since=%s: %w", q, err)}
+		}
+		proof, err := s.tree.Extends(n)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range proof {
+			a.Proof = append(a.Proof, h[:])
+		}
+	}
+	return a, nil
+}
+
+// checkpointKey is the key that checkpoints are signed with: each control of a
+// fleet derives the same one from the authority's, by HKDF under a label of its
+// own, so that there is nothing more to keep, to hand over or to lose.
+func (i *Identity) checkpointKey() (note.Signer, string, error) {
+	secret, err := i.authority.key.Bytes()
+	if err != nil {
+		return nil, "", err
+	}
+	seed, err := hkdf.Key(sha256.New, secret, nil, "trysail checkpoint", ed25519.SeedSize)
+	if err != nil {
+		return nil, "", err
+	}
+	public, ok := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
+	if !ok {
+		return nil, "", errors.New("no Ed25519 key")
+	}
+	fingerprint, err := hex.DecodeString(i.Fingerprint())
+	if err != nil {
+		return nil, "", err
+	}
+	verifier, err := note.NewEd25519VerifierKey(fmt.Sprintf("trysail.fleet.%x", fingerprint[:8]), public)
+	if err != nil {
+		return nil, "", err
+	}
+	// The private form of x/mod's own: name, hash, and the algorithm before the seed.
+	f := strings.SplitN(verifier, "+", 3)
+	private := "PRIVATE+KEY+" + f[0] + "+" + f[1] + "+" + base64.StdEncoding.EncodeToString(append([]byte{1}, seed...))
+	signer, err := note.NewSigner(private)
+	return signer, verifier, err
+}

@@ -1,0 +1,118 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"trysail/fleet"
+)
+
+// What control has said to somebody must outlive its disk. Of several controls a
+// majority has it; one that is alone waits, before it answers, until a machine has
+// it on its disk too. Machines copy with each report, which is once a second, so a
+// few of them, the witnesses, are told at once when there is something to copy.
+
+const (
+	mostWitnesses = 3
+	patience      = 2 * time.Second // with witnesses that do not copy
+)
+
+// choose says which machines are witnesses now: the first that are up.
+func (c *Control) choose() {
+	up := []string{}
+	for _, m := range c.machines() {
+		if m.At(c.mono(time.Now())) == fleet.Up {
+			if up = append(up, m.Name); len(up) == mostWitnesses {
+				break
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Equal(up, c.witnesses) {
+		return
+	}
+	for _, name := range up {
+		if m := c.members[name]; m != nil {
+			m.news.ring() // it polls as a witness from now on
+		}
+	}
+	c.witnesses = up
+	c.copied.ring()
+}
+
+// safe waits until what is in the ledger now is on the disk of a machine, where
+// there is one. One that does not copy holds nobody up for long: people are told
+// (alone), because what was appended cannot be taken back.
+func (c *Control) safe(ctx context.Context) {
+	if c.others(false) != nil {
+		return
+	}
+	c.mu.Lock()
+	want := c.heads.moves
+	c.mu.Unlock()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		c.mu.Lock()
+		next, enough := c.copied.next(), c.alone || c.copiedTo() >= want || c.lonely()
+		c.mu.Unlock()
+		if enough {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-next:
+		case <-late.C:
+			c.mu.Lock()
+			c.alone = true
+			c.mu.Unlock()
+			c.o.Log.Error("no machine copies the ledger: what happened last is on control's disk alone")
+			return
+		}
+	}
+}
+
+// lonely tells whether there is no machine to copy: a control that has just begun
+// has yet to hear of those that it has. The lock is held.
+func (c *Control) lonely() bool {
+	if len(c.witnesses) > 0 {
+		return false
+	}
+	for _, m := range c.members {
+		if m.set != fleet.Retired {
+			return time.Since(c.begun) > fleet.LostAfter
+		}
+	}
+	return true
+}
+
+// copiedTo is how far a machine has copied all streams. The lock is held.
+func (c *Control) copiedTo() (moves int64) {
+	for _, name := range c.witnesses {
+		if m := c.members[name]; m != nil {
+			moves = max(moves, m.copiedTo)
+		}
+	}
+	return moves
+}
+
+// copies notes how far a machine has copied. The lock is held.
+func (c *Control) copies(m *member, mark string) {
+	if m.copiedTo = c.marked(mark); c.alone && m.copiedTo >= c.heads.moves {
+		c.alone = false
+	}
+	c.copied.ring()
+}
+
+// tells gives a witness that polls for work what wakes it when there is something
+// to copy; told is whether there is, since the report whose mark it shows. The lock
+// is held.
+func (c *Control) tells(machine, seen string) (news <-chan struct{}, told bool) {
+	if !slices.Contains(c.witnesses, machine) {
+		return nil, false
+	}
+	return c.heads.news.next(), c.heads.moves > c.marked(seen)
+}
