@@ -1,0 +1,236 @@
+// Package drill holds the rules of rehearsals with faults: what a scenario may
+// say ([Parse]), what was seen while it ran ([Record]), and what follows from that
+// ([Judge]).
+//
+// A drill is a release with faults, not a second engine: the release's own rules
+// and checks judge its ledger (package release). Here is what a drill adds. The
+// verdict has three axes that are never mixed: did the system do what the scenario
+// expects of it, did the drill itself work (every fault must have been seen to bite
+// by a probe that is not its injector), and was everything undone. Each axis is
+// pass, fail or unknown; unknown beats pass, and fail beats both. There is no
+// score: an average lets nineteen good probes hide two gold masters.
+//
+// Idle time is skipped (a jump of the drill's clock), work is not: whatever takes
+// machines' time is measured, and whatever people take is modelled and says so.
+//
+// The package is pure: a verdict follows from the recorded history alone, so
+// anybody can judge a drill again.
+package drill
+
+import "time"
+
+// Scenario is one drill, as written.
+type Scenario struct {
+	Format     int         `yaml:"drill"`
+	Name       string      `yaml:"name"`
+	Hypothesis string      `yaml:"hypothesis"`
+	Why        string      `yaml:"why"`        // this scenario was chosen
+	Challenges string      `yaml:"challenges"` // the assumption of the plan that it tests
+	Owner      string      `yaml:"owner"`      // of what it finds
+	Frameworks []Framework `yaml:"frameworks"`
+	Clock      Clock       `yaml:"clock"`
+	Release    Release     `yaml:"release"`
+	World      World       `yaml:"world"`
+	People     []Person    `yaml:"people"`
+	Guards     Guards      `yaml:"guards"`
+	Steady     []Steady    `yaml:"steady"`
+	Method     []Action    `yaml:"method"`
+	Expect     Expect      `yaml:"expect"`
+	Invariants Invariants  `yaml:"invariants"`
+	Modelled   []Model     `yaml:"modelled"`
+	Report     []string    `yaml:"report"`
+}
+
+// Framework names a control that the drill is evidence for.
+type Framework struct {
+	Control string `yaml:"control" json:"control"`
+	How     string `yaml:"how" json:"how"`
+}
+
+// Clock is the drill's own.
+type Clock struct {
+	Ship   string `yaml:"ship"`   // RFC 3339: the ship date of the release
+	Begins string `yaml:"begins"` // T-10d: where the drill begins
+	Mode   string `yaml:"mode"`   // jump
+}
+
+// Release is what is released.
+type Release struct {
+	Version string `yaml:"version"`
+	Runbook string `yaml:"runbook"` // in the working copy
+}
+
+// World is the machines.
+type World struct {
+	Controls int    `yaml:"controls"` // 1 or 3
+	Hosts    []Host `yaml:"hosts"`
+	// Services are hosts of their own that the release may need: vcs, mirror, registry.
+	Services []string `yaml:"services"`
+}
+
+// Host is one build machine.
+type Host struct {
+	Name string `yaml:"name" json:"name"`
+	Rank string `yaml:"rank" json:"rank"` // primary, backup, spare
+	Disk string `yaml:"disk" json:"disk"` // 4GB
+}
+
+// Person is somebody of the runbook, as they are modelled.
+type Person struct {
+	Name     string   `yaml:"name"`
+	Responds string   `yaml:"responds"` // 1h..3h: from being asked to deciding, evenly distributed
+	Spends   string   `yaml:"spends"`   // 30m: of their own time, on each decision
+	Away     []string `yaml:"away"`     // T-5d..T-2d: does not answer
+	Live     bool     `yaml:"live"`     // is asked at the terminal
+}
+
+// Guards keep a drill from doing harm.
+type Guards struct {
+	DownAtOnce int    `yaml:"down_at_once"` // hosts that may be down together
+	Within     string `yaml:"within"`       // 20m: of real time; then everything is undone
+}
+
+// Steady is a question with the answer yes, before and after.
+type Steady string
+
+// The questions.
+const (
+	ControlAnswers  Steady = "control-answers"
+	HostsUp         Steady = "hosts-up"         // every host that no fault took away
+	ReleaseMoves    Steady = "release-moves"    // it is not held, failed or stuck
+	DepotWhole      Steady = "depot-whole"      // every blob in control's depot is what its name says
+	LedgerCopied    Steady = "ledger-copied"    // every machine that is up has the whole ledger
+	NothingLeft     Steady = "nothing-left"     // after: the host is as before
+	LedgerUndoubted Steady = "ledger-undoubted" // no machine's copy says otherwise
+)
+
+// Action is a fault, or something that a person or the drill does, at a time.
+type Action struct {
+	Name  string `yaml:"name"`
+	When  string `yaml:"when"` // T-7d · gold running · gold done · blank rebuilding · after NAME
+	Fault Fault  `yaml:"fault"`
+	Do    string `yaml:"do"`   // instead of a fault: a command of trysail, such as "fleet readmit primary"
+	Host  string `yaml:"host"` // where
+	// For is how long it lasts, in the drill's time; empty: for good.
+	For string `yaml:"for"`
+	// Of names what some faults are about: an artifact, a person.
+	Of string `yaml:"of"`
+}
+
+// Expect is what the hypothesis comes down to.
+type Expect struct {
+	OnTime   bool           `yaml:"on_time"`
+	OnBudget bool           `yaml:"on_budget"`
+	Gold     string         `yaml:"gold"`  // identical, equivalent: the second build of gold
+	Ships    *bool          `yaml:"ships"` // false: it must not
+	Faults   []FaultLimit   `yaml:"faults"`
+	Rebuilt  []RebuildLimit `yaml:"rebuilt"`
+}
+
+// FaultLimit bounds what follows a fault.
+type FaultLimit struct {
+	Name     string `yaml:"name"`
+	Detected string `yaml:"detected"` // 5s
+	Moved    string `yaml:"moved"`    // 10s
+}
+
+// RebuildLimit wants a machine to be made a build server.
+type RebuildLimit struct {
+	Host   string `yaml:"host"`
+	Within string `yaml:"within"`
+}
+
+// Invariants are what must hold: at all times, in the end, and at some time.
+type Invariants struct {
+	Always  []string `yaml:"always"`
+	Final   []string `yaml:"final"`
+	Reached []string `yaml:"reached"`
+}
+
+// Model is something that was not measured.
+type Model struct {
+	What         string `yaml:"what" json:"what"`
+	Distribution string `yaml:"distribution" json:"distribution"`
+	Source       string `yaml:"source" json:"source"`
+}
+
+// Plan is a scenario whose words were understood.
+type Plan struct {
+	Scenario
+	Ship, Begins time.Time
+	Timed        []Timed // of Method, in its order
+	People       map[string]Response
+	Within       time.Duration
+}
+
+// Timed is when an action is due, and for how long it lasts.
+type Timed struct {
+	When When
+	For  time.Duration // 0: for good
+}
+
+// When is one of: a time, a step's status, a host that rebuilds, after another action.
+type When struct {
+	At     time.Time
+	Item   string
+	Status string // running, done, stopped, ready, confirming: as release status says
+	Host   string // rebuilding
+	After  string // name of an action
+}
+
+// Response is a person as modelled.
+type Response struct {
+	Least, Most, Spends time.Duration
+	Away                []Span
+	Live                bool
+}
+
+// Span is a time from, to.
+type Span struct{ From, To time.Time }
+
+// Fault is a kind of fault.
+type Fault string
+
+// FaultKind says what a kind of fault needs.
+type FaultKind struct {
+	Fault  Fault
+	What   string
+	Host   bool // names a host: a build machine, "control", or a service
+	Of     bool // names what it is about
+	Undone bool // may be limited with for
+	Down   bool // takes the host away while it lasts
+}
+
+// Faults lists the kinds.
+func Faults() []FaultKind {
+	return []FaultKind{
+		{"machine-lost", "the machine is off, and stays off", true, false, false, true},
+		{"machine-hung", "the machine stops, and may come back as if nothing had been", true, false, true, true},
+		{"disk-destroyed", "the machine is off, and its disk is overwritten", true, false, false, true},
+		{"disk-dead", "every access to the machine's disk is an I/O error", true, false, false, true},
+		{"disk-full", "the machine's disk has no room", true, false, true, false},
+		{"inodes-gone", "the machine's disk takes no further file", true, false, true, false},
+		{"read-only", "the machine's disk cannot be written to", true, false, true, false},
+		{"artifact-corrupted", "a byte of an artifact on the machine's disk is changed in silence", true, true, false, false},
+		{"original-corrupted", "a byte of an original in the machine's depot is changed in silence", true, true, false, false},
+		{"partition", "the machine is cut off, both ways", true, false, true, true},
+		{"partition-out", "what the machine sends is lost", true, false, true, true},
+		{"partition-in", "what is sent to the machine is lost", true, false, true, true},
+		{"service-gone", "a service refuses every connection", true, false, true, false},
+		{"mirror-short", "the mirror cuts downloads short", false, false, true, false},
+		{"mirror-slow", "the mirror is slow", false, false, true, false},
+		{"mirror-wrong", "the mirror serves other bytes", false, false, true, false},
+		{"tag-moved", "a tag of the registry names another image", false, true, false, false},
+		{"history-rewritten", "the history of the version control was rewritten", false, false, false, false},
+		{"ledger-rolled-back", "control's ledger is put back to an earlier time", true, false, false, false},
+		{"person-away", "a person does not answer", false, true, true, false},
+		{"key-revoked", "a person's right to sign is taken away", false, true, false, false},
+		{"out-of-memory", "the machine has too little memory for its build", true, false, true, false},
+		{"clock-skew", "the machine's wall clock is wrong", true, true, true, false},
+	}
+}
+
+// Questions lists what steady may ask.
+func Questions() []Steady {
+	return []Steady{ControlAnswers, HostsUp, ReleaseMoves, DepotWhole, LedgerCopied, LedgerUndoubted, NothingLeft}
+}

@@ -1,0 +1,364 @@
+package drill
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"trysail/internal/strict"
+)
+
+const (
+	maxSize = 1 << 20 // bytes of a scenario
+	seeDocs = "docs/drills.md has every key, with an example; trysail drill init writes a whole scenario"
+)
+
+// Parse reads a scenario strictly and understands its words. The runbook is not
+// looked at: whether a step exists is known once the release starts ([Plan.Against]).
+func Parse(file string, data []byte) (*Plan, error) {
+	if err := strict.Text(file, data, maxSize, seeDocs); err != nil {
+		return nil, err
+	}
+	p := &parser{file: file, data: data, plan: &Plan{People: map[string]Response{}}}
+	if err := strict.YAML(file, data, &p.plan.Scenario, seeDocs); err != nil {
+		return nil, err
+	}
+	for _, check := range []func() *strict.Error{p.head, p.clock, p.world, p.people, p.method, p.expect, p.names} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return p.plan, nil
+}
+
+type parser struct {
+	file string
+	data []byte
+	plan *Plan
+}
+
+func (p *parser) fail(at, remedy, format string, args ...any) *strict.Error {
+	return &strict.Error{File: p.file, Line: strict.Line(p.data, at), What: fmt.Sprintf(format, args...), Remedy: remedy}
+}
+
+var name = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,40}$`)
+
+func (p *parser) head() *strict.Error {
+	s := &p.plan.Scenario
+	switch {
+	case s.Format != 1:
+		return p.fail("drill", "write drill: 1", "version %d of the format is not known", s.Format)
+	case !name.MatchString(s.Name):
+		return p.fail("name", "small letters, digits, dots and hyphens", "%q is no name of a drill", s.Name)
+	case strings.TrimSpace(s.Hypothesis) == "":
+		return p.fail("hypothesis", "say in a sentence what you believe will happen", "a drill without a hypothesis shows nothing")
+	case s.Release.Version == "" || s.Release.Runbook == "":
+		return p.fail("release", "release: {version: \"4.2\", runbook: RELEASE.md}", "the release has no version or no runbook")
+	}
+	for i, f := range s.Frameworks {
+		if f.Control == "" || f.How == "" {
+			return p.fail(fmt.Sprintf("frameworks[%d]", i), `{control: "SOC 2 A1.3", how: "recovery is tested"}`, "control and how go together")
+		}
+	}
+	for i, r := range s.Report {
+		if !slices.Contains([]string{"html", "md", "json"}, r) {
+			return p.fail(fmt.Sprintf("report[%d]", i), "html, md, json", "%q is no format of a report", r)
+		}
+	}
+	return nil
+}
+
+func (p *parser) clock() *strict.Error {
+	c := p.plan.Clock
+	var err error
+	if p.plan.Ship, err = time.Parse(time.RFC3339, c.Ship); err != nil {
+		return p.fail("clock.ship", "ship: 2026-12-01T09:00:00Z", "%q is no date with a time", c.Ship)
+	}
+	before, ok := tMinus(c.Begins)
+	if !ok || before <= 0 {
+		return p.fail("clock.begins", "begins: T-10d", "%q is no time before the ship date", c.Begins)
+	}
+	p.plan.Begins = p.plan.Ship.Add(-before)
+	if c.Mode != "jump" {
+		return p.fail("clock.mode", "mode: jump", "%q is not how a drill's clock goes: idle time is skipped, work is not scaled", c.Mode)
+	}
+	return nil
+}
+
+func (p *parser) world() *strict.Error {
+	w := p.plan.World
+	if w.Controls != 1 && w.Controls != 3 {
+		return p.fail("world.controls", "controls: 1, or controls: 3", "%d controls", w.Controls)
+	}
+	seen := map[string]bool{"control": true, "vcs": true, "mirror": true, "registry": true}
+	if len(w.Hosts) == 0 || len(w.Hosts) > 20 {
+		return p.fail("world.hosts", "name each build machine, up to 20", "%d hosts", len(w.Hosts))
+	}
+	for i, h := range w.Hosts {
+		at := fmt.Sprintf("world.hosts[%d]", i)
+		switch {
+		case !name.MatchString(h.Name):
+			return p.fail(at+".name", "small letters, digits, dots and hyphens", "%q is no name of a host", h.Name)
+		case seen[h.Name] || strings.HasPrefix(h.Name, "control"):
+			return p.fail(at+".name", "give it another name", "the name %s is taken", h.Name)
+		case !slices.Contains([]string{"primary", "backup", "spare"}, h.Rank):
+			return p.fail(at+".rank", "primary, backup or spare", "%q is no rank", h.Rank)
+		}
+		if size, ok := Bytes(h.Disk); !ok || size < 256<<20 {
+			return p.fail(at+".disk", "disk: 4GB (at least 256MB)", "%q is no size of a disk", h.Disk)
+		}
+		seen[h.Name] = true
+	}
+	for i, s := range w.Services {
+		if !slices.Contains([]string{"vcs", "mirror", "registry"}, s) {
+			return p.fail(fmt.Sprintf("world.services[%d]", i), "vcs, mirror, registry", "%q is no service", s)
+		}
+	}
+	if g := p.plan.Guards; g.DownAtOnce < 1 {
+		return p.fail("guards.down_at_once", "guards: {down_at_once: 2, within: 30m}", "no limit on what may be down at once")
+	}
+	var err error
+	if p.plan.Within, err = time.ParseDuration(p.plan.Guards.Within); err != nil || p.plan.Within <= 0 {
+		return p.fail("guards.within", "within: 30m", "%q is not how long the drill may take", p.plan.Guards.Within)
+	}
+	return nil
+}
+
+func (p *parser) people() *strict.Error {
+	for i, x := range p.plan.Scenario.People {
+		at := fmt.Sprintf("people[%d]", i)
+		if _, twice := p.plan.People[x.Name]; twice || x.Name == "" {
+			return p.fail(at+".name", "name each person of the runbook once", "%q", x.Name)
+		}
+		r := Response{Live: x.Live}
+		if !x.Live {
+			least, most, ok := spread(x.Responds)
+			if !ok {
+				return p.fail(at+".responds", "responds: 1h..3h", "%q is not how long %s takes to answer", x.Responds, x.Name)
+			}
+			r.Least, r.Most = least, most
+			spends, err := time.ParseDuration(x.Spends)
+			if err != nil || spends < 0 {
+				return p.fail(at+".spends", "spends: 30m", "%q is not what a decision takes %s", x.Spends, x.Name)
+			}
+			r.Spends = spends
+		}
+		for j, a := range x.Away {
+			from, to, two := strings.Cut(a, "..")
+			begin, ok := tMinus(from)
+			end, ok2 := tMinus(to)
+			if !two || !ok || !ok2 || begin <= end {
+				return p.fail(fmt.Sprintf("%s.away[%d]", at, j), "away: [T-5d..T-2d]", "%q is not when %s is away", a, x.Name)
+			}
+			r.Away = append(r.Away, Span{p.plan.Ship.Add(-begin), p.plan.Ship.Add(-end)})
+		}
+		p.plan.People[x.Name] = r
+	}
+	return nil
+}
+
+func (p *parser) method() *strict.Error {
+	known := map[string]bool{}
+	if len(p.plan.Method) == 0 {
+		return p.fail("method", "give at least one fault; trysail rehearse proves a machine without any", "nothing happens")
+	}
+	for i, a := range p.plan.Method {
+		at := fmt.Sprintf("method[%d]", i)
+		if !name.MatchString(a.Name) || known[a.Name] {
+			return p.fail(at+".name", "give each action a name of its own, in small letters", "%q", a.Name)
+		}
+		when, ok := p.plan.when(a.When, known)
+		if !ok {
+			return p.fail(at+".when", `when: T-7d · "gold running" · "blank rebuilding" · "after NAME"`, "%q is no time, and nothing that happens", a.When)
+		}
+		t := Timed{When: when}
+		if err := p.action(a, at); err != nil {
+			return err
+		}
+		if a.For != "" {
+			d, ok := Duration(a.For)
+			if !ok {
+				return p.fail(at+".for", "for: 30s", "%q is no time", a.For)
+			}
+			t.For = d
+		}
+		known[a.Name] = true
+		p.plan.Timed = append(p.plan.Timed, t)
+	}
+	return nil
+}
+
+func (p *parser) action(a Action, at string) *strict.Error {
+	if (a.Fault == "") == (a.Do == "") {
+		return p.fail(at, "one of the two", "%s is neither a fault nor something to do, or both", a.Name)
+	}
+	if a.Do != "" {
+		if f := strings.Fields(a.Do); len(f) < 2 || !slices.Contains([]string{"fleet", "release", "depot"}, f[0]) {
+			return p.fail(at+".do", `do: "fleet readmit primary"`, "%q is no command of trysail fleet, release or depot", a.Do)
+		}
+		return nil
+	}
+	i := slices.IndexFunc(Faults(), func(k FaultKind) bool { return k.Fault == a.Fault })
+	if i < 0 {
+		return p.fail(at+".fault", "trysail drill faults lists them", "%q is no fault", a.Fault)
+	}
+	k := Faults()[i]
+	switch {
+	case k.Host && !p.plan.hosts()[a.Host]:
+		return p.fail(at+".host", "one of world.hosts, control, or a service", "%q is no host of this drill", a.Host)
+	case !k.Host && a.Host != "":
+		return p.fail(at+".host", "leave it out", "%s is not about a host", a.Fault)
+	case k.Of != (a.Of != ""):
+		return p.fail(at+".of", "of names what the fault is about, where it is about something", "%s, and of is %q", a.Fault, a.Of)
+	case !k.Undone && a.For != "":
+		return p.fail(at+".for", "leave it out: it is for good", "%s cannot be undone", a.Fault)
+	}
+	if a.Fault == "person-away" || a.Fault == "key-revoked" {
+		if _, ok := p.plan.People[a.Of]; !ok {
+			return p.fail(at+".of", "one of people", "%q is nobody of this drill", a.Of)
+		}
+	}
+	if a.Fault == "clock-skew" {
+		if d, ok := Duration(strings.TrimPrefix(a.Of, "-")); !ok || d == 0 {
+			return p.fail(at+".of", "of: 1h, or of: -1h", "%q is not how wrong a clock is", a.Of)
+		}
+	}
+	return nil
+}
+
+func (p *Plan) hosts() map[string]bool {
+	known := map[string]bool{"control": true}
+	for n := range max(p.World.Controls, 1) {
+		known["control"+strconv.Itoa(n+1)] = true
+	}
+	for _, h := range p.World.Hosts {
+		known[h.Name] = true
+	}
+	for _, s := range p.World.Services {
+		known[s] = true
+	}
+	return known
+}
+
+// when understands the time of an action; those before it are known by name.
+func (p *Plan) when(s string, known map[string]bool) (When, bool) {
+	if before, ok := tMinus(s); ok {
+		at := p.Ship.Add(-before)
+		return When{At: at}, !at.Before(p.Begins)
+	}
+	a, b, two := strings.Cut(s, " ")
+	switch {
+	case !two:
+		return When{}, false
+	case a == "after":
+		return When{After: b}, known[b]
+	case b == "rebuilding":
+		return When{Host: a}, p.hosts()[a]
+	case slices.Contains([]string{"running", "done", "stopped", "ready", "confirming"}, b):
+		return When{Item: a, Status: b}, a != ""
+	}
+	return When{}, false
+}
+
+func (p *parser) expect() *strict.Error {
+	e := p.plan.Expect
+	if e.Gold != "" && e.Gold != "identical" && e.Gold != "equivalent" {
+		return p.fail("expect.gold", "identical or equivalent", "%q", e.Gold)
+	}
+	for i, f := range e.Faults {
+		at := fmt.Sprintf("expect.faults[%d]", i)
+		if !slices.ContainsFunc(p.plan.Method, func(a Action) bool { return a.Name == f.Name && a.Fault != "" }) {
+			return p.fail(at+".name", "one of method", "%q is no fault of this drill", f.Name)
+		}
+		for key, v := range map[string]string{"detected": f.Detected, "moved": f.Moved} {
+			if _, ok := Duration(v); v != "" && !ok {
+				return p.fail(at+"."+key, key+": 5s", "%q is no time", v)
+			}
+		}
+	}
+	for i, r := range e.Rebuilt {
+		at := fmt.Sprintf("expect.rebuilt[%d]", i)
+		if !slices.ContainsFunc(p.plan.World.Hosts, func(h Host) bool { return h.Name == r.Host }) {
+			return p.fail(at+".host", "one of world.hosts", "%q is no host of this drill", r.Host)
+		}
+		if _, ok := Duration(r.Within); !ok {
+			return p.fail(at+".within", "within: 5m", "%q is no time", r.Within)
+		}
+	}
+	return nil
+}
+
+// names refuses questions and invariants that nobody would ask.
+func (p *parser) names() *strict.Error {
+	s := p.plan.Scenario
+	for i, q := range s.Steady {
+		if !slices.Contains(Questions(), q) {
+			return p.fail(fmt.Sprintf("steady[%d]", i), fmt.Sprintf("the questions are %v", Questions()), "%q is not asked", q)
+		}
+	}
+	for key, list := range map[string][2][]string{
+		"always": {s.Invariants.Always, Always()}, "final": {s.Invariants.Final, Final()}, "reached": {s.Invariants.Reached, nil},
+	} {
+		for i, x := range list[0] {
+			at := fmt.Sprintf("invariants.%s[%d]", key, i)
+			if key == "reached" {
+				if !slices.ContainsFunc(s.Method, func(a Action) bool { return a.Name == x }) && !slices.Contains(Reached(), x) {
+					return p.fail(at, fmt.Sprintf("an action's name, or one of %v", Reached()), "%q is never reached", x)
+				}
+				continue
+			}
+			if !slices.Contains(list[1], x) {
+				return p.fail(at, fmt.Sprintf("they are %v", list[1]), "%q is not watched", x)
+			}
+		}
+	}
+	return nil
+}
+
+var tMinusForm = regexp.MustCompile(`^T-(\d{1,4})(d|h|m)$`)
+
+// tMinus reads T-7d: how long before the ship date.
+func tMinus(s string) (time.Duration, bool) {
+	m := tMinusForm.FindStringSubmatch(s)
+	if m == nil {
+		return 0, s == "T-0"
+	}
+	n, err := strconv.Atoi(m[1])
+	return time.Duration(n) * map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute}[m[2]], err == nil
+}
+
+// Duration reads a time such as 30s, 2h or 3d.
+func Duration(s string) (time.Duration, bool) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.Atoi(days)
+		return time.Duration(n) * 24 * time.Hour, err == nil && n > 0 && n < 10000
+	}
+	d, err := time.ParseDuration(s)
+	return d, err == nil && d >= 0
+}
+
+// spread reads 1h..3h, or 2h.
+func spread(s string) (least, most time.Duration, ok bool) {
+	a, b, two := strings.Cut(s, "..")
+	if !two {
+		b = a
+	}
+	least, ok = Duration(a)
+	most, ok2 := Duration(b)
+	return least, most, ok && ok2 && least <= most
+}
+
+var bytesForm = regexp.MustCompile(`^(\d{1,6})(MB|GB)$`)
+
+// Bytes reads the size of a disk: 512MB, 4GB.
+func Bytes(s string) (int64, bool) {
+	m := bytesForm.FindStringSubmatch(s)
+	if m == nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	return n << map[string]int{"MB": 20, "GB": 30}[m[2]], err == nil
+}

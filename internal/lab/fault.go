@@ -1,0 +1,470 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"trysail/drill"
+)
+
+// Fault is one that was injected. Probe tells whether it bites now, by looking from
+// elsewhere than where it was made; Undo takes it back, and is nil if it is for good.
+type Fault struct {
+	Probe func(ctx context.Context) error // nil: it was seen
+	Undo  func() error
+}
+
+// UnavailableError says that this host cannot do it.
+type UnavailableError struct {
+	Fault drill.Fault
+	Why   string
+}
+
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("%s cannot be done on this host: %s", e.Fault, e.Why)
+}
+
+// Inject breaks the machine. of is what some faults are about.
+func (h *Host) Inject(kind drill.Fault, of string) (*Fault, error) {
+	inject, ok := map[drill.Fault]func(*Host, string) (*Fault, error){
+		"machine-lost": (*Host).lose, "machine-hung": (*Host).hang, "disk-destroyed": (*Host).destroy, "disk-dead": (*Host).kill,
+		"disk-full": (*Host).fill, "inodes-gone": (*Host).inodes, "read-only": (*Host).readOnly,
+		"artifact-corrupted": (*Host).corrupt, "original-corrupted": (*Host).corrupt,
+		"partition": (*Host).cut, "partition-in": (*Host).cutIn, "partition-out": (*Host).cutOut, "service-gone": (*Host).cut,
+		"out-of-memory": (*Host).starve, "clock-skew": (*Host).skewed,
+	}[kind]
+	if !ok {
+		return nil, &UnavailableError{kind, "the lab does not know it"}
+	}
+	return inject(h, of)
+}
+
+// silent is the probe of a machine that is down: nothing answers there, seen from
+// the switch, and no process of it runs.
+func (h *Host) silent(ctx context.Context) error {
+	if h.On() {
+		return fmt.Errorf("%s still runs", h.Name)
+	}
+	return nil
+}
+
+func (h *Host) lose(string) (*Fault, error) {
+	if !h.On() {
+		return nil, fmt.Errorf("%s is off already", h.Name)
+	}
+	if err := h.PowerOff(); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	h.gone = true
+	h.mu.Unlock()
+	return &Fault{Probe: h.silent}, nil
+}
+
+func (h *Host) hang(string) (*Fault, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.on == nil || !h.on.alive() {
+		return nil, fmt.Errorf("%s is off", h.Name)
+	}
+	r := h.on
+	if err := h.freeze(true); err != nil {
+		return nil, err
+	}
+	return &Fault{
+		Probe: func(context.Context) error { return r.stands() },
+		Undo: func() error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.freeze(false)
+		},
+	}, nil
+}
+
+// stands tells whether no process of the machine gets any time: the kernel's own
+// count of it, read twice, is not the freezer's word.
+func (r *running) stands() error {
+	c, err := r.cgroup("freezer")
+	if err != nil {
+		return err
+	}
+	ticks := func() (string, error) {
+		var all strings.Builder
+		err := filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != "cgroup.procs" {
+				return err
+			}
+			list, err := os.ReadFile(p)
+			for pid := range strings.FieldsSeq(string(list)) {
+				stat, serr := os.ReadFile("/proc/" + pid + "/schedstat")
+				if serr != nil {
+					continue
+				}
+				run, _, _ := strings.Cut(string(stat), " ")
+				fmt.Fprintln(&all, pid, run)
+			}
+			return err
+		})
+		return all.String(), err
+	}
+	before, err := ticks()
+	if err != nil {
+		return err
+	}
+	time.Sleep(300 * time.Millisecond)
+	after, err := ticks()
+	if err != nil {
+		return err
+	}
+	if before == "" || before != after {
+		return errors.New("its processes still run")
+	}
+	return nil
+}
+
+// destroy overwrites the disk and turns the machine off.
+func (h *Host) destroy(string) (*Fault, error) {
+	if err := h.PowerOff(); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	h.gone = true
+	h.mu.Unlock()
+	// The file system goes with its pages, or it would be written back.
+	if err := h.lab.unmount(h.Disk()); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(h.image(), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// What was allocated is given back, and the beginning is noise.
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, info.Size()); err != nil {
+		return nil, fmt.Errorf("overwrite the disk: %w", err)
+	}
+	noise := make([]byte, 1<<20)
+	if _, err := rand.Read(noise); err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteAt(noise, 0); err != nil {
+		return nil, err
+	}
+	return &Fault{Probe: func(ctx context.Context) error {
+		if err := h.silent(ctx); err != nil {
+			return err
+		}
+		device, err := os.OpenFile(h.image(), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer device.Close()
+		d, err := loop(device)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		probe := filepath.Join(h.dir, "probe")
+		if err := os.MkdirAll(probe, 0o700); err != nil {
+			return err
+		}
+		if err := unix.Mount(d.Name(), probe, "ext4", unix.MS_RDONLY, ""); err == nil {
+			return errors.Join(errors.New("the disk can still be read"), unix.Unmount(probe, 0))
+		}
+		return nil
+	}}, nil
+}
+
+func (l *Lab) unmount(dir string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n.Unmount(dir)
+}
+
+// kill makes every access to the disk an I/O error, as ext4 does when its device
+// is dead.
+func (h *Host) kill(string) (*Fault, error) {
+	d, err := os.Open(h.Disk())
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN, linux/ext4.h
+	flags := uint32(noLogFlush)
+	if err := ioctl(d, shutdown, &flags); err != nil {
+		return nil, &UnavailableError{"disk-dead", err.Error()}
+	}
+	return &Fault{Probe: func(context.Context) error {
+		err := os.WriteFile(filepath.Join(h.Disk(), ".probe"), []byte("x"), 0o600)
+		if !errors.Is(err, unix.EIO) {
+			return fmt.Errorf("a write gives %v, not an I/O error", err)
+		}
+		return nil
+	}}, nil
+}
+
+// fill takes all room.
+func (h *Host) fill(string) (*Fault, error) {
+	file := filepath.Join(h.Disk(), ".ballast")
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	at := int64(0)
+	for step := int64(1 << 30); step >= 4096; { // the machine writes meanwhile
+		err := unix.Fallocate(int(f.Fd()), 0, at, step)
+		switch {
+		case err == nil:
+			at += step
+		case errors.Is(err, unix.ENOSPC):
+			step /= 2
+		default:
+			return nil, errors.Join(err, os.Remove(file))
+		}
+	}
+	return &Fault{Probe: h.refuses(unix.ENOSPC, 1<<20), Undo: func() error { return os.Remove(file) }}, nil
+}
+
+// inodes takes every file there may be.
+func (h *Host) inodes(string) (*Fault, error) {
+	dir := filepath.Join(h.Disk(), ".files")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	for i := 0; ; i++ {
+		sub := filepath.Join(dir, fmt.Sprint(i/5000))
+		var err error
+		if i%5000 == 0 {
+			err = os.Mkdir(sub, 0o700)
+		} else {
+			var f *os.File
+			if f, err = os.Create(filepath.Join(sub, fmt.Sprint(i))); err == nil {
+				err = f.Close()
+			}
+		}
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		if err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return &Fault{Probe: h.refuses(unix.ENOSPC, 0), Undo: func() error { return os.RemoveAll(dir) }}, nil
+}
+
+// readOnly lets nobody write.
+func (h *Host) readOnly(string) (*Fault, error) {
+	remount := func(flags uintptr) error {
+		return unix.Mount("", h.Disk(), "", unix.MS_REMOUNT|flags, "")
+	}
+	// A file that is open for writing holds the whole file system: as the kernel
+	// does on a disk with errors, it is forced.
+	if err := remount(unix.MS_RDONLY); err != nil {
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, err
+		}
+		if err := h.PowerOff(); err != nil { // a machine whose disk becomes so stops writing at once
+			return nil, err
+		}
+		if err := remount(unix.MS_RDONLY); err != nil {
+			return nil, err
+		}
+		if err := h.Restart(); err != nil {
+			return nil, err
+		}
+	}
+	return &Fault{Probe: h.refuses(unix.EROFS, 1), Undo: func() error {
+		if err := remount(0); err != nil {
+			return err
+		}
+		if h.On() {
+			return nil
+		}
+		return h.Restart()
+	}}, nil
+}
+
+// refuses is a probe that writes a file and expects an error.
+func (h *Host) refuses(want error, bytes int) func(context.Context) error {
+	return func(context.Context) error {
+		file := filepath.Join(h.Disk(), ".probe")
+		err := os.WriteFile(file, make([]byte, bytes), 0o600)
+		if rerr := os.Remove(file); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) && !errors.Is(rerr, want) {
+			return rerr
+		}
+		if !errors.Is(err, want) {
+			return fmt.Errorf("a write gives %v, not %w", err, want)
+		}
+		return nil
+	}
+}
+
+// corrupt changes a byte of a blob in the machine's depot: of is its digest.
+func (h *Host) corrupt(of string) (*Fault, error) {
+	file := filepath.Join(h.Disk(), "depot", "blobs", strings.Replace(of, ":", "/", 1))
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%s is empty", of)
+	}
+	was := bytes.Clone(data)
+	data[len(data)/2] ^= 1
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(data[len(data)/2:len(data)/2+1], int64(len(data)/2))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	// Silent: nothing tells that it was written.
+	if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil {
+		return nil, err
+	}
+	return &Fault{Probe: func(context.Context) error {
+		now, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it was found, and set aside
+		}
+		if err == nil && bytes.Equal(now, was) {
+			err = errors.New("the bytes are as they were")
+		}
+		return err
+	}}, nil
+}
+
+// The partitions. A cable that is out loses both ways; a route into nowhere what the
+// machine sends; and for what it is sent, the neighbour's side of the cable is told
+// to drop it.
+func (h *Host) cut(string) (*Fault, error) {
+	set := func(up bool) error {
+		return h.link(func(nl *netlink.Handle, l netlink.Link) error {
+			if up {
+				return nl.LinkSetUp(l)
+			}
+			return nl.LinkSetDown(l)
+		})
+	}
+	if err := set(false); err != nil {
+		return nil, err
+	}
+	return &Fault{Probe: h.unreachable, Undo: func() error { return set(true) }}, nil
+}
+
+func (h *Host) cutOut(string) (*Fault, error) { return h.drop(true) }
+
+func (h *Host) cutIn(string) (*Fault, error) { return h.drop(false) }
+
+// unreachable is the probe of a partition: a connection from the machine to the
+// switch's other machines does not come about.
+func (h *Host) unreachable(ctx context.Context) error {
+	other := h.lab.other(h)
+	if other == nil {
+		return errors.New("there is no other machine to ask from")
+	}
+	c, err := h.lab.Dial(ctx, h, other.Address(9))
+	if err == nil {
+		return errors.Join(errors.New("it reaches another machine"), c.Close())
+	}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return errors.New("it reaches another machine, which refuses")
+	}
+	return nil
+}
+
+func (l *Lab) other(h *Host) *Host {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.hosts {
+		if x != h {
+			return x
+		}
+	}
+	return nil
+}
+
+// starve leaves the machine too little memory.
+func (h *Host) starve(string) (*Fault, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.on == nil || !h.on.alive() {
+		return nil, fmt.Errorf("%s is off", h.Name)
+	}
+	c, err := h.on.cgroup("memory")
+	if err != nil {
+		return nil, &UnavailableError{"out-of-memory", err.Error()}
+	}
+	before, err := c.ooms()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.limit(littleMemory); err != nil {
+		return nil, &UnavailableError{"out-of-memory", err.Error()}
+	}
+	return &Fault{
+		Probe: func(context.Context) error {
+			now, err := c.ooms()
+			if err == nil && now == before {
+				err = errors.New("the kernel has killed nothing")
+			}
+			return err
+		},
+		Undo: func() error { return c.limit(-1) },
+	}, nil
+}
+
+// littleMemory is what a starved machine has: enough for its agent, and for no build.
+const littleMemory = 192 << 20
+
+// skewed sets the wall clock wrong; of is by how much.
+func (h *Host) skewed(of string) (*Fault, error) {
+	text, back := strings.CutPrefix(of, "-")
+	d, ok := drill.Duration(text)
+	if !ok {
+		return nil, fmt.Errorf("%q is no time", of)
+	}
+	if back {
+		d = -d
+	}
+	set := func(d time.Duration) error {
+		h.lab.mu.Lock()
+		defer h.lab.mu.Unlock()
+		h.skew = d
+		return h.setClock()
+	}
+	if err := set(d); err != nil {
+		return nil, err
+	}
+	return &Fault{
+		Probe: func(context.Context) error {
+			data, err := os.ReadFile(filepath.Join(h.dir, "drill", "clock"))
+			if err == nil && !strings.Contains(string(data), fmt.Sprintf(`"skew":%d`, d)) {
+				err = fmt.Errorf("its clock is set to %s", data)
+			}
+			return err
+		},
+		Undo: func() error { return set(0) },
+	}, nil
+}
