@@ -73,6 +73,8 @@ type Host struct {
 	Name string `yaml:"name" json:"name"`
 	Rank string `yaml:"rank" json:"rank"` // primary, backup, spare
 	Disk string `yaml:"disk" json:"disk"` // 4GB
+	// Plain machines run steps of roles without a blueprint, with this host's programs.
+	Plain bool `yaml:"plain" json:"plain,omitempty"`
 }
 
 // Person is somebody of the runbook, as they are modelled.
@@ -107,7 +109,7 @@ const (
 // Action is a fault, or something that a person or the drill does, at a time.
 type Action struct {
 	Name  string `yaml:"name"`
-	When  string `yaml:"when"` // T-7d · gold running · gold done · blank rebuilding · after NAME
+	When  string `yaml:"when"` // T-7d · gold running · gold running on backup · gold done · blank rebuilding · after NAME
 	Fault Fault  `yaml:"fault"`
 	Do    string `yaml:"do"`   // instead of a fault: a command of trysail, such as "fleet readmit primary"
 	Host  string `yaml:"host"` // where
@@ -174,7 +176,7 @@ type When struct {
 	At     time.Time
 	Item   string
 	Status string // running, done, stopped, ready, confirming: as release status says
-	Host   string // rebuilding
+	Host   string // rebuilding; or, with Item, where it runs
 	After  string // name of an action
 }
 

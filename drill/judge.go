@@ -189,7 +189,13 @@ func (j *judging) faults() {
 			continue // said already
 		}
 		r := j.h[inj]
-		b := Bite{Name: act.Name, Fault: act.Fault, Host: act.Host, At: r.At, Clock: r.Clock, ForGood: j.p.Timed[i].For == 0}
+		// It may bite from the moment on that its injector began.
+		begun := slices.IndexFunc(j.h, func(r Record) bool { return r.Kind == Intended && r.Name == act.Name })
+		if begun < 0 {
+			j.v.Harness.say(Unknown, "%s: nothing says that its undo was on disk before", act.Name)
+			begun = inj
+		}
+		b := Bite{Name: act.Name, Fault: act.Fault, Host: act.Host, At: j.h[begun].At, Clock: r.Clock, ForGood: j.p.Timed[i].For == 0}
 		if r.Slack != nil {
 			s := r.Slack.Seconds()
 			b.Slack = &s
@@ -211,7 +217,7 @@ func (j *judging) faults() {
 		if !b.Verified {
 			j.v.Harness.say(Unknown, "%s: no probe saw that it bit", act.Name)
 		}
-		j.followed(&b, inj)
+		j.followed(&b, begun)
 		j.v.Faults = append(j.v.Faults, b)
 	}
 	for _, l := range j.p.Expect.Faults {
@@ -226,9 +232,9 @@ func (j *judging) faults() {
 }
 
 // followed: when control noticed, where the work went, and what was done for nothing.
-func (j *judging) followed(b *Bite, inj int) {
-	at := j.h[inj].At
-	for _, r := range j.h[inj:] {
+func (j *judging) followed(b *Bite, begun int) {
+	at := j.h[begun].At
+	for _, r := range j.h[begun:] {
 		if r.Kind == Sighted && r.Host == b.Host && r.Why != "up" && b.Detected == 0 {
 			b.Detected = (r.At - at).Seconds()
 		}
@@ -525,7 +531,7 @@ func (j *judging) sentence() string {
 	switch v.Value {
 	case Pass:
 		if !v.Shipped {
-			return fmt.Sprintf("As expected: %s, and nothing shipped.", bit)
+			return fmt.Sprintf("Rehearsed on one host: %s, and nothing shipped, as expected.", bit)
 		}
 		parts := []string{}
 		if v.OnTime != nil && *v.OnTime {
@@ -534,7 +540,7 @@ func (j *judging) sentence() string {
 		if v.OnBudget != nil && *v.OnBudget {
 			parts = append(parts, "on budget")
 		}
-		return fmt.Sprintf("You would have shipped: %s, and the release shipped %s. Machines worked %s (measured); people %s (%s).", bit,
+		return fmt.Sprintf("Rehearsed on one host: %s, and the release shipped %s. Machines worked %s (measured); people %s (%s).", bit,
 			strings.Join(parts, ", "), Human(time.Duration(v.Machine*float64(time.Second))), Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
 	case Unknown:
 		return "Not known: " + first(v.Harness, v.System, v.Cleanup) + "."
@@ -542,7 +548,7 @@ func (j *judging) sentence() string {
 	if v.System.Value != Fail {
 		return "The drill left something behind: " + first(v.Cleanup) + "."
 	}
-	return "You would not have shipped as you expect: " + first(v.System) + "."
+	return "Not as you expect: " + first(v.System) + "."
 }
 
 // first is the reason that counts most.

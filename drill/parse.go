@@ -172,7 +172,7 @@ func (p *parser) method() *strict.Error {
 		}
 		when, ok := p.plan.when(a.When, known)
 		if !ok {
-			return p.fail(at+".when", `when: T-7d · "gold running" · "blank rebuilding" · "after NAME"`, "%q is no time, and nothing that happens", a.When)
+			return p.fail(at+".when", `when: T-7d · "gold running" · "gold running on backup" · "blank rebuilding" · "after NAME"`, "%q is no time, and nothing that happens", a.When)
 		}
 		t := Timed{When: when}
 		if err := p.action(a, at); err != nil {
@@ -249,16 +249,17 @@ func (p *Plan) when(s string, known map[string]bool) (When, bool) {
 		at := p.Ship.Add(-before)
 		return When{At: at}, !at.Before(p.Begins)
 	}
+	s, host, on := strings.Cut(s, " on ")
 	a, b, two := strings.Cut(s, " ")
 	switch {
-	case !two:
+	case !two || on && (!p.hosts()[host] || b != "running"):
 		return When{}, false
 	case a == "after":
 		return When{After: b}, known[b]
 	case b == "rebuilding":
 		return When{Host: a}, p.hosts()[a]
 	case slices.Contains([]string{"running", "done", "stopped", "ready", "confirming"}, b):
-		return When{Item: a, Status: b}, a != ""
+		return When{Item: a, Status: b, Host: host}, a != ""
 	}
 	return When{}, false
 }

@@ -109,9 +109,10 @@ func (c Calendar) Between(a, b time.Time) time.Duration {
 	return sum
 }
 
-// location finds a zone by its name. The local one is another wherever it is read.
+// location finds a zone by its name. "Local" is another one wherever it is read; on a
+// machine that has none set, UTC is the local one, and is everybody's all the same.
 func location(name string, zones func(string) (*time.Location, error)) (*time.Location, error) {
-	if name == "" || name == time.Local.String() {
+	if name == "" || name == "Local" {
 		return nil, fmt.Errorf("%q is no time zone of everybody's", name)
 	}
 	return zones(name)

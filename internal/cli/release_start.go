@@ -20,51 +20,14 @@ import (
 	"trysail/runbook"
 )
 
-// releaseStart puts all that a release is made of into the depot, and begins it.
-func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions) (err error) {
-	r, data, err := readRunbook(o.runbook)
-	if err != nil {
-		return err
-	}
-	st := release.Started{Version: version, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget, Team: r.Team.Hours(), People: release.People(r)}
-	switch {
-	case r.Release != "" && r.Release != version:
-		return usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
-	case o.ship != "":
-		if st.Ship, err = time.Parse(time.RFC3339, o.ship); err != nil {
-			return usage("--ship %s is not a time such as 2026-12-01T09:00:00Z", o.ship)
-		}
-	case r.Ship.IsZero():
-		return usage("%s names no ship date: give --ship 2026-12-01T09:00:00Z", o.runbook)
-	}
+// releaseStart begins a release.
+func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	ms, err := a.openState(ctx)
+	st, digest, err := a.startWith(ctx, c, version, o)
 	if err != nil {
-		return err
-	}
-	d, err := a.openDepot()
-	if err != nil {
-		return err
-	}
-	a.ui.Step("fixing the source")
-	if st.Source, err = fixSource(ctx, ms, d); err != nil {
-		return err
-	}
-	if st.Runbook, err = d.PutBytes(ctx, data); err != nil {
-		return err
-	}
-	need := map[string]bool{st.Runbook: true, st.Source.Original: true}
-	if st.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
-		return err
-	}
-	a.ui.Step("sending originals to control")
-	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
-		return err
-	}
-	if err := c.Do(ctx, http.MethodPost, "/releases", api.Start{Started: st}, nil); err != nil {
 		return err
 	}
 	a.ui.end()
@@ -73,10 +36,57 @@ func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions
 			Version  string `json:"version"`
 			Revision string `json:"revision"`
 			Runbook  string `json:"runbook"`
-		}{version, st.Source.Revision, r.Digest})
+		}{version, st.Source.Revision, digest})
 	}
 	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, st.Source.Revision, st.Ship.Format(time.RFC3339), version)
 	return nil
+}
+
+// startWith puts all that a release is made of into the depot of control, and
+// begins it there. It gives the digest of the runbook too.
+func (a *app) startWith(ctx context.Context, c *api.Client, version string, o releaseOptions) (st release.Started, digest string, err error) {
+	r, data, err := readRunbook(o.runbook)
+	if err != nil {
+		return st, "", err
+	}
+	st = release.Started{Version: version, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget, Team: r.Team.Hours(), People: release.People(r)}
+	switch {
+	case r.Release != "" && r.Release != version:
+		return st, "", usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
+	case o.ship != "":
+		if st.Ship, err = time.Parse(time.RFC3339, o.ship); err != nil {
+			return st, "", usage("--ship %s is not a time such as 2026-12-01T09:00:00Z", o.ship)
+		}
+	case r.Ship.IsZero():
+		return st, "", usage("%s names no ship date: give --ship 2026-12-01T09:00:00Z", o.runbook)
+	}
+	ms, err := a.openState(ctx)
+	if err != nil {
+		return st, "", err
+	}
+	d, err := a.openDepot()
+	if err != nil {
+		return st, "", err
+	}
+	a.ui.Step("fixing the source")
+	if st.Source, err = fixSource(ctx, ms, d); err != nil {
+		return st, "", err
+	}
+	if st.Runbook, err = d.PutBytes(ctx, data); err != nil {
+		return st, "", err
+	}
+	need := map[string]bool{st.Runbook: true, st.Source.Original: true}
+	if st.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
+		return st, "", err
+	}
+	a.ui.Step("sending originals to control")
+	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
+		return st, "", err
+	}
+	if err := c.Do(ctx, http.MethodPost, "/releases", api.Start{Started: st}, nil); err != nil {
+		return st, "", err
+	}
+	return st, r.Digest, nil
 }
 
 // fixSource keeps the committed revision, so that the version control may go away.

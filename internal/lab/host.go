@@ -154,7 +154,7 @@ func (h *Host) Start(args ...string) error {
 	r := &running{n: n, ended: make(chan struct{})}
 	ready := make(chan struct{})
 	sp := machine.Spec{
-		Root: filepath.Join(h.lab.Dir, "root"), Hostname: h.Name, Whole: true, Dir: "/", NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(h.ns)),
+		Root: filepath.Join(h.lab.Dir, "root"), Hostname: h.Name, Whole: true, Dir: "/", NetNS: h.Network(),
 		Args: append([]string{"/bin/trysail", "-v", "--drill-clock", "/drill/clock"}, args...),
 		Env:  []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR=1", "HOME=/var/lib/trysail"},
 		Mounts: []machine.Mount{
@@ -239,13 +239,32 @@ func (h *Host) off() error {
 	}
 }
 
-// Restart turns the machine on again, as it was.
+// Restart turns the machine on again, as it was, or as Again said.
 func (h *Host) Restart() error {
 	h.mu.Lock()
 	args := h.args
 	h.mu.Unlock()
 	return h.Start(args...)
 }
+
+// Again says how the machine is started the next time.
+func (h *Host) Again(args ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.args = args
+}
+
+// Give lays a file that only root reads before the machine, and says where it is
+// there.
+func (h *Host) Give(name string, data []byte) (string, error) {
+	return "/drill/" + name, os.WriteFile(filepath.Join(h.dir, "drill", name), data, 0o600)
+}
+
+// Network is the path of the machine's network namespace, for this process's children.
+func (h *Host) Network() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(h.ns)) }
+
+// ClockFile sets the machine's clock.
+func (h *Host) ClockFile() string { return filepath.Join(h.dir, "drill", "clock") }
 
 // Tail is the end of the machine's log.
 func (h *Host) Tail(bytes int64) string {

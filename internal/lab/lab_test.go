@@ -117,8 +117,18 @@ func TestFaults(t *testing.T) {
 		fault drill.Fault
 		good  bool // for good
 	}{
-		{"machine-hung", false}, {"disk-full", false}, {"inodes-gone", false}, {"read-only", false}, {"partition", false}, {"partition-out", false},
-		{"partition-in", false}, {"clock-skew", false}, {"original-corrupted", true}, {"disk-dead", true}, {"disk-destroyed", true}, {"machine-lost", true},
+		{"machine-hung", false},
+		{"disk-full", false},
+		{"inodes-gone", false},
+		{"read-only", false},
+		{"partition", false},
+		{"partition-out", false},
+		{"partition-in", false},
+		{"clock-skew", false},
+		{"original-corrupted", true},
+		{"disk-dead", true},
+		{"disk-destroyed", true},
+		{"machine-lost", true},
 	} {
 		t.Run(string(x.fault), func(t *testing.T) {
 			h := machineOn(t, l, string(x.fault))

@@ -333,6 +333,9 @@ func capabilities(whole bool) []string {
 	return have
 }
 
+// unified is where the second version of cgroups is mounted on hosts that have both.
+const unified = "/sys/fs/cgroup/unified"
+
 func (sp Spec) oci(self, id string) *specs.Spec {
 	umask := sp.Umask
 	bounding := capabilities(sp.Whole)
@@ -375,6 +378,9 @@ func (sp Spec) oci(self, id string) *specs.Spec {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 		add(specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
 		add(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "rw"}})
+		if _, err := os.Stat(unified); err == nil { // beside the first version
+			add(specs.Mount{Destination: unified, Type: "cgroup2", Source: "cgroup2", Options: []string{"nosuid", "noexec", "nodev"}})
+		}
 		add(specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}})
 		add(specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}})
 	} else {

@@ -1,0 +1,513 @@
+// Package exercise runs a drill: the release of a working copy, on machines of a
+// lab, by the drill's clock, with people as they are modelled and faults as the
+// scenario says; and writes down what is seen (package drill judges it).
+//
+// The runner is one loop. Each turn it looks at the release and the fleet through
+// control's own API, as a person would, injects what is due, lets people decide
+// whose time has come, and takes back what has lasted long enough. When nothing is
+// left to wait for but the calendar, the clock of every machine jumps to the next
+// thing that is due. Every line of the history is synced before the next thing is
+// done, so a drill that is killed says how far it came.
+package exercise
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"trysail/drill"
+	"trysail/internal/api"
+	"trysail/internal/lab"
+	"trysail/internal/machine"
+	"trysail/release"
+	"trysail/runbook"
+)
+
+// Options say what is run.
+type Options struct {
+	Plan   *drill.Plan
+	Header drill.Header // Run, Tool, Scenario, Seed, Source and Machine are the caller's
+	State  *machine.State
+	Dir    string // of this run's history, made by the caller
+	// Start begins the release that is in the working copy, as trysail release start
+	// does.
+	Start func(ctx context.Context, c *api.Client, version string, ship time.Time) error
+	// Ask asks a person who is at the terminal; nil: nobody is.
+	Ask func(ctx context.Context, person, item, what string) (yes bool, reason string, err error)
+	// Before lists what is on the host, to be compared when all is cleaned up.
+	// Hours are when people work, by name.
+	Hours    map[string]runbook.Calendar
+	Before   []string
+	Look     func() ([]string, error)
+	Progress func(string)
+	Log      *slog.Logger
+}
+
+// runner is a drill that runs.
+type runner struct {
+	o     Options
+	p     *drill.Plan
+	lab   *lab.Lab
+	begun time.Time
+	rand  *rand.Rand
+
+	mu      sync.Mutex
+	file    *os.File
+	seq     int64
+	events  int64 // of the release, seen
+	notable []release.Event
+
+	client *api.Client
+	fleet  map[string]api.MachineStatus
+	status *api.Status
+	since  map[string]time.Time // machine: since when it makes the server
+	warm   map[string]bool
+	faults map[string]*lab.Fault // by action, in force
+	undoAt map[string]time.Time  // by action: by the drill's clock
+	done   map[string]bool       // actions
+	due    map[string]time.Time  // of a person's decision, by "item person"
+	away   map[string]bool       // people taken away by a fault
+	down   map[string]bool       // hosts
+	still  time.Time             // since when nothing has moved, in real time
+	last   string                // what it looked like then
+}
+
+// Run runs a drill and gives its history. An error is whatever kept it from
+// running at all; that it stopped half-way is in the history.
+func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
+	r := &runner{
+		o: o, p: o.Plan, begun: time.Now(), rand: rand.New(rand.NewPCG(o.Header.Seed, 1)),
+		fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, faults: map[string]*lab.Fault{},
+		undoAt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{},
+	}
+	file := filepath.Join(o.Dir, "history.jsonl")
+	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.file.Close()) }()
+	if r.lab, err = lab.New(o.State, o.Log); err != nil {
+		return nil, err
+	}
+	if err := r.lab.Jump(time.Until(r.p.Begins)); err != nil {
+		return nil, errors.Join(err, r.lab.Close())
+	}
+	h := o.Header
+	h.Began = r.begun.UTC()
+	r.record(drill.Record{Kind: drill.Began, Header: &h})
+	limited, cancel := context.WithTimeout(ctx, r.p.Within)
+	defer cancel()
+	runErr := r.run(limited)
+	switch {
+	case ctx.Err() != nil:
+		r.record(drill.Record{Kind: drill.Stopped, Why: "interrupted"})
+	case limited.Err() != nil:
+		r.record(drill.Record{Kind: drill.Guarded, Why: fmt.Sprintf("it took longer than %s", r.p.Within)})
+	case runErr != nil:
+		r.record(drill.Record{Kind: drill.Stopped, Why: runErr.Error()})
+	}
+	if cerr := r.clean(); cerr != nil {
+		o.Log.Error("clean up", "err", cerr)
+	}
+	if runErr == nil {
+		r.record(drill.Record{Kind: drill.Ended})
+	}
+	data, rerr := os.ReadFile(file)
+	if rerr != nil {
+		return nil, rerr
+	}
+	return drill.ReadHistory(data)
+}
+
+// record writes one line, and syncs it.
+func (r *runner) record(x drill.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seq++
+	x.Seq, x.At, x.Clock = r.seq, time.Since(r.begun), r.lab.Now().UTC().Truncate(time.Millisecond)
+	line, err := json.Marshal(x)
+	if err == nil {
+		_, err = r.file.Write(append(line, '\n'))
+	}
+	if err == nil {
+		err = r.file.Sync()
+	}
+	if err != nil {
+		r.o.Log.Error("the history of the drill", "err", err)
+	}
+}
+
+func answer(err error) (*bool, string) {
+	ok := err == nil
+	if err != nil {
+		return &ok, err.Error()
+	}
+	return &ok, ""
+}
+
+func (r *runner) run(ctx context.Context) error {
+	if err := r.world(ctx); err != nil {
+		return err
+	}
+	if err := r.steady(ctx, drill.Asked); err != nil {
+		return err
+	}
+	r.o.Progress("starting the release")
+	if err := r.o.Start(ctx, r.client, r.p.Release.Version, r.p.Ship); err != nil {
+		return fmt.Errorf("start the release: %w", err)
+	}
+	watch, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.watch(watch) })
+	err := r.loop(ctx)
+	if err == nil {
+		r.catchUp()
+	}
+	stop()
+	wg.Wait()
+	if err != nil {
+		return err
+	}
+	r.undoAll()
+	return r.steady(ctx, drill.Asked2)
+}
+
+// world makes the machines, which join as any machine does.
+func (r *runner) world(ctx context.Context) error {
+	r.o.Progress("making control")
+	control, err := r.lab.Host(lab.HostSpec{Name: "control", Disk: 8 << 30})
+	if err != nil {
+		return err
+	}
+	if err := control.Start("serve", "--listen", control.Address(port)); err != nil {
+		return err
+	}
+	file := filepath.Join(control.State(), "control", "link")
+	var link api.Link
+	if err := r.until(ctx, "control begins", func() error {
+		data, err := os.ReadFile(file)
+		if err == nil {
+			link, err = api.ParseLink(string(data))
+		}
+		return err
+	}, control); err != nil {
+		return err
+	}
+	h := api.TrustFingerprint(link.Fingerprint, r.lab.Now)
+	if t, ok := h.Transport.(*http.Transport); ok {
+		t.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+			return r.lab.Dial(ctx, control, address)
+		}
+	}
+	r.client = api.NewClient(link.Addresses(), link.Secret, h)
+	if err := r.until(ctx, "control answers", func() error { return r.client.Do(ctx, http.MethodGet, "/fleet", nil, nil) }, control); err != nil {
+		return err
+	}
+	r.record(drill.Record{Kind: drill.Made, Host: "control"})
+	for _, spec := range r.p.World.Hosts {
+		r.o.Progress("making " + spec.Name)
+		if err := r.host(ctx, spec, link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const port = 7440
+
+func (r *runner) host(ctx context.Context, spec drill.Host, link api.Link) error {
+	size, _ := drill.Bytes(spec.Disk) // it was parsed before
+	h, err := r.lab.Host(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain})
+	if err != nil {
+		return err
+	}
+	var made api.TokenMade
+	if err := r.client.Do(ctx, http.MethodPost, "/tokens", api.Token{Join: true}, &made); err != nil {
+		return err
+	}
+	join := api.Link{Address: link.Address, Fingerprint: made.Fingerprint, Secret: made.Secret}
+	file, err := h.Give("join", []byte(join.String()+"\n")) // a file: an argument could be read by anybody
+	if err != nil {
+		return err
+	}
+	args := []string{"agent", "--name", spec.Name, "--rank", spec.Rank, "--join", file}
+	if spec.Plain {
+		args = append(args, "--plain")
+	}
+	if err := h.Start(args...); err != nil {
+		return err
+	}
+	h.Again("agent")
+	if err := r.until(ctx, spec.Name+" is up", func() error {
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+		if c := r.fleet[spec.Name].Condition; c != "up" {
+			return fmt.Errorf("it is %q", c)
+		}
+		return nil
+	}, h); err != nil {
+		return err
+	}
+	r.record(drill.Record{Kind: drill.Made, Host: spec.Name})
+	return nil
+}
+
+// until waits for what must come while the drill is set up.
+func (r *runner) until(ctx context.Context, what string, f func() error, h *lab.Host) error {
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if err = f(); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("in vain: %s: %w\n%s", what, err, h.Tail(2000))
+}
+
+// watch follows the release's ledger; whoever is cut off goes on where it was.
+func (r *runner) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.follow(ctx)
+		if ctx.Err() == nil {
+			r.o.Log.Info("the drill's watch of the ledger begins again", "err", err)
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+}
+
+func (r *runner) follow(ctx context.Context) error {
+	r.mu.Lock()
+	after := r.events
+	r.mu.Unlock()
+	res, err := r.client.Open(ctx, http.MethodGet, "/releases/"+r.p.Release.Version+"/events", nil, http.Header{
+		"Accept": {"text/event-stream"}, "Last-Event-Id": {fmt.Sprint(after)},
+	})
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	s := bufio.NewScanner(res.Body)
+	s.Buffer(nil, 4<<20)
+	for s.Scan() {
+		if data, ok := bytes.CutPrefix(s.Bytes(), []byte("data: ")); ok {
+			if err := r.saw(data); err != nil {
+				return err
+			}
+		}
+	}
+	return s.Err()
+}
+
+// saw takes one event of the ledger.
+func (r *runner) saw(line []byte) error {
+	var e release.Event
+	if err := json.Unmarshal(line, &e); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	known := e.Seq <= r.events
+	r.events = max(r.events, e.Seq)
+	if !known {
+		r.notable = append(r.notable, e)
+	}
+	r.mu.Unlock()
+	if !known {
+		r.record(drill.Record{Kind: drill.Happened, Name: e.Type, Event: &e})
+		r.tell(e)
+	}
+	return nil
+}
+
+// tell says on the terminal what happened.
+func (r *runner) tell(e release.Event) {
+	if s := release.Sentence(e); s != "" {
+		r.o.Progress(r.ahead() + s)
+	}
+}
+
+// ahead says where the drill's clock stands.
+func (r *runner) ahead() string {
+	left := r.p.Ship.Sub(r.lab.Now())
+	if left < 0 {
+		return "T+" + drill.Human(-left) + "  "
+	}
+	return "T-" + drill.Human(left) + "  "
+}
+
+// catchUp waits until every event that control has was seen.
+func (r *runner) catchUp() {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		r.mu.Lock()
+		seen := r.events
+		r.mu.Unlock()
+		if r.status != nil && seen >= r.status.Head {
+			return
+		}
+	}
+}
+
+// look asks control how things stand, and writes down what changed.
+func (r *runner) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var list []api.MachineStatus
+	if err := r.client.Do(ctx, http.MethodGet, "/fleet", nil, &list); err != nil {
+		return err
+	}
+	for _, m := range list {
+		old, known := r.fleet[m.Name]
+		if !known || old.Condition != m.Condition {
+			r.record(drill.Record{Kind: drill.Sighted, Host: m.Name, Why: string(m.Condition)})
+		}
+		r.warmed(m)
+		r.fleet[m.Name] = m
+	}
+	if r.status == nil && len(r.seen()) == 0 {
+		return nil
+	}
+	s := &api.Status{}
+	if err := r.client.Do(ctx, http.MethodGet, "/releases/"+r.p.Release.Version, nil, s); err != nil {
+		return err
+	}
+	r.status = s
+	return nil
+}
+
+// seen gives the events of the release so far.
+func (r *runner) seen() []release.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.notable
+}
+
+// warmed writes down how long a machine took to make its server, once it has it.
+func (r *runner) warmed(m api.MachineStatus) {
+	switch {
+	case len(m.Warm) > 0 && !r.warm[m.Name]:
+		r.warm[m.Name] = true
+		x := drill.Record{Kind: drill.Warmed, Host: m.Name}
+		if at, ok := r.since[m.Name]; ok {
+			x.Took = time.Since(at)
+		}
+		r.record(x)
+		r.o.Progress(r.ahead() + m.Name + " is a build server")
+	case len(m.Warm) == 0 && len(m.Running) > 0 && r.since[m.Name].IsZero():
+		r.since[m.Name] = time.Now()
+	}
+}
+
+// clean takes everything away and looks at what is left.
+func (r *runner) clean() error {
+	r.o.Progress("cleaning up")
+	logs := filepath.Join(r.o.Dir, "logs")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return err
+	}
+	for _, name := range append([]string{"control"}, hostNames(r.p)...) {
+		if h := r.lab.Get(name); h != nil {
+			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	err := r.lab.Close()
+	x := drill.Record{Kind: drill.Cleaned}
+	x.OK, x.Why = answer(err)
+	now, lerr := r.o.Look()
+	if lerr != nil {
+		x.OK, x.Why = nil, lerr.Error()
+	} else {
+		for _, s := range now {
+			if !slices.Contains(r.o.Before, s) {
+				x.Left = append(x.Left, s)
+			}
+		}
+		if len(x.Left) > 0 {
+			no := false
+			x.OK = &no
+		}
+	}
+	r.record(x)
+	return err
+}
+
+func hostNames(p *drill.Plan) []string {
+	var list []string
+	for _, h := range p.World.Hosts {
+		list = append(list, h.Name)
+	}
+	return list
+}
+
+// steady asks the questions.
+func (r *runner) steady(ctx context.Context, when drill.Kind) error {
+	for _, q := range r.p.Steady {
+		var err error
+		for range 20 { // what was undone a moment ago takes a moment
+			if err = r.question(ctx, q); err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
+		x := drill.Record{Kind: when, Name: string(q)}
+		x.OK, x.Why = answer(err)
+		r.record(x)
+	}
+	return nil
+}
+
+func (r *runner) question(ctx context.Context, q drill.Steady) error {
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	switch q {
+	case drill.ControlAnswers:
+		return nil
+	case drill.HostsUp:
+		var bad []string
+		for _, name := range hostNames(r.p) {
+			if c := r.fleet[name].Condition; c != "up" && !r.down[name] {
+				bad = append(bad, fmt.Sprintf("%s is %s", name, c))
+			}
+		}
+		if len(bad) > 0 {
+			return errors.New(strings.Join(bad, ", "))
+		}
+	case drill.LedgerCopied:
+		for _, name := range hostNames(r.p) {
+			if m := r.fleet[name]; m.Condition == "up" && r.status != nil && m.Events < r.status.Head {
+				return fmt.Errorf("%s has %d events, and there are at least %d", name, m.Events, r.status.Head)
+			}
+		}
+	case drill.ReleaseMoves:
+		if r.status != nil && (r.status.Phase == release.Holding || r.status.Phase == release.Ended) {
+			return fmt.Errorf("the release is %s: %s", r.status.Phase, r.status.Why)
+		}
+	case drill.LedgerUndoubted:
+		if r.status != nil && len(r.status.Trouble) > 0 {
+			return errors.New(strings.Join(r.status.Trouble, "; "))
+		}
+	}
+	return nil
+}
