@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo test unit system lint bench fuzz format generate clean packages-demo packages-test
+.PHONY: build demo demo-rehearse drills test unit system lint bench fuzz format generate clean packages-demo packages-test
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -15,7 +15,7 @@ GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEMO_PACKAGES := runc git ca-certificates xz-utils
+DEMO_PACKAGES := runc git ca-certificates xz-utils build-essential dpkg-dev autoconf automake libtool bison flex e2fsprogs
 TEST_PACKAGES := $(DEMO_PACKAGES) subversion build-essential fakeroot strace curl openssl nodejs npm python3 openjdk-17-jdk-headless \
 	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age iproute2 procps
 
@@ -28,9 +28,14 @@ packages-demo:
 packages-test:
 	@scripts/packages $(TEST_PACKAGES)
 
-# The main job on a real program: a release of age, captured, rebuilt, proved.
+# The main job on a real program: the build server of jq is captured, and its
+# release rehearsed while both build servers die.
 demo: packages-demo build
 	@scripts/demo bin/trysail
+
+# The first half on another one: a release of age, captured, rebuilt, proved.
+demo-rehearse: packages-demo build
+	@scripts/rehearse-age bin/trysail
 
 # All tests. What needs root runs as root; nothing is skipped.
 test: packages-test build

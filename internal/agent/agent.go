@@ -49,6 +49,7 @@ type Options struct {
 	// Remember keeps the addresses of all controls for the next start.
 	Remember func([]string) error
 	Log      *slog.Logger
+	Drill    bool // this machine takes part in a drill: steps are told so
 }
 
 // Agent is one machine's agent.

@@ -291,6 +291,9 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 // release it is of, and its own name; and its secrets.
 func (s *step) environment() map[string]string {
 	env := map[string]string{"TRYSAIL_RELEASE": s.as.Release, "TRYSAIL_STEP": s.as.Item}
+	if s.a.o.Drill {
+		env["TRYSAIL_DRILL"] = "true"
+	}
 	maps.Copy(env, s.secrets)
 	return env
 }

@@ -138,7 +138,8 @@ func (a *app) drillRun(ctx context.Context, file string, o drillOptions) error {
 	if err != nil {
 		return err
 	}
-	before, err := lab.Look()
+	look := func() ([]string, error) { return lab.Look(st) }
+	before, err := look()
 	if err != nil {
 		return err
 	}
@@ -169,7 +170,7 @@ func (a *app) drillRun(ctx context.Context, file string, o drillOptions) error {
 		return err
 	}
 	history, err := exercise.Run(ctx, exercise.Options{
-		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Before: before, Look: lab.Look, Log: a.log, Progress: a.ui.Step,
+		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Before: before, Look: look, Log: a.log, Progress: a.ui.Step,
 		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time) error {
 			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339)})
 			return err

@@ -11,12 +11,29 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/moby/sys/mountinfo"
+
+	"trysail/internal/machine"
 )
 
 // Look lists what of drills is on this host and is to be as it was when one has
 // ended: mounts, loop devices, named network namespaces, nftables' tables, cgroups,
-// and processes of machines.
-func Look() ([]string, error) {
+// and processes of machines; but for what bears the name of a run that goes on
+// beside this one.
+func Look(state *machine.State) ([]string, error) {
+	list, err := look()
+	if err != nil {
+		return nil, err
+	}
+	others, err := state.Others()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(s string) bool {
+		return slices.ContainsFunc(others, func(id string) bool { return strings.Contains(s, id) })
+	}), nil
+}
+
+func look() ([]string, error) {
 	var list []string
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -74,9 +91,23 @@ func Look() ([]string, error) {
 	for _, p := range procs {
 		data, err := os.ReadFile(p)
 		if err == nil && strings.Contains(string(data), "\x00--drill-clock\x00") {
-			list = append(list, "process "+strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " ")))
+			cgroup, err := os.ReadFile(filepath.Join(filepath.Dir(p), "cgroup"))
+			if err != nil {
+				continue // it has ended
+			}
+			list = append(list, "process "+strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))+" of "+machineOf(string(cgroup)))
 		}
 	}
 	slices.Sort(list)
 	return slices.Compact(list), nil
+}
+
+// machineOf is the session that a process belongs to, by its cgroup.
+func machineOf(cgroup string) string {
+	for part := range strings.FieldsFuncSeq(cgroup, func(r rune) bool { return r == '/' || r == '\n' || r == ':' }) {
+		if strings.HasPrefix(part, "trysail-") {
+			return part
+		}
+	}
+	return "no machine"
 }

@@ -315,6 +315,27 @@ func (s *State) Sweep(ctx context.Context) error {
 	return nil
 }
 
+// Others lists the sessions of other processes that live: what bears their names is
+// theirs.
+func (s *State) Others() ([]string, error) {
+	names, err := filepath.Glob(filepath.Join(s.journals(), "trysail-*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		var j journal
+		if err != nil || json.Unmarshal(data, &j) != nil || j.PID == os.Getpid() {
+			continue // it has just ended; a torn one is nobody's
+		}
+		if started, err := startTime(j.PID); err == nil && started == j.Started {
+			list = append(list, j.ID)
+		}
+	}
+	return list, nil
+}
+
 func undo(runcRoot string, e entry) error {
 	switch e.Kind {
 	case "mount":
