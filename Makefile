@@ -37,6 +37,10 @@ demo: packages-demo build
 demo-rehearse: packages-demo build
 	@scripts/rehearse-age bin/trysail
 
+# Every scenario of the library, on a small program: some ten minutes.
+drills: packages-test build
+	@scripts/drills bin/trysail
+
 # All tests. What needs root runs as root; nothing is skipped.
 test: packages-test build
 	$(GO) vet ./...

@@ -206,7 +206,7 @@ type FaultKind struct {
 // Faults lists the kinds.
 func Faults() []FaultKind {
 	return []FaultKind{
-		{"machine-lost", "the machine is off, and stays off", true, false, false, true},
+		{"machine-lost", "the machine is off, at once", true, false, true, true},
 		{"machine-hung", "the machine stops, and may come back as if nothing had been", true, false, true, true},
 		{"disk-destroyed", "the machine is off, and its disk is overwritten", true, false, false, true},
 		{"disk-dead", "every access to the machine's disk is an I/O error", true, false, false, true},
@@ -218,15 +218,8 @@ func Faults() []FaultKind {
 		{"partition", "the machine is cut off, both ways", true, false, true, true},
 		{"partition-out", "what the machine sends is lost", true, false, true, true},
 		{"partition-in", "what is sent to the machine is lost", true, false, true, true},
-		{"service-gone", "a service refuses every connection", true, false, true, false},
-		{"mirror-short", "the mirror cuts downloads short", false, false, true, false},
-		{"mirror-slow", "the mirror is slow", false, false, true, false},
-		{"mirror-wrong", "the mirror serves other bytes", false, false, true, false},
-		{"tag-moved", "a tag of the registry names another image", false, true, false, false},
-		{"history-rewritten", "the history of the version control was rewritten", false, false, false, false},
 		{"ledger-rolled-back", "control's ledger is put back to an earlier time", true, false, false, false},
 		{"person-away", "a person does not answer", false, true, true, false},
-		{"key-revoked", "a person's right to sign is taken away", false, true, false, false},
 		{"out-of-memory", "the machine has too little memory for its build", true, false, true, false},
 		{"clock-skew", "the machine's wall clock is wrong", true, true, true, false},
 	}

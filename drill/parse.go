@@ -196,8 +196,8 @@ func (p *parser) action(a Action, at string) *strict.Error {
 		return p.fail(at, "one of the two", "%s is neither a fault nor something to do, or both", a.Name)
 	}
 	if a.Do != "" {
-		if f := strings.Fields(a.Do); len(f) < 2 || !slices.Contains([]string{"fleet", "release", "depot"}, f[0]) {
-			return p.fail(at+".do", `do: "fleet readmit primary"`, "%q is no command of trysail fleet, release or depot", a.Do)
+		if f := strings.Fields(a.Do); len(f) < 2 || !slices.Contains([]string{"fleet", "release", "control"}, f[0]) {
+			return p.fail(at+".do", `do: "fleet readmit primary"`, "%q is no command of trysail fleet or release, nor control recover HOST", a.Do)
 		}
 		return nil
 	}
@@ -216,7 +216,7 @@ func (p *parser) action(a Action, at string) *strict.Error {
 	case !k.Undone && a.For != "":
 		return p.fail(at+".for", "leave it out: it is for good", "%s cannot be undone", a.Fault)
 	}
-	if a.Fault == "person-away" || a.Fault == "key-revoked" {
+	if a.Fault == "person-away" {
 		if _, ok := p.plan.People[a.Of]; !ok {
 			return p.fail(at+".of", "one of people", "%q is nobody of this drill", a.Of)
 		}

@@ -17,9 +17,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -71,6 +71,7 @@ type runner struct {
 	notable []release.Event
 
 	client *api.Client
+	link   api.Link // of whoever is root on the first control
 	fleet  map[string]api.MachineStatus
 	status *api.Status
 	since  map[string]time.Time // machine: since when it makes the server
@@ -184,103 +185,6 @@ func (r *runner) run(ctx context.Context) error {
 	return r.steady(ctx, drill.Asked2)
 }
 
-// world makes the machines, which join as any machine does.
-func (r *runner) world(ctx context.Context) error {
-	r.o.Progress("making control")
-	control, err := r.lab.Host(lab.HostSpec{Name: "control", Disk: 8 << 30})
-	if err != nil {
-		return err
-	}
-	if err := control.Start("serve", "--listen", control.Address(port)); err != nil {
-		return err
-	}
-	file := filepath.Join(control.State(), "control", "link")
-	var link api.Link
-	if err := r.until(ctx, "control begins", func() error {
-		data, err := os.ReadFile(file)
-		if err == nil {
-			link, err = api.ParseLink(string(data))
-		}
-		return err
-	}, control); err != nil {
-		return err
-	}
-	h := api.TrustFingerprint(link.Fingerprint, r.lab.Now)
-	if t, ok := h.Transport.(*http.Transport); ok {
-		t.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-			return r.lab.Dial(ctx, control, address)
-		}
-	}
-	r.client = api.NewClient(link.Addresses(), link.Secret, h)
-	if err := r.until(ctx, "control answers", func() error { return r.client.Do(ctx, http.MethodGet, "/fleet", nil, nil) }, control); err != nil {
-		return err
-	}
-	r.record(drill.Record{Kind: drill.Made, Host: "control"})
-	for _, spec := range r.p.World.Hosts {
-		r.o.Progress("making " + spec.Name)
-		if err := r.host(ctx, spec, link); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-const port = 7440
-
-func (r *runner) host(ctx context.Context, spec drill.Host, link api.Link) error {
-	size, _ := drill.Bytes(spec.Disk) // it was parsed before
-	h, err := r.lab.Host(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain})
-	if err != nil {
-		return err
-	}
-	var made api.TokenMade
-	if err := r.client.Do(ctx, http.MethodPost, "/tokens", api.Token{Join: true}, &made); err != nil {
-		return err
-	}
-	join := api.Link{Address: link.Address, Fingerprint: made.Fingerprint, Secret: made.Secret}
-	file, err := h.Give("join", []byte(join.String()+"\n")) // a file: an argument could be read by anybody
-	if err != nil {
-		return err
-	}
-	args := []string{"agent", "--name", spec.Name, "--rank", spec.Rank, "--join", file}
-	if spec.Plain {
-		args = append(args, "--plain")
-	}
-	if err := h.Start(args...); err != nil {
-		return err
-	}
-	h.Again("agent")
-	if err := r.until(ctx, spec.Name+" is up", func() error {
-		if err := r.look(ctx); err != nil {
-			return err
-		}
-		if c := r.fleet[spec.Name].Condition; c != "up" {
-			return fmt.Errorf("it is %q", c)
-		}
-		return nil
-	}, h); err != nil {
-		return err
-	}
-	r.record(drill.Record{Kind: drill.Made, Host: spec.Name})
-	return nil
-}
-
-// until waits for what must come while the drill is set up.
-func (r *runner) until(ctx context.Context, what string, f func() error, h *lab.Host) error {
-	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
-		if err = f(); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("in vain: %s: %w\n%s", what, err, h.Tail(2000))
-}
-
 // watch follows the release's ledger; whoever is cut off goes on where it was.
 func (r *runner) watch(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -331,8 +235,37 @@ func (r *runner) saw(line []byte) error {
 	if !known {
 		r.record(drill.Record{Kind: drill.Happened, Name: e.Type, Event: &e})
 		r.tell(e)
+		if b, ok := e.Body.(release.Finished); ok && b.Exit != 0 {
+			r.keepLog(b)
+		}
 	}
 	return nil
+}
+
+// keepLog keeps the log of a step that failed: the machines are gone when somebody
+// asks why.
+func (r *runner) keepLog(b release.Finished) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := func() error {
+		res, err := r.client.Open(ctx, http.MethodGet, fmt.Sprintf("/releases/%s/logs/%s/%d", r.p.Release.Version, b.Item, b.Epoch), nil, nil)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		data, err := io.ReadAll(io.LimitReader(res.Body, 10<<20))
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(r.o.Dir, "logs")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, fmt.Sprintf("step-%s-%d.log", b.Item, b.Epoch)), data, 0o644)
+	}()
+	if err != nil {
+		r.o.Log.Warn("the log of a step that failed", "step", b.Item, "err", err)
+	}
 }
 
 // tell says on the terminal what happened.
@@ -420,7 +353,7 @@ func (r *runner) clean() error {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return err
 	}
-	for _, name := range append([]string{"control"}, hostNames(r.p)...) {
+	for _, name := range append([]string{"control", "control2", "control3"}, hostNames(r.p)...) {
 		if h := r.lab.Get(name); h != nil {
 			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -257,7 +258,12 @@ func (r *runner) takeBack(name string) {
 func (r *runner) command(ctx context.Context, a drill.Action) {
 	r.o.Progress(r.ahead() + "$ trysail " + a.Do)
 	x := drill.Record{Kind: drill.Done, Name: a.Name}
-	x.OK, x.Why = answer(r.typed(ctx, strings.Fields(a.Do)))
+	f := strings.Fields(a.Do)
+	if f[0] == "control" {
+		x.OK, x.Why = answer(r.recover(f))
+	} else {
+		x.OK, x.Why = answer(r.typed(ctx, f))
+	}
 	r.record(x)
 }
 
@@ -267,12 +273,39 @@ func (r *runner) typed(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	control := r.lab.Get("control")
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + control.Network(), self, "--state", control.State(), "--drill-clock", control.ClockFile()}, args...)...)
+	desk := r.lab.Get("desk")
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + desk.Network(), self, "--state", desk.State(), "--drill-clock", desk.ClockFile()}, args...)...)
+	cmd.Env = append(os.Environ(), "TRYSAIL_CONTROL="+r.link.String())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 	}
+	return nil
+}
+
+// recover begins control again from the copy of its ledger on a machine's disk.
+func (r *runner) recover(args []string) error {
+	if len(args) != 3 || args[1] != "recover" {
+		return fmt.Errorf("%q is not control recover HOST", args)
+	}
+	control, from := r.lab.Get("control"), r.lab.Get(args[2])
+	if from == nil {
+		return fmt.Errorf("there is no machine %s", args[2])
+	}
+	if err := control.PowerOff(); err != nil {
+		return err
+	}
+	if err := control.Put("recovered", filepath.Join(from.Disk(), "agent", "ledger")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(control.Disk(), "control", "etcd")); err != nil {
+		return err
+	}
+	serve := []string{"serve", "--listen", control.Address(port)}
+	if err := control.Start(append(serve, "--recover", "/var/lib/trysail/recovered")...); err != nil {
+		return err
+	}
+	control.Again(serve...)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func (h *Host) Inject(kind drill.Fault, of string) (*Fault, error) {
 		"disk-full": (*Host).fill, "inodes-gone": (*Host).inodes, "read-only": (*Host).readOnly,
 		"artifact-corrupted": (*Host).corrupt, "original-corrupted": (*Host).corrupt,
 		"partition": (*Host).cut, "partition-in": (*Host).cutIn, "partition-out": (*Host).cutOut, "service-gone": (*Host).cut,
-		"out-of-memory": (*Host).starve, "clock-skew": (*Host).skewed,
+		"out-of-memory": (*Host).starve, "clock-skew": (*Host).skewed, "ledger-rolled-back": (*Host).putBack,
 	}[kind]
 	if !ok {
 		return nil, &UnavailableError{kind, "the lab does not know it"}
@@ -69,7 +70,37 @@ func (h *Host) lose(string) (*Fault, error) {
 	h.mu.Lock()
 	h.gone = true
 	h.mu.Unlock()
-	return &Fault{Probe: h.silent}, nil
+	return &Fault{Probe: h.silent, Undo: func() error {
+		h.mu.Lock()
+		h.gone = false
+		h.mu.Unlock()
+		return h.Restart()
+	}}, nil
+}
+
+// putBack gives a control the ledger that it had when Keep was called.
+func (h *Host) putBack(string) (*Fault, error) {
+	kept := filepath.Join(h.dir, "kept")
+	if _, err := os.Stat(kept); err != nil {
+		return nil, fmt.Errorf("no earlier ledger was kept: %w", err)
+	}
+	if err := h.PowerOff(); err != nil {
+		return nil, err
+	}
+	if err := h.Put("control/etcd", kept); err != nil {
+		return nil, err
+	}
+	// What it has is what was kept, byte for byte, before it begins; but for a socket.
+	out, err := exec.Command("diff", "--recursive", "--brief", "--exclude=client", kept, filepath.Join(h.Disk(), "control/etcd")).CombinedOutput()
+	if rerr := h.Restart(); rerr != nil {
+		return nil, rerr
+	}
+	return &Fault{Probe: func(context.Context) error {
+		if err != nil {
+			return fmt.Errorf("its ledger is not that of before: %w: %s", err, out)
+		}
+		return nil
+	}}, nil
 }
 
 func (h *Host) hang(string) (*Fault, error) {

@@ -64,8 +64,10 @@ func (h *Host) make() error {
 			return err
 		}
 	}
-	if err := h.format(); err != nil {
-		return err
+	if h.spec.Disk > 0 {
+		if err := h.format(); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(filepath.Join(h.State(), clock.Marker), []byte(h.lab.Nonce+"\n"), 0o600); err != nil {
 		return err
@@ -265,6 +267,35 @@ func (h *Host) Network() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid
 
 // ClockFile sets the machine's clock.
 func (h *Host) ClockFile() string { return filepath.Join(h.dir, "drill", "clock") }
+
+// Keep turns the machine off, keeps a copy of a directory on its disk as it is now,
+// and turns it on again: Put puts the copy back.
+func (h *Host) Keep(dir string) error {
+	if err := h.PowerOff(); err != nil {
+		return err
+	}
+	if err := copyTree(filepath.Join(h.dir, "kept"), filepath.Join(h.Disk(), dir)); err != nil {
+		return err
+	}
+	return h.Restart()
+}
+
+// Put lays a directory of this host over one of the machine's disk, which is off.
+func (h *Host) Put(dir, from string) error {
+	to := filepath.Join(h.Disk(), dir)
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	return copyTree(to, from)
+}
+
+func copyTree(to, from string) error {
+	out, err := exec.Command("cp", "--archive", "--no-target-directory", from, to).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("copy %s: %w: %s", from, err, out)
+	}
+	return nil
+}
 
 // Tail is the end of the machine's log.
 func (h *Host) Tail(bytes int64) string {

@@ -178,7 +178,7 @@ func namespace() (netns.NsHandle, error) {
 // HostSpec says what a machine is like.
 type HostSpec struct {
 	Name string
-	Disk int64 // bytes
+	Disk int64 // bytes; 0: it has none, and is never on: a place in the network
 	// Plain machines see the programs of this host, read-only: for releases whose
 	// steps run plainly. Others are blank.
 	Plain bool

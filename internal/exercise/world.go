@@ -1,0 +1,169 @@
+package exercise
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"trysail/drill"
+	"trysail/internal/api"
+	"trysail/internal/lab"
+)
+
+// world makes the machines, which join as any machine does.
+func (r *runner) world(ctx context.Context) error {
+	r.o.Progress("making control")
+	desk, err := r.lab.Host(lab.HostSpec{Name: "desk"})
+	if err != nil {
+		return err
+	}
+	control, err := r.lab.Host(lab.HostSpec{Name: "control", Disk: 8 << 30})
+	if err != nil {
+		return err
+	}
+	if err := control.Start("serve", "--listen", control.Address(port)); err != nil {
+		return err
+	}
+	file := filepath.Join(control.State(), "control", "link")
+	var link api.Link
+	if err := r.until(ctx, "control begins", func() error {
+		data, err := os.ReadFile(file)
+		if err == nil {
+			link, err = api.ParseLink(string(data))
+		}
+		return err
+	}, control); err != nil {
+		return err
+	}
+	h := api.TrustFingerprint(link.Fingerprint, r.lab.Now)
+	if t, ok := h.Transport.(*http.Transport); ok {
+		t.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+			return r.lab.Dial(ctx, desk, address)
+		}
+	}
+	r.client = api.NewClient(link.Addresses(), link.Secret, h)
+	if err := r.until(ctx, "control answers", func() error { return r.client.Do(ctx, http.MethodGet, "/fleet", nil, nil) }, control); err != nil {
+		return err
+	}
+	r.record(drill.Record{Kind: drill.Made, Host: "control"})
+	r.link = link
+	for n := 2; n <= r.p.World.Controls; n++ {
+		if err := r.control(ctx, fmt.Sprint("control", n)); err != nil {
+			return err
+		}
+	}
+	for _, spec := range r.p.World.Hosts {
+		r.o.Progress("making " + spec.Name)
+		if err := r.host(ctx, spec); err != nil {
+			return err
+		}
+	}
+	if slices.ContainsFunc(r.p.Method, func(a drill.Action) bool { return a.Fault == "ledger-rolled-back" }) {
+		if err := control.Keep("control/etcd"); err != nil {
+			return err
+		}
+		return r.until(ctx, "control answers", func() error { return r.client.Do(ctx, http.MethodGet, "/fleet", nil, nil) }, control)
+	}
+	return nil
+}
+
+const port = 7440
+
+// control makes one of several.
+func (r *runner) control(ctx context.Context, name string) error {
+	r.o.Progress("making " + name)
+	h, err := r.lab.Host(lab.HostSpec{Name: name, Disk: 8 << 30})
+	if err != nil {
+		return err
+	}
+	file, err := r.token(ctx, h, api.Token{Join: true, Control: true})
+	if err != nil {
+		return err
+	}
+	serve := []string{"serve", "--listen", h.Address(port)}
+	if err := h.Start(append(serve, "--join", file)...); err != nil {
+		return err
+	}
+	h.Again(serve...)
+	if err := r.until(ctx, name+" has joined", func() error {
+		var list []api.ControlStatus
+		if err := r.client.Do(ctx, http.MethodGet, "/controls", nil, &list); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(list, func(c api.ControlStatus) bool { return c.Name == h.Address(port) && c.Votes && c.Answers }) {
+			return fmt.Errorf("it is not among %+v", list)
+		}
+		return nil
+	}, h); err != nil {
+		return err
+	}
+	r.client.Learn(append(r.client.Addresses(), h.Address(port)))
+	r.record(drill.Record{Kind: drill.Made, Host: name})
+	return nil
+}
+
+// token lays a link with a new token before a machine: an argument could be read by
+// anybody.
+func (r *runner) token(ctx context.Context, h *lab.Host, t api.Token) (file string, err error) {
+	var made api.TokenMade
+	if err := r.client.Do(ctx, http.MethodPost, "/tokens", t, &made); err != nil {
+		return "", err
+	}
+	link := api.Link{Address: strings.Join(r.client.Addresses(), ","), Fingerprint: made.Fingerprint, Secret: made.Secret}
+	return h.Give("join", []byte(link.String()+"\n"))
+}
+
+func (r *runner) host(ctx context.Context, spec drill.Host) error {
+	size, _ := drill.Bytes(spec.Disk) // it was parsed before
+	h, err := r.lab.Host(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain})
+	if err != nil {
+		return err
+	}
+	file, err := r.token(ctx, h, api.Token{Join: true})
+	if err != nil {
+		return err
+	}
+	args := []string{"agent", "--name", spec.Name, "--rank", spec.Rank, "--join", file}
+	if spec.Plain {
+		args = append(args, "--plain")
+	}
+	if err := h.Start(args...); err != nil {
+		return err
+	}
+	h.Again("agent")
+	if err := r.until(ctx, spec.Name+" is up", func() error {
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+		if c := r.fleet[spec.Name].Condition; c != "up" {
+			return fmt.Errorf("it is %q", c)
+		}
+		return nil
+	}, h); err != nil {
+		return err
+	}
+	r.record(drill.Record{Kind: drill.Made, Host: spec.Name})
+	return nil
+}
+
+// until waits for what must come while the drill is set up.
+func (r *runner) until(ctx context.Context, what string, f func() error, h *lab.Host) error {
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if err = f(); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("in vain: %s: %w\n%s", what, err, h.Tail(2000))
+}
