@@ -55,6 +55,7 @@ func (a *app) drillCommand() *cobra.Command {
 	run.Flags().Uint64Var(&o.seed, "seed", 0, "`NUMBER` that people's answers are drawn with (default: another each time)")
 	add("check FILE...", "Read scenarios strictly", cobra.MinimumNArgs(1), func(_ context.Context, args []string) error { return a.drillCheck(args) })
 	add("faults", "List the faults that a scenario may name", cobra.NoArgs, func(context.Context, []string) error { return a.drillFaults() })
+	add("clean", "Take away what drills that were killed left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
 	add("list", "List the drills that were run here, the newest first", cobra.NoArgs, func(context.Context, []string) error { return a.drillList() })
 	add("report RUN", "Give the verdict on a drill that was run, from its history", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
 		return a.drillReport(args[0])

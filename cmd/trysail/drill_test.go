@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"trysail/drill"
+	"trysail/internal/lab"
+	"trysail/internal/machine"
+)
+
+// Drills with the real program on real machines. They need root.
+
+// rehearsal is a working copy in which drills are run, with a state of its own.
+type rehearsal struct {
+	t        *testing.T
+	bin      string
+	dir, app string
+}
+
+// newRehearsal makes one of a directory of the project.
+func newRehearsal(t *testing.T, from string) *rehearsal {
+	t.Helper()
+	if ok, err := condition("root"); err != nil {
+		t.Fatal(err)
+	} else if !ok {
+		t.Skip("needs root")
+	}
+	r := &rehearsal{t: t, bin: filepath.Join(buildBinary(t), "trysail"), dir: t.TempDir()}
+	r.app = filepath.Join(r.dir, "app")
+	if err := os.CopyFS(r.app, os.DirFS(filepath.Join("../..", from))); err != nil {
+		t.Fatal(err)
+	}
+	r.sh("git init -q")
+	r.commit()
+	t.Cleanup(func() { unmountBelow(t, r.dir) })
+	return r
+}
+
+func (r *rehearsal) sh(script string) {
+	r.t.Helper()
+	cmd := exec.Command("sh", "-euc", script)
+	cmd.Dir = r.app
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+}
+
+func (r *rehearsal) commit() {
+	r.t.Helper()
+	r.sh("git add -A; git -c user.name=t -c user.email=t@example.org commit -qm change")
+}
+
+func (r *rehearsal) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, r.bin, append([]string{"--state", filepath.Join(r.dir, "state")}, args...)...)
+	cmd.Dir = r.app
+	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=", "TRYSAIL_CONTROL=", "NO_COLOR=1")
+	return cmd
+}
+
+// run runs a scenario and gives its verdict.
+func (r *rehearsal) run(scenario string) *drill.Verdict {
+	r.t.Helper()
+	cmd := r.command(r.t.Context(), "--json", "drill", "run", scenario)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	v := &drill.Verdict{}
+	if jerr := json.Unmarshal(out.Bytes(), v); jerr != nil || v.Value == "" {
+		r.t.Fatalf("%s: %v\n%s%s", scenario, errors.Join(err, jerr), out.Bytes(), errOut.Bytes())
+	}
+	if (err == nil) != (v.Value == drill.Pass) {
+		r.t.Errorf("%s: the verdict is %s, and the exit status says %v", scenario, v.Value, err)
+	}
+	if v.Value != drill.Pass {
+		r.t.Logf("%s:\n%s", scenario, errOut.Bytes())
+	}
+	return v
+}
+
+func (r *rehearsal) passes(scenario string) *drill.Verdict {
+	r.t.Helper()
+	v := r.run(scenario)
+	if v.Value != drill.Pass {
+		r.t.Errorf("%s: %s\nsystem: %v\nharness: %v\nclean-up: %v", scenario, v.Sentence, v.System, v.Harness, v.Cleanup)
+	}
+	return v
+}
+
+// look is what is on this host.
+func (r *rehearsal) look() []string {
+	r.t.Helper()
+	st, err := machine.OpenState(r.t.Context(), filepath.Join(r.dir, "looking"), "/run/trysail", slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	list, err := lab.Look(st)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return list
+}
+
+// TestDrillLibrary runs two scenarios of the library, other ones each day; all of
+// them with TRYSAIL_DRILLS=all, as make drills does.
+func TestDrillLibrary(t *testing.T) {
+	r := newRehearsal(t, "drills/plain")
+	before := r.look()
+	names, err := filepath.Glob(filepath.Join(r.app, "*.yaml"))
+	if err != nil || len(names) < 12 {
+		t.Fatalf("the library has %d scenarios: %v", len(names), err)
+	}
+	if os.Getenv("TRYSAIL_DRILLS") != "all" {
+		day := time.Now().YearDay()
+		names = []string{names[2*day%len(names)], names[(2*day+1)%len(names)]}
+	}
+	for _, name := range names {
+		name = filepath.Base(name)
+		t.Run(name, func(t *testing.T) {
+			r := *r
+			r.t = t
+			r.passes(name)
+		})
+	}
+	if after := r.look(); !slices.Equal(before, after) {
+		t.Errorf("the host was\n%q\nand is\n%q", before, after)
+	}
+}
+
+// TestDrillKilled: a drill that is killed, wherever it is, leaves nothing that the
+// next command does not take away; and its history says how far it came.
+func TestDrillKilled(t *testing.T) {
+	r := newRehearsal(t, "drills/plain")
+	before := r.look()
+	for _, lines := range []int{1, 4, 9, 16, 19} {
+		runs, err := filepath.Glob(filepath.Join(r.dir, "state/drills/*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := r.command(t.Context(), "drill", "run", "machine-hangs.yaml")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		history := ""
+		for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+			now, err := filepath.Glob(filepath.Join(r.dir, "state/drills/*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(now) > len(runs) {
+				history = filepath.Join(now[len(now)-1], "history.jsonl")
+				if data, err := os.ReadFile(history); err == nil && bytes.Count(data, []byte("\n")) >= lines {
+					break
+				}
+			}
+			if time.Now().After(end) {
+				t.Fatalf("its history does not grow to %d lines", lines)
+			}
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // killed
+		if out, err := r.command(t.Context(), "drill", "clean").CombinedOutput(); err != nil {
+			t.Errorf("after %d lines: clean: %v\n%s", lines, err, out)
+		}
+		if after := r.look(); !slices.Equal(before, after) {
+			t.Errorf("killed after %d lines: the host was\n%s\nand is\n%s", lines, strings.Join(before, "\n"), strings.Join(after, "\n"))
+		}
+		out, err := r.command(t.Context(), "drill", "report", filepath.Base(filepath.Dir(history)), "--json").Output()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(out), "did not run to its end") {
+			t.Errorf("after %d lines: the report: %v\n%s", lines, err, out)
+		}
+		time.Sleep(time.Second) // runs are named by the second
+	}
+}
+
+// TestDrillBlank: the primary dies in the middle of gold, inside of the rebuilt
+// server, then the backup with its disk; a machine that has nothing but a kernel and
+// runc is made into a build server by itself, and makes gold; another one makes it
+// the second time. Without one of the originals there is no release to begin with,
+// and the reason names it.
+func TestDrillBlank(t *testing.T) {
+	r := newRehearsal(t, "cmd/trysail/testdata/blank")
+	capture := r.command(t.Context(), "capture", "--yes", "--output", "dist/*", "--", "./release.sh")
+	if out, err := capture.CombinedOutput(); err != nil {
+		t.Fatalf("capture: %v\n%s", err, out)
+	}
+	r.commit()
+	v := r.passes("drill.yaml")
+	if len(v.Faults) != 2 || v.Faults[1].To != "blank" || v.Gold != "identical" || v.Machine < 10 {
+		t.Errorf("what followed: %+v", v)
+	}
+	sum, err := os.ReadFile(filepath.Join(r.app, "trysail/blueprint.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := ""
+	for l := range strings.Lines(string(sum)) {
+		if f := strings.Fields(l); len(f) == 2 && strings.HasPrefix(f[1], "deb/gcc-12_") {
+			digest = f[0]
+		}
+	}
+	if digest == "" {
+		t.Fatalf("no package of gcc in blueprint.sum:\n%s", sum)
+	}
+	if err := os.Remove(filepath.Join(r.dir, "state/depot/blobs/sha256", digest)); err != nil {
+		t.Fatal(err)
+	}
+	v = r.run("drill.yaml")
+	if why := fmt.Sprint(v.Harness.Why); v.Value != drill.Fail && v.Value != drill.Unknown || !strings.Contains(why, "gcc") {
+		t.Errorf("without an original of gcc: %s: %s", v.Value, why)
+	}
+}

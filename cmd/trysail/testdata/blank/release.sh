@@ -1,0 +1,4 @@
+#!/bin/sh
+set -e
+mkdir -p dist
+cc -O2 -o dist/hello hello.c
