@@ -77,6 +77,7 @@ type runner struct {
 	since  map[string]time.Time // machine: since when it makes the server
 	warm   map[string]bool
 	faults map[string]*lab.Fault // by action, in force
+	hurt   map[string]time.Time  // by action: when its fault was injected, in real time
 	undoAt map[string]time.Time  // by action: by the drill's clock
 	done   map[string]bool       // actions
 	due    map[string]time.Time  // of a person's decision, by "item person"
@@ -92,7 +93,7 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 	r := &runner{
 		o: o, p: o.Plan, begun: time.Now(), rand: rand.New(rand.NewPCG(o.Header.Seed, 1)),
 		fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, faults: map[string]*lab.Fault{},
-		undoAt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{},
+		undoAt: map[string]time.Time{}, hurt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{},
 	}
 	file := filepath.Join(o.Dir, "history.jsonl")
 	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {

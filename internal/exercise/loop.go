@@ -25,6 +25,8 @@ const (
 	// quiet is for how long nothing may move before idle time is skipped: longer than
 	// it takes control to notice that a machine is gone.
 	quiet = 1200 * time.Millisecond
+	// noticing is how long a machine that is gone may be taken for one that is there.
+	noticing = 10 * time.Second
 	// stuck is for how long nothing may move when there is nothing to skip to.
 	stuck = 20 * time.Second
 )
@@ -168,7 +170,7 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 	if k.Down {
 		r.down[a.Host] = true
 	}
-	r.faults[a.Name] = f
+	r.faults[a.Name], r.hurt[a.Name] = f, time.Now()
 	p := drill.Record{Kind: drill.Probed, Name: a.Name, Host: a.Host}
 	p.OK, p.Why = answer(f.Probe(ctx))
 	r.record(p)
@@ -452,8 +454,8 @@ func (r *runner) idle() bool {
 	}
 	for name := range r.faults {
 		a := r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
-		if c := r.fleet[a.Host].Condition; r.down[a.Host] && c == "up" {
-			return false // it has yet to be noticed
+		if c := r.fleet[a.Host].Condition; r.down[a.Host] && c == "up" && time.Since(r.hurt[name]) < noticing {
+			return false // it has yet to be noticed; a machine without its disk may answer for ever
 		}
 	}
 	return !working && time.Since(r.still) > quiet
