@@ -143,10 +143,10 @@ func (r *Report) cleanUp() [][2]string {
 	for _, b := range r.Verdict.Faults {
 		said := "not undone"
 		switch {
-		case b.ForGood:
-			said = "for good, as declared; it went with its machine"
 		case b.Undone:
 			said = "undone, and seen to be"
+		case b.ForGood:
+			said = "for good, as declared; it went with the drill's machines"
 		}
 		list = append(list, [2]string{b.Name, said})
 	}

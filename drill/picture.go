@@ -20,7 +20,8 @@ const (
 	plotLeft     = 200.0 // left of it stand the words, so that no bar meets one
 	plotRight    = 944.0
 	trackHeight  = 20.0
-	letter       = 6.6 // width of a letter, about: what is longer than its bar is left out
+	letter       = 7.2 // width of a letter, about; what would run into something is left out
+	small        = 6.0 // of those in a bar
 )
 
 // picture is the timeline: a row for each fault, with what followed on real time,
@@ -116,7 +117,7 @@ func draw(p *Plan, h []Record, v *Verdict) *picture {
 		l := lane{Name: cut(name, 26), Y: y, Mid: y + 14, Bar: y + 3}
 		for _, s := range works(p, h, v, name) {
 			w := work{X: x(s.from), Width: round(max(x(s.to)-x(s.from), 2)), Kind: s.kind, Title: s.title}
-			if float64(utf8.RuneCountInString(s.label))*letter+8 < w.Width {
+			if float64(utf8.RuneCountInString(s.label))*small+6 < w.Width {
 				w.Label = s.label
 			}
 			l.Works = append(l.Works, w)
