@@ -262,7 +262,7 @@ func lacking(r *Report, s *seen) []string {
 		return []string{"there is no scale"}
 	}
 	a, z := s.Ticks[0], s.Ticks[len(s.Ticks)-1]
-	last, err := time.ParseDuration(strings.ReplaceAll(z.Text, " ", ""))
+	last, err := time.ParseDuration(strings.NewReplacer(" min", "m", " ", "").Replace(z.Text))
 	if err != nil || a.Text != "0 s" {
 		return []string{fmt.Sprintf("the scale goes from %q to %q", a.Text, z.Text)}
 	}
@@ -324,9 +324,14 @@ func lacking(r *Report, s *seen) []string {
 				say("%s says %q, and it never came", what, t.Say)
 			}
 			if want.Limit > 0 {
-				if t.Limit == nil {
+				switch {
+				case t.Limit == nil:
 					say("%s has no limit", what)
-				} else {
+				case want.From+want.Limit > shown(r.Plan, r.History, r.Verdict):
+					if t.Limit.X < middle(z) || !strings.Contains(t.Say, " of "+seconds(want.Limit)) {
+						say("%s says %q, and no arrow points to its limit", what, t.Say)
+					}
+				default:
 					near(what+": its limit", middle(*t.Limit), want.From+want.Limit)
 				}
 			}
@@ -473,6 +478,7 @@ func TestPictureThatLacksAPart(t *testing.T) {
 		{"the scale", `(?s)<g class="axis">.*?</g>`, ""},
 		{"a machine", `(?s)<g class="lane" data-machine="spare">.*?</g>\n<g class="lane"`, `<g class="lane"`},
 		{"words in a place of their own", `(<text class="say[^"]*" x="8" y=")[^"]*"`, `${1}100"`},
+		{"a limit further right", `<polygon class="limit"[^>]*>`, ""},
 		{"what never came", `rebuilt spare never`, `rebuilt spare`},
 	} {
 		bad := regexp.MustCompile(x.find).ReplaceAllString(good, x.with)

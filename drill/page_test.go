@@ -58,7 +58,7 @@ func hard(t testing.TB) *Report {
 		{"why: it happened", "why: \"<script>document.title='owned'</script>\"\nissues_due: 14d\nframeworks:\n  - {control: \"SOC 2 A1.3\", how: \"recovery is tested\"}\n  - {control: \"ISO 22301 8.5 <img src=x onerror=alert(1)>\", how: \"exercised\"}\n" +
 			"modelled:\n  - {what: \"how long legal takes\", distribution: \"1h..3h, evenly\", source: \"\\\"><svg onload=alert(1)>\"}"},
 		{"detected: 5s, moved: 8s}\n    - {name: backup", "detected: 2s, moved: 8s}\n    - {name: backup"},
-		{"invariants:", "  rebuilt:\n    - {host: second, within: 2s}\n    - {host: spare, within: 20s}\ninvariants:"},
+		{"invariants:", "  rebuilt:\n    - {host: second, within: 2s}\n    - {host: spare, within: 20s}\n    - {host: backup, within: 9m}\ninvariants:"},
 		{"spends: 30m}", "spends: 30m, away: [T-5d..T-2d]}"},
 	} {
 		if !strings.Contains(s, x[0]) {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"trysail/release"
@@ -17,7 +16,7 @@ import (
 // The picture's measures, in units of its view box.
 const (
 	pictureWidth = 960.0
-	plotLeft     = 200.0 // left of it stand the words, so that no bar meets one
+	plotLeft     = 216.0 // left of it stand the words, so that no bar meets one
 	plotRight    = 944.0
 	trackHeight  = 20.0
 	letter       = 7.2 // width of a letter, about; what would run into something is left out
@@ -67,7 +66,8 @@ type track struct {
 	Limit           float64 // seconds, 0: none
 	LimitX          float64
 	BandWidth       float64
-	Beyond          bool // the limit lies right of the picture
+	Beyond          bool // the limit lies right of the picture, as an arrow says
+	BeyondPoints    string
 	Points          string
 }
 
@@ -79,10 +79,10 @@ type lane struct {
 }
 
 type work struct {
-	X, Width float64
-	Kind     string // ran, lost, rebuild, away
-	Label    string // "" where it does not fit
-	Title    string
+	X, Y, Width, Height float64
+	Kind                string // ran, lost, rebuild, away
+	Label               string // "" where it does not fit
+	Title               string
 }
 
 // draw lays the picture out.
@@ -116,7 +116,10 @@ func draw(p *Plan, h []Record, v *Verdict) *picture {
 	for _, name := range machines(p, h) {
 		l := lane{Name: cut(name, 26), Y: y, Mid: y + 14, Bar: y + 3}
 		for _, s := range works(p, h, v, name) {
-			w := work{X: x(s.from), Width: round(max(x(s.to)-x(s.from), 2)), Kind: s.kind, Title: s.title}
+			w := work{X: x(s.from), Width: round(max(x(s.to)-x(s.from), 2)), Y: l.Bar, Height: 14, Kind: s.kind, Title: s.title}
+			if s.kind == "rebuild" { // a step may wait for it
+				w.Y, w.Height = l.Bar-3, 4
+			}
 			if float64(utf8.RuneCountInString(s.label))*small+6 < w.Width {
 				w.Label = s.label
 			}
@@ -228,6 +231,7 @@ func (t *track) place(y float64, x func(float64) float64, end float64) float64 {
 	if t.Limit > 0 {
 		t.Beyond = from+t.Limit > end
 		t.LimitX = x(from + t.Limit)
+		t.BeyondPoints = points(t.LimitX, y+5, t.LimitX+9, y+10, t.LimitX, y+15)
 		t.BandWidth = round(max(t.LimitX-t.From, 1))
 	}
 	switch t.Kind {
@@ -306,7 +310,7 @@ func works(p *Plan, h []Record, v *Verdict, machine string) []stretch {
 	for _, r := range h {
 		to := r.At.Seconds()
 		if r.Kind == Warmed && r.Host == machine && r.Took > 0 {
-			list = append(list, stretch{(r.At - r.Took).Seconds(), to, "rebuild", "rebuild", "made a build server in " + Human(r.Took)})
+			list = append(list, stretch{(r.At - r.Took).Seconds(), to, "rebuild", "", "made a build server in " + Human(r.Took)})
 		}
 		if r.Event == nil {
 			continue
@@ -342,12 +346,10 @@ func works(p *Plan, h []Record, v *Verdict, machine string) []stretch {
 		}
 		list = append(list, stretch{b.At.Seconds(), to, "away", "", "away because of " + b.Name})
 	}
-	// What it ran is drawn over its being away.
+	// What it ran is drawn over its being away, and a rebuild over what waits for it.
+	over := []string{"away", "ran", "lost", "rebuild"}
 	slices.SortStableFunc(list, func(a, b stretch) int {
-		if (a.kind == "away") != (b.kind == "away") {
-			return map[bool]int{true: -1, false: 1}[a.kind == "away"]
-		}
-		return cmp.Compare(a.from, b.from)
+		return cmp.Or(cmp.Compare(slices.Index(over, a.kind), slices.Index(over, b.kind)), cmp.Compare(a.from, b.from))
 	})
 	return list
 }
@@ -376,10 +378,10 @@ func stride(end float64) float64 {
 }
 
 func ticked(s float64) string {
-	if s < 120 {
-		return strconv.FormatFloat(round(s), 'f', -1, 64) + " s"
+	if s >= 60 && math.Mod(s, 60) == 0 {
+		return strconv.Itoa(int(s)/60) + " min"
 	}
-	return (time.Duration(s) * time.Second).String()
+	return strconv.FormatFloat(round(s), 'f', -1, 64) + " s"
 }
 
 // cut shortens what was not written for a picture.
