@@ -17,7 +17,8 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 DEMO_PACKAGES := runc git ca-certificates xz-utils build-essential dpkg-dev autoconf automake libtool bison flex e2fsprogs
 TEST_PACKAGES := $(DEMO_PACKAGES) subversion build-essential fakeroot strace curl openssl nodejs npm python3 openjdk-17-jdk-headless \
-	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age iproute2 procps
+	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age iproute2 procps \
+	chromium fonts-liberation
 
 build:
 	$(BUILD) -o bin/trysail ./cmd/trysail
@@ -44,7 +45,7 @@ drills: packages-test build
 # All tests. What needs root runs as root; nothing is skipped.
 test: packages-test build
 	$(GO) vet ./...
-	@scripts/test $(AS_ROOT) . ./blueprint ./runbook ./release ./fleet ./internal/compare ./internal/secret # pure: nothing to race
+	@scripts/test $(AS_ROOT) . ./blueprint ./runbook ./release ./fleet ./drill ./internal/compare ./internal/secret # pure: nothing to race
 	@scripts/test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret -e /lab -e /exercise)
 	@CGO_ENABLED=0 scripts/test $(AS_ROOT) ./internal/lab ./internal/exercise # process 1 of a machine is static, and so has no race detector
 	@scripts/test -timeout 45m -parallel 2 $(AS_ROOT) -skip 'TestFleet' ./cmd/...

@@ -39,6 +39,8 @@ type Scenario struct {
 	Invariants Invariants  `yaml:"invariants"`
 	Modelled   []Model     `yaml:"modelled"`
 	Report     []string    `yaml:"report"`
+	// IssuesDue is how long after the drill what it found is to be mended: 14d.
+	IssuesDue string `yaml:"issues_due"`
 }
 
 // Framework names a control that the drill is evidence for.

@@ -58,6 +58,9 @@ func (p *parser) head() *strict.Error {
 	case s.Release.Version == "" || s.Release.Runbook == "":
 		return p.fail("release", "release: {version: \"4.2\", runbook: RELEASE.md}", "the release has no version or no runbook")
 	}
+	if d, ok := Duration(s.IssuesDue); s.IssuesDue != "" && (!ok || d == 0) {
+		return p.fail("issues_due", "issues_due: 14d", "%q is not how long there is to mend what is found", s.IssuesDue)
+	}
 	for i, f := range s.Frameworks {
 		if f.Control == "" || f.How == "" {
 			return p.fail(fmt.Sprintf("frameworks[%d]", i), `{control: "SOC 2 A1.3", how: "recovery is tested"}`, "control and how go together")

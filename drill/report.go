@@ -49,6 +49,13 @@ func TMinus(p *Plan, t time.Time) string {
 	if d < 0 {
 		sign, d = "T+", -d
 	}
+	// A second after the last day began is the last day, and not 23h59m.
+	switch d = d.Round(time.Second); {
+	case d >= 24*time.Hour:
+		d = d.Round(time.Hour)
+	case d >= time.Hour:
+		d = d.Round(time.Minute)
+	}
 	switch {
 	case d >= 24*time.Hour:
 		return fmt.Sprintf("%s%dd%02dh", sign, int(d.Hours())/24, int(d.Hours())%24)

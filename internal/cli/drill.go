@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,12 +23,14 @@ import (
 	"trysail/internal/capture"
 	"trysail/internal/exercise"
 	"trysail/internal/lab"
+	"trysail/internal/notify"
 	"trysail/release"
 	"trysail/runbook"
 )
 
 type drillOptions struct {
-	seed uint64
+	seed   uint64
+	notify string
 }
 
 func (a *app) drillCommand() *cobra.Command {
@@ -41,7 +42,7 @@ func (a *app) drillCommand() *cobra.Command {
 			"gives a verdict from what was recorded. It needs root, and leaves nothing behind." + exitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("drill needs a command: run, check, faults, list or report")
+			return usage("drill needs a command: run, check, faults, list, report, trend or schedule")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -52,14 +53,19 @@ func (a *app) drillCommand() *cobra.Command {
 	run := add("run FILE", "Run a scenario in this working copy (exit status 3 if the verdict is not pass)", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.drillRun(ctx, args[0], o)
 	})
+	run.Flags().StringVar(&o.notify, "notify", "", "tell people the verdict as this `FILE` says (docs/notices.md)")
 	run.Flags().Uint64Var(&o.seed, "seed", 0, "`NUMBER` that people's answers are drawn with (default: another each time)")
 	add("check FILE...", "Read scenarios strictly", cobra.MinimumNArgs(1), func(_ context.Context, args []string) error { return a.drillCheck(args) })
 	add("faults", "List the faults that a scenario may name", cobra.NoArgs, func(context.Context, []string) error { return a.drillFaults() })
 	add("clean", "Take away what drills that were killed left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
 	add("list", "List the drills that were run here, the newest first", cobra.NoArgs, func(context.Context, []string) error { return a.drillList() })
-	add("report RUN", "Give the verdict on a drill that was run, from its history", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	add("report RUN", "Judge a drill that was run again, from its history, and write its report (HTML, Markdown, JSON)", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
 		return a.drillReport(args[0])
 	})
+	add("trend [NAME]", "Show how long each run of a scenario took to recover", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
+		return a.drillTrend(args)
+	})
+	a.addSchedule(cmd)
 	return cmd
 }
 
@@ -114,40 +120,60 @@ func (a *app) drillFaults() error {
 	return nil
 }
 
-// drillRun runs a scenario and judges it.
+// drillRun runs a scenario, judges it, and tells people if it is to.
 func (a *app) drillRun(ctx context.Context, file string, o drillOptions) error {
-	p, data, err := readScenario(file)
+	if o.notify == "" {
+		v, err := a.runDrill(ctx, file, o)
+		return given(v, err)
+	}
+	told, err := notify.Load(o.notify)
 	if err != nil {
 		return err
+	}
+	v, err := a.runDrill(ctx, file, o)
+	if ctx.Err() != nil {
+		return err // whoever interrupted it knows
+	}
+	if missed := a.tellVerdict(ctx, told.Targets, file, v, err); missed != nil && err == nil && v.Value == drill.Pass {
+		return missed
+	}
+	return given(v, err)
+}
+
+// runDrill runs a scenario and gives its verdict, which was printed.
+func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judged, error) {
+	p, data, err := readScenario(file)
+	if err != nil {
+		return nil, err
 	}
 	book, _, err := readRunbook(p.Release.Runbook)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := against(file, p, book); err != nil {
-		return err
+		return nil, err
 	}
 	st, err := a.openState(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	wd, err := os.Getwd()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w, err := capture.FindWorkspace(ctx, wd)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	look := func() ([]string, error) { return lab.Look(st) }
 	before, err := look()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sum := sha256.Sum256(data)
 	host, err := os.Hostname()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	h := drill.Header{
 		Run: p.Name + "-" + time.Now().UTC().Format("20060102-150405"), Tool: "trysail " + Version(), Scenario: "sha256:" + hex.EncodeToString(sum[:]),
@@ -158,17 +184,17 @@ func (a *app) drillRun(ctx context.Context, file string, o drillOptions) error {
 	}
 	dir := filepath.Join(a.drillsDir(), h.Run)
 	if err := os.MkdirAll(a.drillsDir(), 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	if err := renameio.WriteFile(filepath.Join(dir, "scenario.yaml"), data, 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	hours, err := workingHours(book)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	history, err := exercise.Run(ctx, exercise.Options{
 		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Before: before, Look: look, Log: a.log, Progress: a.ui.Step,
@@ -179,10 +205,10 @@ func (a *app) drillRun(ctx context.Context, file string, o drillOptions) error {
 		Ask: a.asker(),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	return a.judge(dir, p, history)
 }
@@ -234,38 +260,6 @@ func (a *app) asker() func(ctx context.Context, person, item, what string) (bool
 	}
 }
 
-// judge judges a history, keeps the verdict beside it, and prints it.
-func (a *app) judge(dir string, p *drill.Plan, history []drill.Record) error {
-	v := drill.Judge(p, history)
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(filepath.Join(dir, "verdict.json"), append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	text := drill.Markdown(p, history, v)
-	if err := renameio.WriteFile(filepath.Join(dir, "report.md"), []byte(text), 0o644); err != nil {
-		return err
-	}
-	a.ui.end()
-	if a.json {
-		if err := a.printJSON(struct {
-			Run string `json:"run"`
-			Dir string `json:"directory"`
-			*drill.Verdict
-		}{history[0].Header.Run, dir, v}); err != nil {
-			return err
-		}
-	}
-	a.printf("%s\n", drill.Short(p, history, v))
-	a.printf("Report: %s\n", filepath.Join(dir, "report.md"))
-	if v.Value != drill.Pass {
-		return answerNo{}
-	}
-	return nil
-}
-
 // noDrillError says that there is no such run.
 type noDrillError struct{ run string }
 
@@ -273,6 +267,18 @@ func (e *noDrillError) Error() string { return "no drill " + e.run + " was run h
 
 // Hint says what to type.
 func (e *noDrillError) Hint() string { return "trysail drill list" }
+
+// otherScenarioError says that a run would be judged by what it did not run.
+type otherScenarioError struct{ dir string }
+
+func (e *otherScenarioError) Error() string {
+	return e.dir + ": scenario.yaml is not the one that its history is of"
+}
+
+// Hint says what to do.
+func (e *otherScenarioError) Hint() string {
+	return "put the file back whose sha256 the first line of history.jsonl names"
+}
 
 // readRun reads a run's scenario and history.
 func (a *app) readRun(run string) (dir string, p *drill.Plan, history []drill.Record, err error) {
@@ -283,7 +289,7 @@ func (a *app) readRun(run string) (dir string, p *drill.Plan, history []drill.Re
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return "", nil, nil, &noDrillError{run}
 	}
-	p, _, err = readScenario(filepath.Join(dir, "scenario.yaml"))
+	p, scenario, err := readScenario(filepath.Join(dir, "scenario.yaml"))
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -291,46 +297,11 @@ func (a *app) readRun(run string) (dir string, p *drill.Plan, history []drill.Re
 	if err != nil {
 		return "", nil, nil, err
 	}
-	history, err = drill.ReadHistory(data)
-	return dir, p, history, err
-}
-
-func (a *app) drillReport(run string) error {
-	dir, p, history, err := a.readRun(run)
-	if err != nil {
-		return err
+	if history, err = drill.ReadHistory(data); err != nil {
+		return "", nil, nil, err
 	}
-	return a.judge(dir, p, history)
-}
-
-func (a *app) drillList() error {
-	type listed struct {
-		Run      string      `json:"run"`
-		Verdict  drill.Value `json:"verdict"`
-		Sentence string      `json:"sentence"`
+	if sum := sha256.Sum256(scenario); history[0].Header.Scenario != "sha256:"+hex.EncodeToString(sum[:]) {
+		return "", nil, nil, &otherScenarioError{dir}
 	}
-	list := []listed{}
-	dirs, err := os.ReadDir(a.drillsDir())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, d := range slices.Backward(dirs) {
-		_, p, history, err := a.readRun(d.Name())
-		if err != nil {
-			list = append(list, listed{d.Name(), drill.Unknown, err.Error()})
-			continue
-		}
-		v := drill.Judge(p, history)
-		list = append(list, listed{d.Name(), v.Value, v.Sentence})
-	}
-	if a.json {
-		return a.printJSON(list)
-	}
-	for _, l := range list {
-		a.printf("%-44s %-8s %s\n", l.Run, l.Verdict, l.Sentence)
-	}
-	if len(list) == 0 {
-		a.printf("No drill was run here yet: trysail drill run FILE\n")
-	}
-	return nil
+	return dir, p, history, nil
 }

@@ -140,10 +140,10 @@ func parse(name string, data []byte) (*file, error) {
 	return f, nil
 }
 
-func (f *file) checkKinds(kinds []release.NoticeKind, at string) error {
-	for i, k := range kinds {
-		if !slices.Contains(release.NoticeKinds(), k) {
-			return f.fail(fmt.Sprintf("%s[%d]", at, i), fmt.Sprintf("the kinds are %v", release.NoticeKinds()), "%q is no kind of notice", k)
+func (f *file) checkKinds(list []release.NoticeKind, at string) error {
+	for i, k := range list {
+		if !slices.Contains(kinds(), k) {
+			return f.fail(fmt.Sprintf("%s[%d]", at, i), fmt.Sprintf("the kinds are %v", kinds()), "%q is no kind of notice", k)
 		}
 	}
 	return nil

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"trysail/release"
 )
 
 // documented is a block of docs/notices.md.
@@ -38,7 +36,7 @@ func TestDocumentedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range release.NoticeKinds() {
+	for _, k := range kinds() {
 		if !strings.Contains(string(data), "`"+string(k)+"`") {
 			t.Errorf("docs/notices.md does not say what %s is", k)
 		}

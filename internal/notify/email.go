@@ -96,6 +96,9 @@ func subject(m *Message) string {
 	if r := []rune(what); len(r) > 120 {
 		what = string(r[:119]) + "…"
 	}
+	if m.Drill != "" {
+		return "drill " + m.Item + ": " + what
+	}
 	return m.Release + ": " + what
 }
 
@@ -104,6 +107,10 @@ func text(m *Message) string {
 	fmt.Fprintf(&b, "%s\n\n", m.What)
 	if len(m.People) > 0 {
 		fmt.Fprintf(&b, "Asked: %s\n", strings.Join(m.People, ", "))
+	}
+	if m.Drill != "" {
+		fmt.Fprintf(&b, "Drill %s: %s, %s\n\nMore: trysail drill report %s\n", m.Drill, m.Verdict, m.At.UTC().Format(time.RFC3339), m.Drill)
+		return b.String()
 	}
 	fmt.Fprintf(&b, "Release %s, event %d, %s\n", m.Release, m.Event, m.At.UTC().Format(time.RFC3339))
 	if !m.Ship.IsZero() {

@@ -44,9 +44,19 @@ type RefusedError struct{ What string }
 
 func (e *RefusedError) Error() string { return e.What }
 
+// DrillJudged is the kind of notice that no release gives: a drill has a verdict.
+const DrillJudged release.NoticeKind = "drill-judged"
+
+// kinds lists all that people may pick.
+func kinds() []release.NoticeKind { return append(release.NoticeKinds(), DrillJudged) }
+
 // Message is a notice on its way.
 type Message struct {
 	release.Notice
+	// Drill is the run that a verdict is about, and Verdict what it came to; the
+	// release is a rehearsal's then, and must not be taken for the real one.
+	Drill   string
+	Verdict string
 	Release string
 	Begun   time.Time // of the release
 	Ship    time.Time
@@ -56,6 +66,9 @@ type Message struct {
 
 // ID names the notice: the same whenever it is sent, by whichever control.
 func (m *Message) ID() string {
+	if m.Drill != "" {
+		return m.Drill + "/" + string(m.Kind)
+	}
 	id := m.Release + "/" + strconv.FormatInt(m.Event, 10) + "/" + string(m.Kind)
 	if m.Item != "" {
 		id += "/" + m.Item
@@ -65,6 +78,9 @@ func (m *Message) ID() string {
 
 // source names the release among all there are: another fleet may have a 4.2 too.
 func (m *Message) source() string {
+	if m.Drill != "" {
+		return "/trysail/drills/" + url.PathEscape(m.Drill)
+	}
 	return "/trysail/releases/" + url.PathEscape(m.Release) + "@" + m.Begun.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
@@ -95,6 +111,8 @@ type eventData struct {
 	People  []string           `json:"people"`
 	What    string             `json:"what"`
 	Ship    time.Time          `json:"ship,omitzero"`
+	Drill   string             `json:"drill,omitempty"`
+	Verdict string             `json:"verdict,omitempty"`
 }
 
 // JSON is the notice as a CloudEvent.
@@ -105,6 +123,6 @@ func (m *Message) JSON() ([]byte, error) {
 	}
 	return json.Marshal(event{
 		SpecVersion: "1.0", ID: m.ID(), Source: m.source(), Type: "trysail." + string(m.Kind), Subject: m.Item, Time: m.At.UTC(), ContentType: "application/json",
-		Data: eventData{m.Release, m.Event, m.Kind, m.Item, people, m.What, m.Ship},
+		Data: eventData{m.Release, m.Event, m.Kind, m.Item, people, m.What, m.Ship, m.Drill, m.Verdict},
 	})
 }
