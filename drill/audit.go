@@ -15,9 +15,6 @@ func world(p *Plan) string {
 	for _, h := range p.World.Hosts {
 		s += ", " + h.Name + " (" + h.Rank + ")"
 	}
-	for _, x := range p.World.Services {
-		s += ", " + x
-	}
 	return s
 }
 

@@ -66,8 +66,6 @@ type Release struct {
 type World struct {
 	Controls int    `yaml:"controls"` // 1 or 3
 	Hosts    []Host `yaml:"hosts"`
-	// Services are hosts of their own that the release may need: vcs, mirror, registry.
-	Services []string `yaml:"services"`
 }
 
 // Host is one build machine.
@@ -161,10 +159,14 @@ type Model struct {
 // Plan is a scenario whose words were understood.
 type Plan struct {
 	Scenario
+	Digest       string // sha256:… of the file
 	Ship, Begins time.Time
 	Timed        []Timed // of Method, in its order
 	People       map[string]Response
 	Within       time.Duration
+
+	file string // where it stands, for what is wrong with it once the runbook is known
+	data []byte
 }
 
 // Timed is when an action is due, and for how long it lasts.
@@ -199,7 +201,7 @@ type Fault string
 type FaultKind struct {
 	Fault  Fault
 	What   string
-	Host   bool // names a host: a build machine, "control", or a service
+	Host   bool // names a host: a build machine, or a control
 	Of     bool // names what it is about
 	Undone bool // may be limited with for
 	Down   bool // takes the host away while it lasts

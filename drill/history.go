@@ -20,16 +20,20 @@ type Record struct {
 	Name string `json:"name,omitempty"`
 	Host string `json:"host,omitempty"`
 	// OK is the answer, where there is one: yes, no, or none that could be had (nil).
-	OK     *bool           `json:"ok,omitempty"`
-	Why    string          `json:"why,omitempty"`
-	Took   time.Duration   `json:"took,omitempty"`  // nanoseconds
-	Slack  *time.Duration  `json:"slack,omitempty"` // of the release, then; nanoseconds
-	Spent  time.Duration   `json:"spent,omitempty"` // of a person, modelled unless Live; nanoseconds
-	Live   bool            `json:"live,omitempty"`
-	Event  *release.Event  `json:"event,omitempty"`
-	Ack    *release.Ack    `json:"ack,omitempty"`
-	Header *Header         `json:"header,omitempty"`
-	Left   []string        `json:"left,omitempty"` // what a clean-up did not remove
+	OK     *bool          `json:"ok,omitempty"`
+	Why    string         `json:"why,omitempty"`
+	Took   time.Duration  `json:"took,omitempty"`  // nanoseconds
+	Slack  *time.Duration `json:"slack,omitempty"` // of the release, then; nanoseconds
+	Spent  time.Duration  `json:"spent,omitempty"` // of a person, modelled unless Live; nanoseconds
+	Live   bool           `json:"live,omitempty"`
+	Event  *release.Event `json:"event,omitempty"`
+	Ack    *release.Ack   `json:"ack,omitempty"`
+	Header *Header        `json:"header,omitempty"`
+	Left   []string       `json:"left,omitempty"` // what a clean-up did not remove
+	// Before: the probe was asked before the fault was injected, and must say no: one
+	// that always says yes shows nothing.
+	Before bool            `json:"before,omitempty"`
+	Ledger []release.Event `json:"ledger,omitempty"` // of the release, read again in the end
 	Extra  json.RawMessage `json:"extra,omitempty"`
 }
 
@@ -64,6 +68,8 @@ const (
 	Sighted  Kind = "sighted"  // a machine's condition changed, as control sees it: Why
 	Warmed   Kind = "warmed"   // a machine has the rebuilt server: Took
 	Undone   Kind = "undone"   // a fault
+	Stuck    Kind = "stuck"    // nothing moves the release on any more: Why
+	Reread   Kind = "ledger"   // the whole ledger, read again from its beginning
 	Guarded  Kind = "guarded"  // a guard stopped the drill
 	Asked2   Kind = "asked-after"
 	Cleaned  Kind = "cleaned" // and what is left

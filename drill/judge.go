@@ -2,8 +2,8 @@ package drill
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,126 +11,44 @@ import (
 	"trysail/release"
 )
 
-// Value is what an axis comes to.
-type Value string
-
-// The values: unknown beats pass, and fail beats both.
-const (
-	Pass    Value = "pass"
-	Unknown Value = "unknown"
-	Fail    Value = "fail"
-)
-
-func worse(a, b Value) Value {
-	order := []Value{Pass, Unknown, Fail}
-	return order[max(slices.Index(order, a), slices.Index(order, b))]
-}
-
-// Axis is one of the three, with every reason that it is no pass.
-type Axis struct {
-	Value Value    `json:"value"`
-	Why   []string `json:"why"`
-}
-
-func (a *Axis) say(v Value, format string, args ...any) {
-	a.Value = worse(a.Value, v)
-	a.Why = append(a.Why, fmt.Sprintf(format, args...))
-}
-
-// Measure is a number beside its limit.
-type Measure struct {
-	What    string  `json:"what"`
-	Of      string  `json:"of,omitempty"`
-	Seconds float64 `json:"seconds"`
-	Limit   float64 `json:"limit_seconds,omitempty"`
-	Met     *bool   `json:"met,omitempty"`
-	How     string  `json:"how"` // measured, modelled
-}
-
-// Bite is a fault and what followed.
-type Bite struct {
-	Name     string        `json:"name"`
-	Fault    Fault         `json:"fault"`
-	Host     string        `json:"host,omitempty"`
-	At       time.Duration `json:"at"` // real time since the drill began
-	Clock    time.Time     `json:"clock"`
-	Verified bool          `json:"verified"`
-	Detected float64       `json:"detected_seconds,omitempty"` // after it bit
-	Moved    float64       `json:"moved_seconds,omitempty"`
-	To       string        `json:"moved_to,omitempty"`
-	Wasted   float64       `json:"wasted_seconds,omitempty"` // work that is done again
-	Slack    *float64      `json:"slack_seconds,omitempty"`  // left, once it was injected
-	Undone   bool          `json:"undone"`
-	ForGood  bool          `json:"for_good"`
-}
-
-// Verdict is what a history comes to.
-type Verdict struct {
-	Value   Value `json:"verdict"`
-	System  Axis  `json:"system"`
-	Harness Axis  `json:"harness"`
-	Cleanup Axis  `json:"cleanup"`
-	// Sentence is the answer for a person who reads no further.
-	Sentence string    `json:"sentence"`
-	Shipped  bool      `json:"shipped"`
-	OnTime   *bool     `json:"on_time,omitempty"`
-	OnBudget *bool     `json:"on_budget,omitempty"`
-	Slack    float64   `json:"slack_seconds"` // left when it shipped
-	Faults   []Bite    `json:"faults"`
-	Measured []Measure `json:"measured"`
-	// Machine is what machines took, all work added up; People what people did, in
-	// hours, as modelled; Skipped is idle time that the drill's clock jumped over.
-	Machine  float64  `json:"machine_seconds"`
-	People   float64  `json:"person_hours"`
-	Real     float64  `json:"real_seconds"` // from the first record to the last
-	Skipped  float64  `json:"skipped_seconds"`
-	Overhead float64  `json:"overhead_seconds"` // that is neither work nor a declared wait
-	Modelled []Model  `json:"modelled"`
-	Lost     []string `json:"lost"` // acknowledged facts that are gone
-	Gold     string   `json:"gold,omitempty"`
-}
-
-// The invariants, by when they are asked.
-func Always() []string {
-	return []string{"one-gold", "rules-kept", "acknowledged-kept"}
-}
-
-// Final lists those of the end.
-func Final() []string { return []string{"shipped", "gold-confirmed", "not-shipped"} }
-
-// Reached lists what must have happened at some time, besides an action.
-func Reached() []string { return []string{"moved", "rebuilt", "gold"} }
-
 // judging is what a verdict is worked out from.
 type judging struct {
 	p      *Plan
 	h      []Record
 	events []release.Event
-	seen   []Record // of each event: when it was seen
+	seen   []int  // of each event: the record in which it was seen first
+	dealt  []span // real time in which the system dealt with a fault
+	blind  bool   // not every event was seen when it happened, so its time is not known
+	ended  bool   // the drill ran to its end, so what has not happened will not
 	v      *Verdict
 }
 
-// Judge gives the verdict on a history. It asks nothing but what was recorded.
+// Judge gives the verdict on a history. It asks nothing but what was recorded, and
+// believes that what is not recorded was not done.
 func Judge(p *Plan, h []Record) *Verdict {
 	j := &judging{p: p, h: h, v: &Verdict{
 		System: Axis{Pass, []string{}}, Harness: Axis{Pass, []string{}}, Cleanup: Axis{Pass, []string{}},
 		Faults: []Bite{}, Measured: []Measure{}, Modelled: append([]Model{}, p.Modelled...), Lost: []string{},
 	}}
-	for _, r := range h {
-		if r.Kind == Happened && r.Event != nil {
-			j.events, j.seen = append(j.events, *r.Event), append(j.seen, r)
-		}
-	}
-	j.harness()
-	j.faults()
-	j.rules()
-	j.outcome()
-	j.rebuilt()
-	j.steady()
-	j.invariants()
-	j.cleanup()
-	j.times()
 	v := j.v
+	if len(h) == 0 {
+		for _, a := range []*Axis{&v.System, &v.Harness, &v.Cleanup} {
+			a.say(Unknown, "nothing was recorded")
+		}
+	} else {
+		j.ended = len(j.all(Ended)) > 0
+		j.whole()
+		j.harness()
+		j.ledger()
+		j.faults()
+		j.rules()
+		j.outcome()
+		j.rebuilt()
+		j.steady()
+		j.invariants()
+		j.cleanup()
+		j.times()
+	}
 	v.Value = worse(worse(v.System.Value, v.Harness.Value), v.Cleanup.Value)
 	v.Sentence = j.sentence()
 	return v
@@ -146,12 +64,58 @@ func (j *judging) all(kind Kind) []Record {
 	return list
 }
 
+// index finds the first record of a kind and name from a place on; -1 if none.
+func (j *judging) index(from int, kind Kind, name string) int {
+	for i := from; i < len(j.h); i++ {
+		if j.h[i].Kind == kind && j.h[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
 func yes(ok *bool) bool { return ok != nil && *ok }
 
-// harness: the drill ran to its end, and nothing stopped it.
+// absent is what it comes to that something has not happened: a failure at the end,
+// and not known if the drill was cut short.
+func (j *judging) absent() Value {
+	if j.ended {
+		return Fail
+	}
+	return Unknown
+}
+
+// whole: nothing was taken out of the history, and it is of this scenario.
+func (j *judging) whole() {
+	a := &j.v.Harness
+	for i, r := range j.h {
+		if r.Seq != int64(i)+1 {
+			a.say(Unknown, "the history is not whole: record %d stands at place %d", r.Seq, i+1)
+			break
+		}
+	}
+	for i, r := range j.h[1:] {
+		if r.At < j.h[i].At {
+			a.say(Unknown, "the history is not in order: record %d is earlier than the one before it", r.Seq)
+			break
+		}
+	}
+	switch h := j.h[0].Header; {
+	case h == nil:
+		a.say(Unknown, "the history does not say which drill it is of")
+	case h.Scenario != j.p.Digest:
+		a.say(Unknown, "the history is of another scenario: %s, and not %s", cmp.Or(h.Scenario, "none"), j.p.Digest)
+	default:
+		for _, b := range h.Broken {
+			a.say(Unknown, "a defect was planted on purpose: %s", b)
+		}
+	}
+}
+
+// harness: the drill ran to its end, nothing stopped it, and each action was tried.
 func (j *judging) harness() {
 	a := &j.v.Harness
-	if len(j.all(Ended)) == 0 {
+	if !j.ended {
 		a.say(Unknown, "the drill did not run to its end")
 	}
 	for _, r := range j.all(Stopped) {
@@ -165,235 +129,248 @@ func (j *judging) harness() {
 			a.say(Unknown, "%s could not be done: %s", r.Name, r.Why)
 		}
 	}
-	if h := j.h[0].Header; h != nil {
-		for _, b := range h.Broken {
-			a.say(Unknown, "a defect was planted on purpose: %s", b)
-		}
-	}
 	for _, act := range j.p.Method {
-		reached := slices.ContainsFunc(j.h, func(r Record) bool { return r.Name == act.Name && (r.Kind == Injected || r.Kind == Done) })
-		if !reached {
+		kind := Injected
+		if act.Do != "" {
+			kind = Done
+		}
+		if j.index(0, kind, act.Name) < 0 {
 			a.say(Unknown, "%s was never reached: %s", act.Name, act.When)
 		}
 	}
 }
 
-// faults: each was seen to bite, and what followed.
-func (j *judging) faults() {
-	for i, act := range j.p.Method {
-		if act.Fault == "" {
-			continue
-		}
-		inj := slices.IndexFunc(j.h, func(r Record) bool { return r.Kind == Injected && r.Name == act.Name })
-		if inj < 0 {
-			continue // said already
-		}
-		r := j.h[inj]
-		// It may bite from the moment on that its injector began.
-		begun := slices.IndexFunc(j.h, func(r Record) bool { return r.Kind == Intended && r.Name == act.Name })
-		if begun < 0 {
-			j.v.Harness.say(Unknown, "%s: nothing says that its undo was on disk before", act.Name)
-			begun = inj
-		}
-		b := Bite{Name: act.Name, Fault: act.Fault, Host: act.Host, At: j.h[begun].At, Clock: r.Clock, ForGood: j.p.Timed[i].For == 0}
-		if r.Slack != nil {
-			s := r.Slack.Seconds()
-			b.Slack = &s
-		}
-		if !yes(r.OK) {
-			j.v.Harness.say(Unknown, "%s was not injected: %s", act.Name, r.Why)
-		}
-		for _, p := range j.h[inj:] {
-			if p.Name != act.Name {
-				continue
-			}
-			switch p.Kind {
-			case Probed:
-				b.Verified = b.Verified || yes(p.OK)
-			case Undone:
-				b.Undone = yes(p.OK)
-			}
-		}
-		if !b.Verified {
-			j.v.Harness.say(Unknown, "%s: no probe saw that it bit", act.Name)
-		}
-		j.followed(&b, begun)
-		j.v.Faults = append(j.v.Faults, b)
-	}
-	for _, l := range j.p.Expect.Faults {
-		i := slices.IndexFunc(j.v.Faults, func(b Bite) bool { return b.Name == l.Name })
-		if i < 0 {
-			continue
-		}
-		b := j.v.Faults[i]
-		j.limit("detected", l.Name, b.Detected, l.Detected)
-		j.limit("moved", l.Name, b.Moved, l.Moved)
-	}
-}
-
-// followed: when control noticed, where the work went, and what was done for nothing.
-func (j *judging) followed(b *Bite, begun int) {
-	at := j.h[begun].At
-	for _, r := range j.h[begun:] {
-		if r.Kind == Sighted && r.Host == b.Host && r.Why != "up" && b.Detected == 0 {
-			b.Detected = (r.At - at).Seconds()
+// ledger finds what happened to the release: the ledger as it was read again in the
+// end. What was seen of it before must still be there.
+func (j *judging) ledger() {
+	var live []release.Event
+	var at []int
+	for i, r := range j.h {
+		if r.Kind == Happened && r.Event != nil {
+			live, at = append(live, *r.Event), append(at, i)
 		}
 	}
-	lost := ""
-	granted := map[string]Record{}
-	for k, e := range j.events {
-		r := j.seen[k]
-		switch x := e.Body.(type) {
-		case release.Granted:
-			if x.Item == lost && r.At > at && x.Machine != b.Host && b.Moved == 0 {
-				b.Moved, b.To = (r.At - at).Seconds(), x.Machine
-			}
-			granted[x.Item] = r
-		case release.Lost:
-			if x.Machine == b.Host && r.At > at && lost == "" {
-				lost = x.Item
-				b.Wasted = (r.At - granted[x.Item].At).Seconds()
-				if d := (r.At - at).Seconds(); b.Detected == 0 || d < b.Detected {
-					b.Detected = d
-				}
-			}
-		}
+	last := len(j.h) - 1
+	for last >= 0 && j.h[last].Kind != Reread {
+		last--
 	}
-}
-
-func (j *judging) limit(what, of string, seconds float64, limit string) {
-	if limit == "" {
+	if last < 0 || !yes(j.h[last].OK) {
+		why := "nobody did"
+		if last >= 0 {
+			why = j.h[last].Why
+		}
+		j.v.System.say(Unknown, "the ledger was not read again in the end, so what was acknowledged may be gone: %s", why)
+		j.events, j.seen = live, at
 		return
 	}
-	d, _ := Duration(limit) // it was parsed before
-	m := Measure{What: what, Of: of, Seconds: seconds, Limit: d.Seconds(), How: "measured"}
-	met := seconds > 0 && seconds <= m.Limit
-	m.Met = &met
-	j.v.Measured = append(j.v.Measured, m)
-	switch {
-	case seconds == 0:
-		j.v.System.say(Fail, "%s was never %s", of, what)
-	case !met:
-		j.v.System.say(Fail, "%s was %s after %.1f s, and %s is the limit", of, what, seconds, limit)
+	j.events = j.h[last].Ledger
+	j.seen = make([]int, len(j.events))
+	for i := range j.seen {
+		j.seen[i] = -1
+	}
+	for k, e := range live {
+		i := int(e.Seq) - 1
+		switch {
+		case i < 0 || i >= len(j.events):
+			if at[k] < last {
+				j.lose("event %d (%s) was seen, and the ledger ends at %d", e.Seq, e.Type, len(j.events))
+			}
+		case !same(e, j.events[i]):
+			j.lose("event %d (%s) was seen, and in the end the ledger says otherwise (%s)", e.Seq, e.Type, j.events[i].Type)
+			j.seen[i] = at[k]
+		case j.seen[i] < 0:
+			j.seen[i] = at[k]
+		}
+	}
+	for i, s := range j.seen {
+		if s < 0 {
+			j.seen[i], j.blind = last, true
+			j.v.Harness.say(Unknown, "event %d (%s) was not seen when it happened", j.events[i].Seq, j.events[i].Type)
+		}
 	}
 }
 
-// rules: the release's own, held against what was acknowledged.
+func (j *judging) lose(format string, args ...any) {
+	j.v.Lost = append(j.v.Lost, fmt.Sprintf(format, args...))
+	j.v.System.say(Fail, format, args...)
+}
+
+func same(a, b release.Event) bool {
+	x, err := json.Marshal(a)
+	y, yerr := json.Marshal(b)
+	return err == nil && yerr == nil && string(x) == string(y)
+}
+
+// rules: the release's own, and what was acknowledged is there.
 func (j *judging) rules() {
-	var acks []release.Ack
-	for _, r := range j.all(Told) {
-		if r.Ack != nil {
-			acks = append(acks, *r.Ack)
-		}
-	}
 	if len(j.events) == 0 {
 		j.v.System.say(Unknown, "nothing is known of the release: it has no events")
 		return
 	}
+	if s, ok := j.events[0].Body.(release.Started); ok && (!s.Ship.Equal(j.p.Ship) || s.Version != j.p.Release.Version) {
+		j.v.Harness.say(Unknown, "the release that ran is %s for %s, and not the scenario's", s.Version, s.Ship.Format(time.RFC3339))
+	}
 	for _, wrong := range release.Check(j.events, release.History{}) {
 		j.v.System.say(Fail, "%s", wrong)
 	}
+	reread := slices.ContainsFunc(j.h, func(r Record) bool { return r.Kind == Reread && yes(r.OK) })
+	var acks []release.Ack
+	for _, r := range j.all(Told) {
+		// The end of what was only watched may be missing without being lost.
+		if r.Ack != nil && (reread || r.Ack.Seq > 0 && r.Ack.Seq <= int64(len(j.events))) {
+			acks = append(acks, *r.Ack)
+		}
+	}
 	for _, wrong := range release.CheckAcks(j.events, acks) {
-		j.v.Lost = append(j.v.Lost, wrong)
-		j.v.System.say(Fail, "%s", wrong)
+		j.lose("%s", wrong)
 	}
 }
 
 // outcome: shipped or not, on time, on budget, with which gold.
 func (j *judging) outcome() {
-	e := j.p.Expect
-	var spent time.Duration
+	e, v := j.p.Expect, j.v
 	var budget time.Duration
-	for _, x := range j.events {
+	aborted := ""
+	for k, x := range j.events {
 		switch b := x.Body.(type) {
 		case release.Started:
 			budget = b.Budget
-		case release.Signed:
-			spent += b.Spent
 		case release.Confirmed:
-			j.v.Gold = string(b.Verdict)
+			v.Gold = string(b.Verdict)
+		case release.Aborted:
+			aborted = b.Reason
 		case release.Shipped:
-			j.v.Shipped = true
-			onTime := !x.Time.After(j.p.Ship)
-			j.v.OnTime, j.v.Slack = &onTime, j.p.Ship.Sub(x.Time).Seconds()
+			v.Shipped = true
+			// By the drill's clock: control's own may be what the scenario sets wrong.
+			at := j.h[j.seen[k]].Clock
+			onTime := !at.After(j.p.Ship)
+			v.OnTime, v.Slack = &onTime, j.p.Ship.Sub(at).Seconds()
 		}
 	}
-	j.v.People = spent.Hours()
+	spent := j.people()
+	v.People = spent.Hours()
 	wanted := e.Ships == nil || *e.Ships
 	switch {
-	case wanted && !j.v.Shipped:
-		j.v.System.say(Fail, "the release did not ship")
-	case !wanted && j.v.Shipped:
-		j.v.System.say(Fail, "the release shipped, and must not")
+	case wanted && !v.Shipped && aborted != "":
+		v.System.say(Fail, "the release was aborted: %s", aborted)
+	case wanted && !v.Shipped:
+		why := ""
+		for _, r := range j.all(Stuck) {
+			why = ": " + r.Why
+		}
+		v.System.say(j.absent(), "the release did not ship%s", why)
+	case !wanted && v.Shipped:
+		v.System.say(Fail, "the release shipped, and must not")
 	}
 	if budget > 0 {
 		ok := spent <= budget
-		j.v.OnBudget = &ok
+		v.OnBudget = &ok
 		if e.OnBudget && !ok {
-			j.v.System.say(Fail, "people spent %.1f hours, and %.1f is the budget", spent.Hours(), budget.Hours())
+			v.System.say(Fail, "people spent %.1f hours, and %.1f is the budget", spent.Hours(), budget.Hours())
 		}
 	} else if e.OnBudget {
-		j.v.System.say(Unknown, "the runbook has no budget of person-hours")
+		v.System.say(Unknown, "the runbook has no budget of person-hours")
 	}
-	if e.OnTime && j.v.Shipped && !*j.v.OnTime {
-		j.v.System.say(Fail, "it shipped %s after the ship date", (-time.Duration(j.v.Slack * float64(time.Second))).Round(time.Minute))
+	if e.OnTime && v.Shipped && !*v.OnTime {
+		v.System.say(Fail, "it shipped %s after the ship date", Human(-time.Duration(v.Slack*float64(time.Second))))
 	}
-	if e.Gold != "" && j.v.Gold != e.Gold && (j.v.Gold != "identical" || e.Gold != "equivalent") {
-		j.v.System.say(Fail, "the second build of gold is %s, and not %s", cmp.Or(j.v.Gold, "not there"), e.Gold)
-	}
-}
-
-// rebuilt: machines that became build servers.
-func (j *judging) rebuilt() {
-	for _, l := range j.p.Expect.Rebuilt {
-		seconds := 0.0
-		for _, r := range j.all(Warmed) {
-			if r.Host == l.Host && r.Took > 0 {
-				seconds = r.Took.Seconds()
-			}
+	if e.Gold != "" && v.Gold != e.Gold && (v.Gold != "identical" || e.Gold != "equivalent") {
+		value := Fail
+		if v.Gold == "" {
+			value = j.absent()
 		}
-		j.limit("rebuilt", l.Host, seconds, l.Within)
+		v.System.say(value, "the second build of gold is %s, and not %s", cmp.Or(v.Gold, "not there"), e.Gold)
 	}
 }
 
-// steady: the questions, before and after. A world that was not well before shows
-// nothing about what was done to it.
+// people is what people spent: the time under their signatures, and that of words
+// which are none (an exception, an approval) or which nobody took.
+func (j *judging) people() time.Duration {
+	signed, decided := map[string]time.Duration{}, map[string]time.Duration{}
+	for _, x := range j.events {
+		if b, ok := x.Body.(release.Signed); ok {
+			signed[b.Person] += b.Spent
+		}
+	}
+	for _, r := range j.all(Decided) {
+		decided[r.Name] += r.Spent
+	}
+	var sum time.Duration
+	for name, d := range decided {
+		sum += max(d, signed[name])
+	}
+	for name, d := range signed {
+		if _, ok := decided[name]; !ok {
+			sum += d
+		}
+	}
+	return sum
+}
+
+// steady: the questions, before the first fault and after the last. A world that was
+// not well before shows nothing about what was done to it.
 func (j *judging) steady() {
-	for _, q := range j.p.Steady {
-		for kind, axis := range map[Kind]*Axis{Asked: &j.v.Harness, Asked2: &j.v.System} {
-			list := slices.DeleteFunc(j.all(kind), func(r Record) bool { return r.Name != string(q) })
-			when := map[Kind]string{Asked: "before", Asked2: "after"}[kind]
-			switch {
-			case len(list) == 0 || list[len(list)-1].OK == nil:
-				axis.say(Unknown, "steady state %s: %s was not answered", when, q)
-			case yes(list[len(list)-1].OK):
-			case kind == Asked:
-				axis.say(Unknown, "steady state before: %s is not so: %s", q, list[len(list)-1].Why)
-			default:
-				axis.say(Fail, "steady state after: %s is not so: %s", q, list[len(list)-1].Why)
+	begin, end := len(j.h), -1
+	for i, r := range j.h {
+		if r.Kind == Intended || r.Kind == Injected || r.Kind == Done {
+			begin, end = min(begin, i), i
+		}
+	}
+	answer := func(list []Record, kind Kind, q Steady) *Record {
+		for _, r := range slices.Backward(list) {
+			if r.Kind == kind && r.Name == string(q) {
+				return &r
 			}
+		}
+		return nil
+	}
+	for _, q := range j.p.Steady {
+		if q == NothingLeft {
+			continue // cleanup answers it
+		}
+		switch r := answer(j.h[:begin], Asked, q); {
+		case r == nil || r.OK == nil:
+			j.v.Harness.say(Unknown, "steady state before: %s was not answered%s", q, because(r))
+		case !*r.OK:
+			j.v.Harness.say(Unknown, "steady state before: %s is not so%s", q, because(r))
+		}
+		switch r := answer(j.h[end+1:], Asked2, q); {
+		case r == nil || r.OK == nil:
+			j.v.System.say(Unknown, "steady state after: %s was not answered%s", q, because(r))
+		case !*r.OK:
+			j.v.System.say(Fail, "steady state after: %s is not so%s", q, because(r))
 		}
 	}
 }
 
-// invariants that the rest has not said already.
+func because(r *Record) string {
+	if r == nil || r.Why == "" {
+		return ""
+	}
+	return ": " + r.Why
+}
+
+// invariants that the rest has not said already. Those of every moment are in rules.
 func (j *judging) invariants() {
 	has := func(kind string) bool {
 		return slices.ContainsFunc(j.events, func(e release.Event) bool { return e.Type == kind })
 	}
+	for _, x := range j.p.Invariants.Always {
+		if x == "acknowledged-kept" && len(j.all(Told)) == 0 {
+			j.v.System.say(Unknown, "nothing was acknowledged to anybody, so nothing shows that it is kept")
+		}
+	}
 	for _, x := range j.p.Invariants.Final {
 		switch x {
-		case "shipped":
-			if !has("shipped") && (j.p.Expect.Ships != nil && !*j.p.Expect.Ships) {
-				j.v.System.say(Fail, "in the end it is not shipped")
-			}
-		case "not-shipped":
-			if has("shipped") {
-				j.v.System.say(Fail, "in the end it is shipped")
-			}
+		case "shipped", "not-shipped": // outcome has said it: Parse holds them to expect.ships
 		case "gold-confirmed":
-			if !has("confirmed") {
-				j.v.System.say(Fail, "in the end gold is not confirmed by a second build")
+			switch g := j.v.Gold; {
+			case g == "":
+				j.v.System.say(j.absent(), "in the end gold is not confirmed by a second build")
+			case g == string(release.Different):
+				j.v.System.say(Fail, "the second build of gold made other bytes")
+			case g == string(release.Equivalent) && !has("excepted"):
+				j.v.System.say(j.absent(), "nobody signed for the differences of the second build of gold")
 			}
 		}
 	}
@@ -423,159 +400,34 @@ func (j *judging) cleanup() {
 			a.say(Fail, "%s was not undone: %s", r.Name, r.Why)
 		}
 	}
-	list := j.all(Cleaned)
-	if len(list) == 0 {
+	for i, act := range j.p.Method {
+		inj := j.index(0, Injected, act.Name)
+		if act.Fault != "" && j.p.Timed[i].For > 0 && inj >= 0 && yes(j.h[inj].OK) && j.index(inj, Undone, act.Name) < 0 {
+			a.say(Unknown, "nothing says that %s was undone", act.Name)
+		}
+	}
+	last := len(j.h) - 1
+	for last >= 0 && j.h[last].Kind != Cleaned {
+		last--
+	}
+	if last < 0 || slices.ContainsFunc(j.h[last:], func(r Record) bool { return r.Kind == Intended || r.Kind == Injected || r.Kind == Made }) {
 		a.say(Unknown, "nobody looked at what is left")
 		return
 	}
-	last := list[len(list)-1]
-	if last.OK == nil {
-		a.say(Unknown, "what is left could not be seen: %s", last.Why)
+	r := j.h[last]
+	if r.OK == nil {
+		a.say(Unknown, "what is left could not be seen: %s", r.Why)
 	}
-	for _, x := range last.Left {
+	for _, x := range r.Left {
 		a.say(Fail, "left behind: %s", x)
 	}
-	if last.OK != nil && !*last.OK && len(last.Left) == 0 {
-		a.say(Fail, "%s", last.Why)
+	if r.OK != nil && !*r.OK && len(r.Left) == 0 {
+		a.say(Fail, "%s", cmp.Or(r.Why, "the clean-up failed"))
 	}
 }
 
-// span of real time in which something went on.
-type span struct{ from, to time.Duration }
-
-// times: what machines took, and what of the drill's own time is neither work nor
-// a wait.
-func (j *judging) times() {
-	v := j.v
-	v.Real = j.h[len(j.h)-1].At.Seconds()
-	var busy []span
-	running := map[string]time.Duration{}
-	stop := func(item string, at time.Duration) {
-		if from, ok := running[item]; ok {
-			v.Machine += (at - from).Seconds()
-			busy = append(busy, span{from, at})
-			delete(running, item)
-		}
-	}
-	for k, e := range j.events {
-		at := j.seen[k].At
-		switch b := e.Body.(type) {
-		case release.Granted:
-			running[b.Item] = at
-		case release.Lost:
-			stop(b.Item, at)
-		case release.Finished:
-			stop(b.Item, at)
-		case release.Committed:
-			stop(b.Item, at)
-		case release.Confirmed:
-			for _, item := range slices.Sorted(maps.Keys(running)) {
-				if running[item] > 0 {
-					stop(item, at)
-				}
-			}
-		}
-	}
-	for _, r := range j.h {
-		switch {
-		case r.Kind == Jumped:
-			v.Skipped += r.Took.Seconds()
-		case (r.Kind == Decided && r.Live || r.Kind == Warmed) && r.Took > 0:
-			busy = append(busy, span{r.At - r.Took, r.At})
-		}
-	}
-	// A fault is waited for until it is noticed: that is the system's time.
-	for _, b := range v.Faults {
-		if b.Detected > 0 {
-			busy = append(busy, span{b.At, b.At + time.Duration(b.Detected*float64(time.Second))})
-		}
-	}
-	v.Overhead = max(v.Real-union(busy).Seconds(), 0)
-	v.Measured = append(v.Measured,
-		Measure{What: "machine time", Seconds: v.Machine, How: "measured"},
-		Measure{What: "people's time", Seconds: v.People * 3600, How: how(j.all(Decided))},
-		Measure{What: "the drill's own time", Seconds: v.Overhead, How: "measured"})
-}
-
-func how(people []Record) string {
-	if slices.ContainsFunc(people, func(r Record) bool { return !r.Live }) {
-		return "modelled"
-	}
-	return "measured"
-}
-
-// union is the time that at least one span covers.
-func union(list []span) time.Duration {
-	slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.from, b.from) })
-	var sum, end time.Duration
-	for _, s := range list {
-		if s.to <= end {
-			continue
-		}
-		sum += s.to - max(s.from, end)
-		end = s.to
-	}
-	return sum
-}
-
-// sentence is the answer first.
-func (j *judging) sentence() string {
-	v := j.v
-	lost := 0
-	for _, b := range v.Faults {
-		if b.Verified {
-			lost++
-		}
-	}
-	bit := map[bool]string{true: "1 fault bit", false: fmt.Sprintf("%d faults bit", lost)}[lost == 1]
-	switch v.Value {
-	case Pass:
-		if !v.Shipped {
-			return fmt.Sprintf("Rehearsed on one host: %s, and nothing shipped, as expected.", bit)
-		}
-		parts := []string{}
-		if v.OnTime != nil && *v.OnTime {
-			parts = append(parts, "on time, "+Human(time.Duration(v.Slack*float64(time.Second)))+" before the ship date")
-		}
-		if v.OnBudget != nil && *v.OnBudget {
-			parts = append(parts, "on budget")
-		}
-		return fmt.Sprintf("Rehearsed on one host: %s, and the release shipped %s. Machines worked %s (measured); people %s (%s).", bit,
-			strings.Join(parts, ", "), Human(time.Duration(v.Machine*float64(time.Second))), Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
-	case Unknown:
-		return "Not known: " + first(v.Harness, v.System, v.Cleanup) + "."
-	}
-	if v.System.Value != Fail {
-		return "The drill left something behind: " + first(v.Cleanup) + "."
-	}
-	return "Not as you expect: " + first(v.System) + "."
-}
-
-// first is the reason that counts most.
-func first(list ...Axis) string {
-	for _, want := range []Value{Fail, Unknown} {
-		for _, a := range list {
-			if a.Value == want {
-				return a.Why[0]
-			}
-		}
-	}
-	return "of no reason"
-}
-
-// Human writes a time as people say it.
-func Human(d time.Duration) string {
-	sign := ""
-	if d < 0 {
-		sign, d = "-", -d
-	}
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%s%.1f days", sign, d.Hours()/24)
-	case d >= 100*time.Minute:
-		return fmt.Sprintf("%s%.1f h", sign, d.Hours())
-	case d >= 100*time.Second:
-		return fmt.Sprintf("%s%dm%02ds", sign, int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%s%.1f s", sign, d.Seconds())
+// names writes some names as one.
+func names(list []string) string {
+	slices.Sort(list)
+	return strings.Join(slices.Compact(list), ", ")
 }

@@ -37,6 +37,7 @@ func toldAs(t testing.TB, scenario string, change func([]Record) []Record) *Repo
 	if err != nil {
 		t.Fatal(err)
 	}
+	h[0].Header.Scenario = p.Digest
 	if change != nil {
 		h = change(h)
 	}
@@ -137,9 +138,10 @@ func page1(t testing.TB, r *Report) string {
 }
 
 func TestPageSaysWhatAuditorsAsk(t *testing.T) {
-	text := page1(t, hard(t))
+	r := hard(t)
+	text := page1(t, r)
 	for _, want := range []string{
-		"two-servers-lost-20261125-233653", "SOC 2 A1.3", "sha256:d4285573f4fcb9f2db66c3289c87add251f39c0f889da2dce97f616e3773f725", "sha256:0011", // identity
+		"two-servers-lost-20261125-233653", "SOC 2 A1.3", r.Plan.Digest, "sha256:0011", // identity
 		"what to fix first", "release team", "2026-12-09", // owner, and 14 days after the drill
 		"no production failover", "9.1 days of idle calendar", "how long these people take to answer", "rebuilt servers on primary, backup, spare, second", // fidelity
 		"T-5d..T-2d", "asked 1 time(s)", // roles

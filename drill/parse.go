@@ -1,6 +1,8 @@
 package drill
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"slices"
@@ -17,12 +19,13 @@ const (
 )
 
 // Parse reads a scenario strictly and understands its words. The runbook is not
-// looked at: whether a step exists is known once the release starts ([Plan.Against]).
+// looked at: whether a step exists is for who has it ([Plan.Against]).
 func Parse(file string, data []byte) (*Plan, error) {
 	if err := strict.Text(file, data, maxSize, seeDocs); err != nil {
 		return nil, err
 	}
-	p := &parser{file: file, data: data, plan: &Plan{People: map[string]Response{}}}
+	sum := sha256.Sum256(data)
+	p := &parser{file: file, data: data, plan: &Plan{Digest: "sha256:" + hex.EncodeToString(sum[:]), People: map[string]Response{}, file: file, data: data}}
 	if err := strict.YAML(file, data, &p.plan.Scenario, seeDocs); err != nil {
 		return nil, err
 	}
@@ -96,7 +99,7 @@ func (p *parser) world() *strict.Error {
 	if w.Controls != 1 && w.Controls != 3 {
 		return p.fail("world.controls", "controls: 1, or controls: 3", "%d controls", w.Controls)
 	}
-	seen := map[string]bool{"control": true, "vcs": true, "mirror": true, "registry": true}
+	seen := map[string]bool{"desk": true} // the drill's own place in the network
 	if len(w.Hosts) == 0 || len(w.Hosts) > 20 {
 		return p.fail("world.hosts", "name each build machine, up to 20", "%d hosts", len(w.Hosts))
 	}
@@ -114,11 +117,6 @@ func (p *parser) world() *strict.Error {
 			return p.fail(at+".disk", "disk: 4GB (at least 256MB)", "%q is no size of a disk", h.Disk)
 		}
 		seen[h.Name] = true
-	}
-	for i, s := range w.Services {
-		if !slices.Contains([]string{"vcs", "mirror", "registry"}, s) {
-			return p.fail(fmt.Sprintf("world.services[%d]", i), "vcs, mirror, registry", "%q is no service", s)
-		}
 	}
 	if g := p.plan.Guards; g.DownAtOnce < 1 {
 		return p.fail("guards.down_at_once", "guards: {down_at_once: 2, within: 30m}", "no limit on what may be down at once")
@@ -170,8 +168,13 @@ func (p *parser) method() *strict.Error {
 	}
 	for i, a := range p.plan.Method {
 		at := fmt.Sprintf("method[%d]", i)
-		if !name.MatchString(a.Name) || known[a.Name] {
-			return p.fail(at+".name", "give each action a name of its own, in small letters", "%q", a.Name)
+		switch {
+		case !name.MatchString(a.Name):
+			return p.fail(at+".name", "small letters, digits, dots and hyphens", "%q is no name of an action", a.Name)
+		case known[a.Name]:
+			return p.fail(at+".name", "give each action a name of its own", "the name %s is taken", a.Name)
+		case slices.Contains(Reached(), a.Name):
+			return p.fail(at+".name", "give it another name", "%s is what invariants.reached may name already", a.Name)
 		}
 		when, ok := p.plan.when(a.When, known)
 		if !ok {
@@ -183,8 +186,8 @@ func (p *parser) method() *strict.Error {
 		}
 		if a.For != "" {
 			d, ok := Duration(a.For)
-			if !ok {
-				return p.fail(at+".for", "for: 30s", "%q is no time", a.For)
+			if !ok || d == 0 {
+				return p.fail(at+".for", "for: 30s; without it a fault is for good", "%q is no time", a.For)
 			}
 			t.For = d
 		}
@@ -202,6 +205,9 @@ func (p *parser) action(a Action, at string) *strict.Error {
 		if f := strings.Fields(a.Do); len(f) < 2 || !slices.Contains([]string{"fleet", "release", "control"}, f[0]) {
 			return p.fail(at+".do", `do: "fleet readmit primary"`, "%q is no command of trysail fleet or release, nor control recover HOST", a.Do)
 		}
+		if a.Host != "" || a.Of != "" || a.For != "" {
+			return p.fail(at, "leave host, of and for out: they are a fault's", "%s is something to do, and no fault", a.Name)
+		}
 		return nil
 	}
 	i := slices.IndexFunc(Faults(), func(k FaultKind) bool { return k.Fault == a.Fault })
@@ -211,7 +217,7 @@ func (p *parser) action(a Action, at string) *strict.Error {
 	k := Faults()[i]
 	switch {
 	case k.Host && !p.plan.hosts()[a.Host]:
-		return p.fail(at+".host", "one of world.hosts, control, or a service", "%q is no host of this drill", a.Host)
+		return p.fail(at+".host", "one of world.hosts, control, or with three of them control2 and control3", "%q is no host of this drill", a.Host)
 	case !k.Host && a.Host != "":
 		return p.fail(at+".host", "leave it out", "%s is not about a host", a.Fault)
 	case k.Of != (a.Of != ""):
@@ -232,16 +238,19 @@ func (p *parser) action(a Action, at string) *strict.Error {
 	return nil
 }
 
+// builds tells whether a name is that of a build machine.
+func (p *Plan) builds(host string) bool {
+	return slices.ContainsFunc(p.World.Hosts, func(h Host) bool { return h.Name == host })
+}
+
+// hosts are the names that a fault's host may have.
 func (p *Plan) hosts() map[string]bool {
 	known := map[string]bool{"control": true}
-	for n := range max(p.World.Controls, 1) {
-		known["control"+strconv.Itoa(n+1)] = true
+	for n := 2; n <= p.World.Controls; n++ {
+		known["control"+strconv.Itoa(n)] = true
 	}
 	for _, h := range p.World.Hosts {
 		known[h.Name] = true
-	}
-	for _, s := range p.World.Services {
-		known[s] = true
 	}
 	return known
 }
@@ -255,12 +264,12 @@ func (p *Plan) when(s string, known map[string]bool) (When, bool) {
 	s, host, on := strings.Cut(s, " on ")
 	a, b, two := strings.Cut(s, " ")
 	switch {
-	case !two || on && (!p.hosts()[host] || b != "running"):
+	case !two || on && (!p.builds(host) || b != "running"):
 		return When{}, false
 	case a == "after":
 		return When{After: b}, known[b]
 	case b == "rebuilding":
-		return When{Host: a}, p.hosts()[a]
+		return When{Host: a}, p.builds(a)
 	case slices.Contains([]string{"running", "done", "stopped", "ready", "confirming"}, b):
 		return When{Item: a, Status: b, Host: host}, a != ""
 	}
@@ -270,25 +279,38 @@ func (p *Plan) when(s string, known map[string]bool) (When, bool) {
 func (p *parser) expect() *strict.Error {
 	e := p.plan.Expect
 	if e.Gold != "" && e.Gold != "identical" && e.Gold != "equivalent" {
-		return p.fail("expect.gold", "identical or equivalent", "%q", e.Gold)
+		return p.fail("expect.gold", "identical or equivalent", "%q is not what a second build of gold should be", e.Gold)
+	}
+	ships := e.Ships == nil || *e.Ships
+	switch final := p.plan.Invariants.Final; {
+	case !ships && (e.OnTime || e.OnBudget):
+		return p.fail("expect.ships", "leave on_time and on_budget out", "what does not ship is neither on time nor on budget")
+	case !ships && slices.Contains(final, "shipped"), ships && slices.Contains(final, "not-shipped"):
+		return p.fail("invariants.final", "expect: {ships: false} goes with not-shipped, and shipped with anything else", "expect.ships is %t, and the end is to be otherwise", ships)
 	}
 	for i, f := range e.Faults {
 		at := fmt.Sprintf("expect.faults[%d]", i)
-		if !slices.ContainsFunc(p.plan.Method, func(a Action) bool { return a.Name == f.Name && a.Fault != "" }) {
+		of := slices.IndexFunc(p.plan.Method, func(a Action) bool { return a.Name == f.Name && a.Fault != "" })
+		switch {
+		case of < 0:
 			return p.fail(at+".name", "one of method", "%q is no fault of this drill", f.Name)
+		case f.Detected == "" && f.Moved == "":
+			return p.fail(at, "detected: 5s, moved: 10s, or both", "nothing of %s is limited", f.Name)
+		case !p.plan.builds(p.plan.Method[of].Host):
+			return p.fail(at, "limits are for faults on a build machine", "nothing shows when %s is noticed", f.Name)
 		}
-		for key, v := range map[string]string{"detected": f.Detected, "moved": f.Moved} {
-			if _, ok := Duration(v); v != "" && !ok {
-				return p.fail(at+"."+key, key+": 5s", "%q is no time", v)
+		for _, x := range [][2]string{{"detected", f.Detected}, {"moved", f.Moved}} {
+			if d, ok := Duration(x[1]); x[1] != "" && (!ok || d == 0) {
+				return p.fail(at+"."+x[0], x[0]+": 5s", "%q is no time", x[1])
 			}
 		}
 	}
 	for i, r := range e.Rebuilt {
 		at := fmt.Sprintf("expect.rebuilt[%d]", i)
-		if !slices.ContainsFunc(p.plan.World.Hosts, func(h Host) bool { return h.Name == r.Host }) {
+		if !p.plan.builds(r.Host) {
 			return p.fail(at+".host", "one of world.hosts", "%q is no host of this drill", r.Host)
 		}
-		if _, ok := Duration(r.Within); !ok {
+		if d, ok := Duration(r.Within); !ok || d == 0 {
 			return p.fail(at+".within", "within: 5m", "%q is no time", r.Within)
 		}
 	}
@@ -303,20 +325,24 @@ func (p *parser) names() *strict.Error {
 			return p.fail(fmt.Sprintf("steady[%d]", i), fmt.Sprintf("the questions are %v", Questions()), "%q is not asked", q)
 		}
 	}
-	for key, list := range map[string][2][]string{
-		"always": {s.Invariants.Always, Always()}, "final": {s.Invariants.Final, Final()}, "reached": {s.Invariants.Reached, nil},
-	} {
-		for i, x := range list[0] {
-			at := fmt.Sprintf("invariants.%s[%d]", key, i)
-			if key == "reached" {
-				if !slices.ContainsFunc(s.Method, func(a Action) bool { return a.Name == x }) && !slices.Contains(Reached(), x) {
-					return p.fail(at, fmt.Sprintf("an action's name, or one of %v", Reached()), "%q is never reached", x)
-				}
-				continue
+	for _, x := range []struct {
+		key         string
+		named, asks []string
+	}{{"always", s.Invariants.Always, Always()}, {"final", s.Invariants.Final, Final()}} {
+		for i, n := range x.named {
+			if !slices.Contains(x.asks, n) {
+				return p.fail(fmt.Sprintf("invariants.%s[%d]", x.key, i), fmt.Sprintf("they are %v", x.asks), "%q is not watched", n)
 			}
-			if !slices.Contains(list[1], x) {
-				return p.fail(at, fmt.Sprintf("they are %v", list[1]), "%q is not watched", x)
-			}
+		}
+	}
+	for i, n := range s.Invariants.Reached {
+		if !slices.ContainsFunc(s.Method, func(a Action) bool { return a.Name == n }) && !slices.Contains(Reached(), n) {
+			return p.fail(fmt.Sprintf("invariants.reached[%d]", i), fmt.Sprintf("an action's name, or one of %v", Reached()), "%q is never reached", n)
+		}
+	}
+	for i, m := range s.Modelled {
+		if m.What == "" || m.Distribution == "" || m.Source == "" {
+			return p.fail(fmt.Sprintf("modelled[%d]", i), `{what: answers, distribution: "1h..3h, even", source: "the last four releases"}`, "what, distribution and source go together")
 		}
 	}
 	return nil

@@ -200,6 +200,9 @@ func line(r Record) string {
 		}
 		return "**" + r.Name + "** is injected" + at(r.Host)
 	case Probed:
+		if r.Before {
+			return ""
+		}
 		if no {
 			return r.Name + ": the probe does not see it: " + r.Why
 		}
@@ -231,6 +234,8 @@ func line(r Record) string {
 			return "steady state: " + r.Name + ": no: " + r.Why
 		}
 		return "steady state: " + r.Name + ": yes"
+	case Stuck:
+		return "nothing moves the release on: " + r.Why
 	case Guarded, Stopped:
 		return "the drill was stopped: " + r.Why
 	case Cleaned:

@@ -19,10 +19,10 @@ type History struct {
 
 // Ack is an event that was acknowledged.
 type Ack struct {
-	Seq    int64  // its number; 0 where the answer did not tell
-	Type   string // as [Event.Type]
-	Item   string // "" where the event is about none
-	Person string // "" where it is nobody's word
+	Seq    int64  `json:"seq,omitempty"`    // its number; 0 where the answer did not tell
+	Type   string `json:"type"`             // as [Event.Type]
+	Item   string `json:"item,omitempty"`   // "" where the event is about none
+	Person string `json:"person,omitempty"` // "" where it is nobody's word
 }
 
 // Run is one run of a step, by the clock of the machines' host.

@@ -170,13 +170,12 @@ func (r *runner) run(ctx context.Context) error {
 	if err := r.o.Start(ctx, r.client, r.p.Release.Version, r.p.Ship); err != nil {
 		return fmt.Errorf("start the release: %w", err)
 	}
+	r.record(drill.Record{Kind: drill.Told, Ack: &release.Ack{Type: "started"}})
 	watch, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.watch(watch) })
 	err := r.loop(ctx)
-	if err == nil {
-		r.catchUp()
-	}
+	r.reread()
 	stop()
 	wg.Wait()
 	if err != nil {
@@ -285,15 +284,44 @@ func (r *runner) ahead() string {
 	return "T-" + drill.Human(left) + "  "
 }
 
-// catchUp waits until every event that control has was seen.
-func (r *runner) catchUp() {
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+// reread reads the whole ledger once more, from its beginning: what was seen or
+// acknowledged while the drill ran must still be there.
+func (r *runner) reread() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	x := drill.Record{Kind: drill.Reread}
+	var err error
+	for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+		if x.Ledger, err = r.ledger(ctx); err != nil {
+			continue
+		}
+		// The watch may be behind what was read; what it saw later is not missing.
 		r.mu.Lock()
 		seen := r.events
 		r.mu.Unlock()
-		if r.status != nil && seen >= r.status.Head {
-			return
+		if seen == int64(len(x.Ledger)) {
+			break
 		}
+	}
+	x.OK, x.Why = answer(err)
+	r.record(x)
+}
+
+func (r *runner) ledger(ctx context.Context) ([]release.Event, error) {
+	res, err := r.client.Open(ctx, http.MethodGet, "/releases/"+r.p.Release.Version+"/events", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	list := []release.Event{}
+	for d := json.NewDecoder(res.Body); ; {
+		var e release.Event
+		if err := d.Decode(&e); errors.Is(err, io.EOF) {
+			return list, nil
+		} else if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
 	}
 }
 
@@ -396,6 +424,9 @@ func hostNames(p *drill.Plan) []string {
 // steady asks the questions.
 func (r *runner) steady(ctx context.Context, when drill.Kind) error {
 	for _, q := range r.p.Steady {
+		if q == drill.NothingLeft {
+			continue // the clean-up answers it
+		}
 		var err error
 		for range 20 { // what was undone a moment ago takes a moment
 			if err = r.question(ctx, q); err == nil {
@@ -445,6 +476,10 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 		if r.status != nil && len(r.status.Trouble) > 0 {
 			return errors.New(strings.Join(r.status.Trouble, "; "))
 		}
+	case drill.DepotWhole:
+		return r.verify(ctx)
+	default:
+		return fmt.Errorf("nobody knows how to ask %q", q) // a question without an answer is no yes
 	}
 	return nil
 }

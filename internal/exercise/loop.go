@@ -15,6 +15,7 @@ import (
 
 	"trysail/drill"
 	"trysail/internal/api"
+	"trysail/internal/lab"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -27,8 +28,8 @@ const (
 	quiet = 1200 * time.Millisecond
 	// noticing is how long a machine that is gone may be taken for one that is there.
 	noticing = 10 * time.Second
-	// stuck is for how long nothing may move when there is nothing to skip to.
-	stuck = 20 * time.Second
+	// patience is for how long nothing may move when there is nothing to skip to.
+	patience = 20 * time.Second
 )
 
 // loop goes on until the release is over, or nothing can move it on.
@@ -53,7 +54,8 @@ func (r *runner) loop(ctx context.Context) error {
 		r.acts(ctx)
 		if err != nil {
 			if time.Since(away) > 2*time.Minute {
-				return fmt.Errorf("control has not answered for 2 minutes: %w", err)
+				r.record(drill.Record{Kind: drill.Stuck, Why: "control has not answered for 2 minutes: " + err.Error()})
+				return nil
 			}
 			continue
 		}
@@ -61,7 +63,7 @@ func (r *runner) loop(ctx context.Context) error {
 		if over, err := r.over(ctx); over || err != nil {
 			return err
 		}
-		if err := r.skip(); err != nil {
+		if stuck, err := r.skip(); stuck || err != nil {
 			return err
 		}
 	}
@@ -137,6 +139,12 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 		r.record(x)
 		return
 	}
+	f, err := r.prepare(ctx, a)
+	if err != nil {
+		x.OK, x.Why = answer(err)
+		r.record(x)
+		return
+	}
 	r.record(drill.Record{Kind: drill.Intended, Name: a.Name, Host: a.Host})
 	r.o.Progress(r.ahead() + "⚡ " + k.What + on(a.Host))
 	if r.status != nil {
@@ -151,20 +159,9 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 		r.lasts(a, lasts)
 		return
 	}
-	h := r.lab.Get(a.Host)
-	if h == nil {
-		x.OK, x.Why = answer(fmt.Errorf("there is no machine %s", a.Host))
-		r.record(x)
-		return
-	}
-	of := a.Of
-	if a.Fault == "original-corrupted" || a.Fault == "artifact-corrupted" {
-		of = r.digest(a.Of)
-	}
-	f, err := h.Inject(a.Fault, of)
-	x.OK, x.Why = answer(err)
+	x.OK, x.Why = answer(f.Inject())
 	r.record(x)
-	if err != nil {
+	if !*x.OK {
 		return
 	}
 	if k.Down {
@@ -175,6 +172,31 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 	p.OK, p.Why = answer(f.Probe(ctx))
 	r.record(p)
 	r.lasts(a, lasts)
+}
+
+// prepare makes a fault ready. Its probe is asked before anything is broken: one that
+// says yes already shows nothing afterwards. Somebody who is away is a model, and no
+// probe sees it.
+func (r *runner) prepare(ctx context.Context, a drill.Action) (*lab.Fault, error) {
+	if a.Fault == "person-away" {
+		return nil, nil
+	}
+	h := r.lab.Get(a.Host)
+	if h == nil {
+		return nil, fmt.Errorf("there is no machine %q", a.Host)
+	}
+	of := a.Of
+	if a.Fault == "original-corrupted" || a.Fault == "artifact-corrupted" {
+		of = r.digest(a.Of)
+	}
+	f, err := h.Prepare(a.Fault, of)
+	if err != nil {
+		return nil, err
+	}
+	x := drill.Record{Kind: drill.Probed, Name: a.Name, Host: a.Host, Before: true}
+	x.OK, x.Why = answer(f.Probe(ctx))
+	r.record(x)
+	return f, nil
 }
 
 func on(host string) string {
@@ -280,6 +302,20 @@ func (r *runner) typed(ctx context.Context, args []string) error {
 	cmd.Env = append(os.Environ(), "TRYSAIL_CONTROL="+r.link.String())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// verify reads every original in control's depot again.
+func (r *runner) verify(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	state := r.lab.Get("control").State()
+	cmd := exec.CommandContext(ctx, self, "--state", state, "--depot", filepath.Join(state, "depot"), "depot", "verify")
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
@@ -461,11 +497,12 @@ func (r *runner) idle() bool {
 	return !working && time.Since(r.still) > quiet
 }
 
-// skip jumps over idle time to the next thing that is due. It says so when there is
-// none, and nothing else will move the release on.
-func (r *runner) skip() error {
+// skip jumps over idle time to the next thing that is due. Where there is none, and
+// nothing else will move the release on, it says so: that is how a release ends that
+// does not ship.
+func (r *runner) skip() (stuck bool, err error) {
 	if !r.idle() {
-		return nil
+		return false, nil
 	}
 	now := r.lab.Now()
 	next, why := time.Time{}, ""
@@ -491,26 +528,23 @@ func (r *runner) skip() error {
 		}
 	}
 	if next.IsZero() {
-		if time.Since(r.still) < stuck {
-			return nil
+		if time.Since(r.still) < patience {
+			return false, nil
 		}
-		return &StuckError{r.trouble()}
+		r.record(drill.Record{Kind: drill.Stuck, Why: r.trouble()})
+		return true, nil
 	}
 	d := next.Sub(now)
 	if err := r.lab.Jump(d); err != nil {
-		return err
+		return false, err
 	}
 	r.record(drill.Record{Kind: drill.Jumped, Took: d, Why: why})
 	r.o.Progress(r.ahead() + "… " + drill.Human(d) + " pass: " + why)
 	r.moved()
-	return nil
+	return false, nil
 }
 
-// StuckError says that nothing moves the release on any more.
-type StuckError struct{ Why string }
-
-func (e *StuckError) Error() string { return "nothing moves the release on: " + e.Why }
-
+// trouble is what the release waits for.
 func (r *runner) trouble() string {
 	var list []string
 	for _, a := range r.status.Asks {

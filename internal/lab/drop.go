@@ -8,31 +8,38 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"trysail/drill"
 )
 
 // drop loses what the machine sends, or what it is sent, without a word.
 func (h *Host) drop(out bool) (*Fault, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(int(h.ns)))
-	if err != nil {
-		return nil, err
-	}
 	hook, name := nftables.ChainHookInput, "in"
 	if out {
 		hook, name = nftables.ChainHookOutput, "out"
 	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "drill-" + name})
-	chain := c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
-	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}})
-	if err := c.Flush(); err != nil {
-		return nil, &UnavailableError{"partition-" + "out", "nftables: " + err.Error()}
-	}
-	return &Fault{Probe: h.unreachable, Undo: func() error {
+	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "drill-" + name}
+	change := func(f func(c *nftables.Conn)) error {
 		c, err := nftables.New(nftables.WithNetNSFd(int(h.ns)))
 		if err != nil {
 			return err
 		}
-		c.DelTable(t)
+		f(c)
 		return c.Flush()
+	}
+	inject := func() error {
+		err := change(func(c *nftables.Conn) {
+			t := c.AddTable(t)
+			chain := c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
+			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}})
+		})
+		if err != nil {
+			return &UnavailableError{drill.Fault("partition-" + name), "nftables: " + err.Error()}
+		}
+		return nil
+	}
+	return &Fault{Inject: inject, Probe: h.unreachable, Undo: func() error {
+		return change(func(c *nftables.Conn) { c.DelTable(t) })
 	}}, nil
 }
 

@@ -19,11 +19,13 @@ import (
 	"trysail/drill"
 )
 
-// Fault is one that was injected. Probe tells whether it bites now, by looking from
-// elsewhere than where it was made; Undo takes it back, and is nil if it is for good.
+// Fault is one that may be injected. Probe tells whether it bites now, by looking from
+// elsewhere than where it is made; it can be asked before, and must say no then, or it
+// would say yes to anything. Undo takes it back, and is nil if it is for good.
 type Fault struct {
-	Probe func(ctx context.Context) error // nil: it was seen
-	Undo  func() error
+	Inject func() error
+	Probe  func(ctx context.Context) error // nil: it was seen
+	Undo   func() error
 }
 
 // UnavailableError says that this host cannot do it.
@@ -36,9 +38,9 @@ func (e *UnavailableError) Error() string {
 	return fmt.Sprintf("%s cannot be done on this host: %s", e.Fault, e.Why)
 }
 
-// Inject breaks the machine. of is what some faults are about.
-func (h *Host) Inject(kind drill.Fault, of string) (*Fault, error) {
-	inject, ok := map[drill.Fault]func(*Host, string) (*Fault, error){
+// Prepare makes a fault ready, and breaks nothing yet. of is what some faults are about.
+func (h *Host) Prepare(kind drill.Fault, of string) (*Fault, error) {
+	prepare, ok := map[drill.Fault]func(*Host, string) (*Fault, error){
 		"machine-lost": (*Host).lose, "machine-hung": (*Host).hang, "disk-destroyed": (*Host).destroy, "disk-dead": (*Host).kill,
 		"disk-full": (*Host).fill, "inodes-gone": (*Host).inodes, "read-only": (*Host).readOnly,
 		"artifact-corrupted": (*Host).corrupt, "original-corrupted": (*Host).corrupt,
@@ -48,7 +50,7 @@ func (h *Host) Inject(kind drill.Fault, of string) (*Fault, error) {
 	if !ok {
 		return nil, &UnavailableError{kind, "the lab does not know it"}
 	}
-	return inject(h, of)
+	return prepare(h, of)
 }
 
 // silent is the probe of a machine that is down: nothing answers there, seen from
@@ -64,18 +66,24 @@ func (h *Host) lose(string) (*Fault, error) {
 	if !h.On() {
 		return nil, fmt.Errorf("%s is off already", h.Name)
 	}
-	if err := h.PowerOff(); err != nil {
-		return nil, err
-	}
-	h.mu.Lock()
-	h.gone = true
-	h.mu.Unlock()
-	return &Fault{Probe: h.silent, Undo: func() error {
-		h.mu.Lock()
-		h.gone = false
-		h.mu.Unlock()
-		return h.Restart()
-	}}, nil
+	return &Fault{
+		Probe: h.silent,
+		Inject: func() error {
+			if err := h.PowerOff(); err != nil {
+				return err
+			}
+			h.mu.Lock()
+			h.gone = true
+			h.mu.Unlock()
+			return nil
+		},
+		Undo: func() error {
+			h.mu.Lock()
+			h.gone = false
+			h.mu.Unlock()
+			return h.Restart()
+		},
+	}, nil
 }
 
 // putBack gives a control the ledger that it had when Keep was called.
@@ -84,23 +92,29 @@ func (h *Host) putBack(string) (*Fault, error) {
 	if _, err := os.Stat(kept); err != nil {
 		return nil, fmt.Errorf("no earlier ledger was kept: %w", err)
 	}
-	if err := h.PowerOff(); err != nil {
-		return nil, err
-	}
-	if err := h.Put("control/etcd", kept); err != nil {
-		return nil, err
-	}
-	// What it has is what was kept, byte for byte, before it begins; but for a socket.
-	out, err := exec.Command("diff", "--recursive", "--brief", "--exclude=client", kept, filepath.Join(h.Disk(), "control/etcd")).CombinedOutput()
-	if rerr := h.Restart(); rerr != nil {
-		return nil, rerr
-	}
-	return &Fault{Probe: func(context.Context) error {
+	// Byte for byte, but for a socket.
+	look := func() error {
+		out, err := exec.Command("diff", "--recursive", "--brief", "--exclude=client", kept, filepath.Join(h.Disk(), "control/etcd")).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("its ledger is not that of before: %w: %s", err, out)
 		}
 		return nil
-	}}, nil
+	}
+	probe := look
+	return &Fault{
+		Probe: func(context.Context) error { return probe() },
+		Inject: func() error {
+			if err := h.PowerOff(); err != nil {
+				return err
+			}
+			if err := h.Put("control/etcd", kept); err != nil {
+				return err
+			}
+			seen := look() // before it begins, and writes to it again
+			probe = func() error { return seen }
+			return h.Restart()
+		},
+	}, nil
 }
 
 func (h *Host) hang(string) (*Fault, error) {
@@ -110,16 +124,15 @@ func (h *Host) hang(string) (*Fault, error) {
 		return nil, fmt.Errorf("%s is off", h.Name)
 	}
 	r := h.on
-	if err := h.freeze(true); err != nil {
-		return nil, err
+	set := func(frozen bool) error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.freeze(frozen)
 	}
 	return &Fault{
-		Probe: func(context.Context) error { return r.stands() },
-		Undo: func() error {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return h.freeze(false)
-		},
+		Inject: func() error { return set(true) },
+		Probe:  func(context.Context) error { return r.stands() },
+		Undo:   func() error { return set(false) },
 	}, nil
 }
 
@@ -138,12 +151,17 @@ func (r *running) stands() error {
 			}
 			list, err := os.ReadFile(p)
 			for pid := range strings.FieldsSeq(string(list)) {
-				stat, serr := os.ReadFile("/proc/" + pid + "/schedstat")
-				if serr != nil {
-					continue
+				// Of each thread: the first one of a program in Go may well be idle.
+				threads, gerr := filepath.Glob("/proc/" + pid + "/task/*/schedstat")
+				err = errors.Join(err, gerr)
+				for _, file := range threads {
+					stat, serr := os.ReadFile(file)
+					if serr != nil {
+						continue
+					}
+					run, _, _ := strings.Cut(string(stat), " ")
+					fmt.Fprintln(&all, file, run)
 				}
-				run, _, _ := strings.Cut(string(stat), " ")
-				fmt.Fprintln(&all, pid, run)
 			}
 			return err
 		})
@@ -153,50 +171,23 @@ func (r *running) stands() error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(300 * time.Millisecond)
-	after, err := ticks()
-	if err != nil {
-		return err
-	}
-	if before == "" || before != after {
-		return errors.New("its processes still run")
+	// Longer than a machine is quiet that does nothing but beat, once a second.
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+		after, err := ticks()
+		if err != nil {
+			return err
+		}
+		if before == "" || before != after {
+			return errors.New("its processes still run")
+		}
 	}
 	return nil
 }
 
 // destroy overwrites the disk and turns the machine off.
 func (h *Host) destroy(string) (*Fault, error) {
-	if err := h.PowerOff(); err != nil {
-		return nil, err
-	}
-	h.mu.Lock()
-	h.gone = true
-	h.mu.Unlock()
-	// The file system goes with its pages, or it would be written back.
-	if err := h.lab.unmount(h.Disk()); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(h.image(), os.O_WRONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	// What was allocated is given back, and the beginning is noise.
-	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, info.Size()); err != nil {
-		return nil, fmt.Errorf("overwrite the disk: %w", err)
-	}
-	noise := make([]byte, 1<<20)
-	if _, err := rand.Read(noise); err != nil {
-		return nil, err
-	}
-	if _, err := f.WriteAt(noise, 0); err != nil {
-		return nil, err
-	}
-	return &Fault{Probe: func(ctx context.Context) error {
+	return &Fault{Inject: h.overwrite, Probe: func(ctx context.Context) error {
 		if err := h.silent(ctx); err != nil {
 			return err
 		}
@@ -221,6 +212,38 @@ func (h *Host) destroy(string) (*Fault, error) {
 	}}, nil
 }
 
+func (h *Host) overwrite() error {
+	if err := h.PowerOff(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.gone = true
+	h.mu.Unlock()
+	// The file system goes with its pages, or it would be written back.
+	if err := h.lab.unmount(h.Disk()); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(h.image(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	// What was allocated is given back, and the beginning is noise.
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, info.Size()); err != nil {
+		return fmt.Errorf("overwrite the disk: %w", err)
+	}
+	noise := make([]byte, 1<<20)
+	if _, err := rand.Read(noise); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(noise, 0)
+	return err
+}
+
 func (l *Lab) unmount(dir string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -230,20 +253,16 @@ func (l *Lab) unmount(dir string) error {
 // kill makes every access to the disk an I/O error, as ext4 does when its device
 // is dead.
 func (h *Host) kill(string) (*Fault, error) {
-	d, err := os.Open(h.Disk())
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN, linux/ext4.h
-	flags := uint32(noLogFlush)
-	if err := ioctl(d, shutdown, &flags); err != nil {
-		return nil, &UnavailableError{"disk-dead", err.Error()}
-	}
-	return &Fault{Probe: func(context.Context) error {
-		err := os.WriteFile(filepath.Join(h.Disk(), ".probe"), []byte("x"), 0o600)
-		if !errors.Is(err, unix.EIO) {
-			return fmt.Errorf("a write gives %v, not an I/O error", err)
+	return &Fault{Probe: h.refuses(unix.EIO, 1), Inject: func() error {
+		d, err := os.Open(h.Disk())
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN, linux/ext4.h
+		flags := uint32(noLogFlush)
+		if err := ioctl(d, shutdown, &flags); err != nil {
+			return &UnavailableError{"disk-dead", err.Error()}
 		}
 		return nil
 	}}, nil
@@ -252,9 +271,17 @@ func (h *Host) kill(string) (*Fault, error) {
 // fill takes all room.
 func (h *Host) fill(string) (*Fault, error) {
 	file := filepath.Join(h.Disk(), ".ballast")
+	return &Fault{
+		Inject: func() error { return ballast(file) },
+		Probe:  h.refuses(unix.ENOSPC, 1<<20),
+		Undo:   func() error { return os.Remove(file) },
+	}, nil
+}
+
+func ballast(file string) error {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	at := int64(0)
@@ -266,17 +293,25 @@ func (h *Host) fill(string) (*Fault, error) {
 		case errors.Is(err, unix.ENOSPC):
 			step /= 2
 		default:
-			return nil, errors.Join(err, os.Remove(file))
+			return errors.Join(err, os.Remove(file))
 		}
 	}
-	return &Fault{Probe: h.refuses(unix.ENOSPC, 1<<20), Undo: func() error { return os.Remove(file) }}, nil
+	return nil
 }
 
 // inodes takes every file there may be.
 func (h *Host) inodes(string) (*Fault, error) {
 	dir := filepath.Join(h.Disk(), ".files")
+	return &Fault{
+		Inject: func() error { return crowd(dir) },
+		Probe:  h.refuses(unix.ENOSPC, 0),
+		Undo:   func() error { return os.RemoveAll(dir) },
+	}, nil
+}
+
+func crowd(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	for i := 0; ; i++ {
 		sub := filepath.Join(dir, fmt.Sprint(i/5000))
@@ -290,13 +325,12 @@ func (h *Host) inodes(string) (*Fault, error) {
 			}
 		}
 		if errors.Is(err, unix.ENOSPC) {
-			break
+			return nil
 		}
 		if err != nil {
-			return nil, errors.Join(err, os.RemoveAll(dir))
+			return errors.Join(err, os.RemoveAll(dir))
 		}
 	}
-	return &Fault{Probe: h.refuses(unix.ENOSPC, 0), Undo: func() error { return os.RemoveAll(dir) }}, nil
 }
 
 // readOnly lets nobody write.
@@ -306,21 +340,20 @@ func (h *Host) readOnly(string) (*Fault, error) {
 	}
 	// A file that is open for writing holds the whole file system: as the kernel
 	// does on a disk with errors, it is forced.
-	if err := remount(unix.MS_RDONLY); err != nil {
+	force := func() error {
+		err := remount(unix.MS_RDONLY)
 		if !errors.Is(err, unix.EBUSY) {
-			return nil, err
+			return err
 		}
 		if err := h.PowerOff(); err != nil { // a machine whose disk becomes so stops writing at once
-			return nil, err
+			return err
 		}
 		if err := remount(unix.MS_RDONLY); err != nil {
-			return nil, err
+			return err
 		}
-		if err := h.Restart(); err != nil {
-			return nil, err
-		}
+		return h.Restart()
 	}
-	return &Fault{Probe: h.refuses(unix.EROFS, 1), Undo: func() error {
+	return &Fault{Inject: force, Probe: h.refuses(unix.EROFS, 1), Undo: func() error {
 		if err := remount(0); err != nil {
 			return err
 		}
@@ -356,30 +389,27 @@ func (h *Host) corrupt(of string) (*Fault, error) {
 	if len(data) == 0 {
 		return nil, fmt.Errorf("%s is empty", of)
 	}
-	was := bytes.Clone(data)
-	data[len(data)/2] ^= 1
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
+	change := func() error {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte{data[len(data)/2] ^ 1}, int64(len(data)/2))
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		return os.Chtimes(file, info.ModTime(), info.ModTime()) // silent: nothing tells that it was written
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.WriteAt(data[len(data)/2:len(data)/2+1], int64(len(data)/2))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	// Silent: nothing tells that it was written.
-	if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil {
-		return nil, err
-	}
-	return &Fault{Probe: func(context.Context) error {
+	return &Fault{Inject: change, Probe: func(context.Context) error {
 		now, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it was found, and set aside
 		}
-		if err == nil && bytes.Equal(now, was) {
+		if err == nil && bytes.Equal(now, data) {
 			err = errors.New("the bytes are as they were")
 		}
 		return err
@@ -398,10 +428,7 @@ func (h *Host) cut(string) (*Fault, error) {
 			return nl.LinkSetDown(l)
 		})
 	}
-	if err := set(false); err != nil {
-		return nil, err
-	}
-	return &Fault{Probe: h.unreachable, Undo: func() error { return set(true) }}, nil
+	return &Fault{Inject: func() error { return set(false) }, Probe: h.unreachable, Undo: func() error { return set(true) }}, nil
 }
 
 func (h *Host) cutOut(string) (*Fault, error) { return h.drop(true) }
@@ -451,10 +478,13 @@ func (h *Host) starve(string) (*Fault, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.limit(littleMemory); err != nil {
-		return nil, &UnavailableError{"out-of-memory", err.Error()}
-	}
 	return &Fault{
+		Inject: func() error {
+			if err := c.limit(littleMemory); err != nil {
+				return &UnavailableError{"out-of-memory", err.Error()}
+			}
+			return nil
+		},
 		Probe: func(context.Context) error {
 			now, err := c.ooms()
 			if err == nil && now == before {
@@ -485,10 +515,8 @@ func (h *Host) skewed(of string) (*Fault, error) {
 		h.skew = d
 		return h.setClock()
 	}
-	if err := set(d); err != nil {
-		return nil, err
-	}
 	return &Fault{
+		Inject: func() error { return set(d) },
 		Probe: func(context.Context) error {
 			data, err := os.ReadFile(filepath.Join(h.dir, "drill", "clock"))
 			if err == nil && !strings.Contains(string(data), fmt.Sprintf(`"skew":%d`, d)) {

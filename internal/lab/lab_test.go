@@ -128,7 +128,7 @@ func TestFaults(t *testing.T) {
 		{"original-corrupted", true},
 		{"disk-dead", true},
 		{"disk-destroyed", true},
-		{"machine-lost", true},
+		{"machine-lost", false},
 	} {
 		t.Run(string(x.fault), func(t *testing.T) {
 			h := machineOn(t, l, string(x.fault))
@@ -143,8 +143,14 @@ func TestFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f, err := h.Inject(x.fault, of)
+			f, err := h.Prepare(x.fault, of)
 			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Probe(t.Context()); err == nil {
+				t.Fatal("its probe says yes before it was injected")
+			}
+			if err := f.Inject(); err != nil {
 				t.Fatal(err)
 			}
 			if err := f.Probe(t.Context()); err != nil {
@@ -195,7 +201,10 @@ func TestOutOfMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := h.Inject("out-of-memory", "")
+	f, err := h.Prepare("out-of-memory", "")
+	if err == nil {
+		err = f.Inject()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +253,11 @@ func TestKilled(t *testing.T) {
 			machineOn(t, l, name)
 		}
 		for _, f := range []drill.Fault{"disk-full", "partition-in", "machine-hung"} {
-			if _, err := l.Get("two").Inject(f, ""); err != nil {
+			x, err := l.Get("two").Prepare(f, "")
+			if err == nil {
+				err = x.Inject()
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}

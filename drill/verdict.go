@@ -1,0 +1,175 @@
+package drill
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Value is what an axis comes to.
+type Value string
+
+// The values: unknown beats pass, and fail beats both.
+const (
+	Pass    Value = "pass"
+	Unknown Value = "unknown"
+	Fail    Value = "fail"
+)
+
+func worse(a, b Value) Value {
+	order := []Value{Pass, Unknown, Fail}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
+}
+
+// Axis is one of the three, with every reason that it is no pass.
+type Axis struct {
+	Value Value    `json:"value"`
+	Why   []string `json:"why"`
+}
+
+func (a *Axis) say(v Value, format string, args ...any) {
+	a.Value = worse(a.Value, v)
+	a.Why = append(a.Why, fmt.Sprintf(format, args...))
+}
+
+// Measure is a number beside its limit.
+type Measure struct {
+	What    string  `json:"what"`
+	Of      string  `json:"of,omitempty"`
+	Seconds float64 `json:"seconds"`
+	Limit   float64 `json:"limit_seconds,omitempty"`
+	Met     *bool   `json:"met,omitempty"`
+	How     string  `json:"how"` // measured, modelled
+}
+
+// Bite is a fault and what followed.
+type Bite struct {
+	Name     string        `json:"name"`
+	Fault    Fault         `json:"fault"`
+	Host     string        `json:"host,omitempty"`
+	At       time.Duration `json:"at"` // real time since the drill began
+	Clock    time.Time     `json:"clock"`
+	Verified bool          `json:"verified"`
+	// Detected and Moved are after it began to bite, by the drill's clock: idle time
+	// that was skipped meanwhile counts. Moved is when all work that was lost is
+	// elsewhere.
+	Detected float64  `json:"detected_seconds,omitempty"`
+	Moved    float64  `json:"moved_seconds,omitempty"`
+	To       string   `json:"moved_to,omitempty"`
+	Wasted   float64  `json:"wasted_seconds,omitempty"` // work until it bit, that is done again
+	Slack    *float64 `json:"slack_seconds,omitempty"`  // left, once it was injected
+	Undone   bool     `json:"undone"`
+	ForGood  bool     `json:"for_good"`
+}
+
+// Verdict is what a history comes to.
+type Verdict struct {
+	Value   Value `json:"verdict"`
+	System  Axis  `json:"system"`
+	Harness Axis  `json:"harness"`
+	Cleanup Axis  `json:"cleanup"`
+	// Sentence is the answer for a person who reads no further.
+	Sentence string    `json:"sentence"`
+	Shipped  bool      `json:"shipped"`
+	OnTime   *bool     `json:"on_time,omitempty"`
+	OnBudget *bool     `json:"on_budget,omitempty"`
+	Slack    float64   `json:"slack_seconds"` // left when it shipped
+	Faults   []Bite    `json:"faults"`
+	Measured []Measure `json:"measured"`
+	// Machine is what machines took, all work added up; People what people did, in
+	// hours; Skipped is idle time that the drill's clock jumped over.
+	Machine  float64  `json:"machine_seconds"`
+	People   float64  `json:"person_hours"`
+	Real     float64  `json:"real_seconds"` // from its beginning to the last record
+	Skipped  float64  `json:"skipped_seconds"`
+	Overhead float64  `json:"overhead_seconds"` // that is neither machines' work nor what is waited for
+	Modelled []Model  `json:"modelled"`
+	Lost     []string `json:"lost"` // acknowledged facts that are gone
+	Gold     string   `json:"gold,omitempty"`
+}
+
+// Always lists the invariants of every moment. All of them are checked in every drill,
+// named or not; a scenario names those that its hypothesis is about.
+func Always() []string {
+	return []string{"one-gold", "rules-kept", "acknowledged-kept"}
+}
+
+// Final lists the invariants of the end.
+func Final() []string { return []string{"shipped", "gold-confirmed", "not-shipped"} }
+
+// Reached lists what must have happened at some time, besides an action.
+func Reached() []string { return []string{"moved", "rebuilt", "gold"} }
+
+// sentence is the answer first. It says nothing that the history does not show.
+func (j *judging) sentence() string {
+	v := j.v
+	switch v.Value {
+	case Pass:
+		return "Rehearsed on one host: " + j.passed()
+	case Unknown:
+		return "Not known: " + first(v.Harness, v.System, v.Cleanup) + "."
+	}
+	if v.System.Value != Fail {
+		return "The drill left something behind: " + first(v.Cleanup) + "."
+	}
+	return "Not as you expect: " + first(v.System) + "."
+}
+
+func (j *judging) passed() string {
+	v := j.v
+	bit := "no fault bit"
+	switch n := len(v.Faults); n { // in a drill that passes, each was seen to bite
+	case 0:
+	case 1:
+		bit = "1 fault bit"
+	default:
+		bit = fmt.Sprintf("%d faults bit", n)
+	}
+	if !v.Shipped {
+		return bit + ", and nothing shipped, as expected."
+	}
+	parts := []string{}
+	if slack := time.Duration(v.Slack * float64(time.Second)); *v.OnTime {
+		parts = append(parts, "on time, "+Human(slack)+" before the ship date")
+	} else {
+		parts = append(parts, Human(-slack)+" after the ship date")
+	}
+	if v.OnBudget != nil {
+		parts = append(parts, map[bool]string{true: "on budget", false: "over budget"}[*v.OnBudget])
+	}
+	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), Human(time.Duration(v.Machine*float64(time.Second))))
+	if v.People > 0 {
+		s += fmt.Sprintf("; people %s (%s)", Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
+	}
+	return s + "."
+}
+
+// first is the reason that counts most.
+func first(list ...Axis) string {
+	for _, want := range []Value{Fail, Unknown} {
+		for _, a := range list {
+			if a.Value == want {
+				return a.Why[0]
+			}
+		}
+	}
+	return "of no reason"
+}
+
+// Human writes a time as people say it.
+func Human(d time.Duration) string {
+	sign := ""
+	if d < 0 {
+		sign, d = "-", -d
+	}
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%s%.1f days", sign, d.Hours()/24)
+	case d >= 100*time.Minute:
+		return fmt.Sprintf("%s%.1f h", sign, d.Hours())
+	case d >= 100*time.Second:
+		return fmt.Sprintf("%s%dm%02ds", sign, int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%s%.1f s", sign, d.Seconds())
+}
