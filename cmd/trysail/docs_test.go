@@ -1,15 +1,19 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"trysail/blueprint"
+	"trysail/drill"
 	"trysail/internal/recorder"
 	"trysail/runbook"
 )
@@ -70,6 +74,82 @@ func TestExamplesOfFormats(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// The page on drills has an example with every key, and the lists of the program.
+func TestDrillsPage(t *testing.T) {
+	data, err := os.ReadFile("../../docs/drills.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(data)
+	for _, text := range blocks(t, "docs/drills.md", "yaml scenario") {
+		p, err := drill.Parse("docs/drills.md", []byte(text))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		left := unset("", reflect.ValueOf(p.Scenario))
+		if len(left) > 0 {
+			t.Errorf("the example lacks %v", left)
+		}
+	}
+	yes := map[bool]string{true: "yes"}
+	var want, rows []string
+	for _, k := range drill.Faults() {
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s | %s |", k.Fault, k.What, yes[k.Host], yes[k.Of], yes[k.Undone]))
+	}
+	_, table, _ := strings.Cut(page, "| fault | what | `host` | `of` | `for` |\n|---|---|---|---|---|\n")
+	for line := range strings.Lines(table) {
+		if line == "\n" {
+			break
+		}
+		rows = append(rows, strings.TrimSuffix(line, "\n"))
+	}
+	if !slices.Equal(rows, want) {
+		t.Errorf("the table of faults is\n%s\nand not\n%s", strings.Join(rows, "\n"), strings.Join(want, "\n"))
+	}
+	names := slices.Concat(drill.Always(), drill.Final(), drill.Reached(), []string{string(drill.Pass), string(drill.Fail), string(drill.Unknown)})
+	for _, q := range drill.Questions() {
+		names = append(names, string(q))
+	}
+	for _, n := range names {
+		if !strings.Contains(page, "`"+n+"`") {
+			t.Errorf("%s is not on the page", n)
+		}
+	}
+	// Each key has a row of the table that explains them.
+	for i := range reflect.TypeFor[drill.Scenario]().NumField() {
+		if key := reflect.TypeFor[drill.Scenario]().Field(i).Tag.Get("yaml"); !regexp.MustCompile("(?m)^\\| .*`" + key + "`.* \\|").MatchString(page) {
+			t.Errorf("key %s is not explained", key)
+		}
+	}
+}
+
+// unset lists the keys that no value of an example has.
+func unset(at string, v reflect.Value) []string {
+	var list []string
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			list = append(list, unset(at+"."+v.Type().Field(i).Tag.Get("yaml"), v.Field(i))...)
+		}
+	case reflect.Slice:
+		if v.Len() == 0 {
+			return []string{at}
+		}
+		// A key is there if one of the list has it.
+		list = unset(at, v.Index(0))
+		for i := range v.Len() {
+			other := unset(at, v.Index(i))
+			list = slices.DeleteFunc(list, func(k string) bool { return !slices.Contains(other, k) })
+		}
+	default:
+		if v.IsZero() {
+			return []string{at}
+		}
+	}
+	return list
 }
 
 // TestFirstRelease types the commands of that page; what runs in a terminal of its

@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +41,7 @@ func (a *app) drillCommand() *cobra.Command {
 			"gives a verdict from what was recorded. It needs root, and leaves nothing behind." + exitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("drill needs a command: run, check, faults, list, report, trend or schedule")
+			return usage("drill needs a command: init, check, run, faults, schema, list, report, trend, schedule or clean")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -56,6 +55,10 @@ func (a *app) drillCommand() *cobra.Command {
 	run.Flags().StringVar(&o.notify, "notify", "", "tell people the verdict as this `FILE` says (docs/notices.md)")
 	run.Flags().Uint64Var(&o.seed, "seed", 0, "`NUMBER` that people's answers are drawn with (default: another each time)")
 	add("check FILE...", "Read scenarios strictly", cobra.MinimumNArgs(1), func(_ context.Context, args []string) error { return a.drillCheck(args) })
+	add("init [RUNBOOK]", "Write a first scenario, "+firstScenario+", for a runbook (default: RELEASE.md)", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
+		return a.drillInit(runbookFile(args))
+	})
+	add("schema", "Print the JSON Schema of scenarios", cobra.NoArgs, func(context.Context, []string) error { return a.drillSchema() })
 	add("faults", "List the faults that a scenario may name", cobra.NoArgs, func(context.Context, []string) error { return a.drillFaults() })
 	add("clean", "Take away what drills that were killed left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
 	add("list", "List the drills that were run here, the newest first", cobra.NoArgs, func(context.Context, []string) error { return a.drillList() })
@@ -150,7 +153,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	if err != nil {
 		return nil, err
 	}
-	if err := against(file, p, book); err != nil {
+	if err := p.Against(book); err != nil {
 		return nil, err
 	}
 	st, err := a.openState(ctx)
@@ -224,23 +227,6 @@ func workingHours(book *runbook.Runbook) (map[string]runbook.Calendar, error) {
 		hours[p.Name] = c
 	}
 	return hours, nil
-}
-
-// against refuses a scenario that is about another runbook.
-func against(file string, p *drill.Plan, book *runbook.Runbook) error {
-	for i, t := range p.Timed {
-		if t.When.Item != "" && !slices.ContainsFunc(book.Items, func(x runbook.Item) bool { return x.Name == t.When.Item }) {
-			return usage("%s: %s waits for %q, and %s has no such item", file, p.Method[i].Name, t.When.Item, p.Release.Runbook)
-		}
-	}
-	for _, x := range book.Items {
-		for _, name := range x.Signers {
-			if _, ok := p.People[name]; !ok {
-				return usage("%s: %s is to sign %s, and people does not say how they answer", file, name, x.Name)
-			}
-		}
-	}
-	return nil
 }
 
 // asker asks at the terminal; nil if there is none.

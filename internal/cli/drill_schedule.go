@@ -68,7 +68,7 @@ func (a *app) drillSchedule(file string, o scheduleOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := against(file, p, book); err != nil {
+	if err := p.Against(book); err != nil {
 		return err
 	}
 	dir, command, err := a.command(file, o.notify)

@@ -1,0 +1,129 @@
+package drill
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"trysail/internal/strict"
+	"trysail/runbook"
+)
+
+const process = `---
+release: "4.2"
+ship: 2026-12-01T09:00:00Z
+budget: 16 person-hours
+roles:
+  build: {blueprint: trysail}
+people:
+  ann: {}
+  bob: {}
+  eve: {}
+approvers: [ann, eve]
+---
+# Release
+
+## Build
+
+` + "```sh {\"name\":\"compile\",\"out\":\"obj/**\"}\nmake\n```\n\n```sh {\"name\":\"suite\",\"needs\":\"compile\",\"results\":\"results/*.xml\"}\nmake check\n```\n" + `
+## Gold master
+
+` + "```sh {\"name\":\"gold\",\"needs\":\"suite\",\"out\":\"dist/app\",\"gold\":\"true\"}\nmake dist\n```\n" + `
+## Due diligence
+
+- [ ] **tried** (@bob, budget 90m, needs gold): installed and tried
+- [ ] **licences** (2 of @ann, @bob, budget 2h): reviewed
+`
+
+func draft(t *testing.T, text string) Draft {
+	t.Helper()
+	r, err := runbook.Parse("RELEASE.md", []byte(text), time.LoadLocation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Draft{Name: "two-servers-lost", Version: "4.2", Runbook: "RELEASE.md", Ship: r.Ship, Book: r}
+}
+
+// Whatever the runbook, what is drafted can be read, fits it, and is what the schema
+// describes.
+func TestDraft(t *testing.T) {
+	for _, x := range []struct {
+		name, old, new string
+		want, not      []string
+	}{
+		{"all", "", "", []string{
+			`when: "suite running"`, "on_budget: true", `name: "ann", responds: 1h..3h, spends: 2h}`, `name: "bob", responds: 1h..3h, spends: 2h}`,
+			`name: "eve", responds: 1h..3h, spends: 30m}`, "detected: 5s, moved: 10s", ", rebuilt]",
+		}, []string{"plain"}},
+		{"no test", "```sh {\"name\":\"suite\",\"needs\":\"compile\",\"results\":\"results/*.xml\"}\nmake check\n```\n", "", []string{`when: "T-7d"`, "primary-dies, detected: 5s}"}, []string{"suite"}},
+		{"a test by name", `"results":"results/*.xml"`, `"budget":"5m"`, []string{`when: "T-7d"`}, nil},
+		{"no budget", "budget: 16 person-hours\n", "", nil, []string{"on_budget"}},
+		{"plain", "{blueprint: trysail}", "{plain: true}", []string{"plain: true"}, []string{"rebuilt"}},
+		{"nobody signs", "\n- [ ] **tried** (@bob, budget 90m, needs gold): installed and tried\n- [ ] **licences** (2 of @ann, @bob, budget 2h): reviewed\n", "", []string{"ann"}, []string{"bob"}},
+	} {
+		text := process
+		if x.old != "" {
+			text = strings.ReplaceAll(text, x.old, x.new)
+			if x.name == "no test" {
+				text = strings.Replace(text, `"needs":"suite"`, `"needs":"compile"`, 1)
+			}
+			if text == process {
+				t.Fatalf("%s: nothing is replaced", x.name)
+			}
+		}
+		d := draft(t, text)
+		data, err := d.Text()
+		if err != nil {
+			t.Errorf("%s: %v", x.name, err)
+			continue
+		}
+		p, err := Parse("first.yaml", data)
+		if err == nil {
+			err = p.Against(d.Book)
+		}
+		if err != nil {
+			t.Errorf("%s: %v\n%s", x.name, err, data)
+		}
+		if err := unlike(t, string(data)); err != nil {
+			t.Errorf("%s: the schema refuses it: %v", x.name, err)
+		}
+		for _, w := range x.want {
+			if !strings.Contains(string(data), w) {
+				t.Errorf("%s lacks %q:\n%s", x.name, w, data)
+			}
+		}
+		for _, w := range x.not {
+			if strings.Contains(string(data), w) {
+				t.Errorf("%s has %q:\n%s", x.name, w, data)
+			}
+		}
+	}
+	var none *NoGoldError
+	if _, err := draft(t, strings.Replace(process, `,"gold":"true"`, "", 1)).Text(); !errors.As(err, &none) || none.Hint() == "" {
+		t.Errorf("no gold: %v", err)
+	}
+}
+
+// A scenario that is about another runbook is refused, with the line that is.
+func TestAgainst(t *testing.T) {
+	d := draft(t, process)
+	data, err := d.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct{ old, new, at, what string }{
+		{`when: "suite running"`, `when: "tests running"`, "tests running", `waits for "tests"`},
+		{"  - {name: \"bob\", responds: 1h..3h, spends: 2h}\n", "", "ann", "bob is to sign"},
+	} {
+		text := strings.Replace(string(data), x.old, x.new, 1)
+		p, err := Parse("first.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e *strict.Error
+		if err := p.Against(d.Book); !errors.As(err, &e) || !strings.Contains(e.What, x.what) || e.Hint() == "" || !strings.Contains(strings.Split(text, "\n")[max(e.Line-1, 0)], x.at) {
+			t.Errorf("%v", err)
+		}
+	}
+}
