@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,6 +81,25 @@ func (a *Agent) works(ctx context.Context) error {
 			})
 		}
 	}
+}
+
+// oomKills counts the processes that this machine's kernel has killed for want of
+// memory since it started; 0 if it does not say (before Linux 4.13).
+func oomKills() int {
+	data, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
+			kills, err := strconv.Atoi(n)
+			if err != nil {
+				return 0
+			}
+			return kills
+		}
+	}
+	return 0
 }
 
 // little is how much of a disk is left when whatever fails on it may fail for that:
@@ -162,7 +183,7 @@ func (a *Agent) poll(ctx context.Context) ([]api.Assignment, error) {
 // machine came back and had nothing to give.
 func (a *Agent) step(ctx, rctx context.Context, as api.Assignment, l *lease) {
 	log := a.o.Log.With("release", as.Release, "step", as.Item, "epoch", as.Epoch)
-	begun := machine.BootTime()
+	begun, ooms := machine.BootTime(), oomKills()
 	var r *api.Report
 	var err error
 	select {
@@ -179,7 +200,9 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment, l *lease) {
 	}
 	var trouble error
 	if bad {
-		trouble = a.trouble(err)
+		if trouble = a.trouble(err); trouble == nil && oomKills() > ooms {
+			trouble = errors.New("it has too little memory: the kernel killed processes while the step ran")
+		}
 	}
 	switch {
 	case ctx.Err() != nil:
