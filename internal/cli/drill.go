@@ -169,10 +169,6 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		return nil, err
 	}
 	look := func() ([]string, error) { return lab.Look(st) }
-	before, err := look()
-	if err != nil {
-		return nil, err
-	}
 	sum := sha256.Sum256(data)
 	host, err := os.Hostname()
 	if err != nil {
@@ -200,7 +196,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		return nil, err
 	}
 	history, err := exercise.Run(ctx, exercise.Options{
-		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Before: before, Look: look, Log: a.log, Progress: a.ui.Step,
+		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Look: look, Log: a.log, Progress: a.ui.Step,
 		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time) error {
 			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339)})
 			return err

@@ -23,7 +23,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,10 +46,9 @@ type Options struct {
 	Start func(ctx context.Context, c *api.Client, version string, ship time.Time) error
 	// Ask asks a person who is at the terminal; nil: nobody is.
 	Ask func(ctx context.Context, person, item, what string) (yes bool, reason string, err error)
-	// Before lists what is on the host, to be compared when all is cleaned up.
 	// Hours are when people work, by name.
-	Hours    map[string]runbook.Calendar
-	Before   []string
+	Hours map[string]runbook.Calendar
+	// Look lists what of drills is on the host, when all is cleaned up.
 	Look     func() ([]string, error)
 	Progress func(string)
 	Log      *slog.Logger
@@ -396,8 +394,7 @@ func (r *runner) clean() error {
 	// making a mount namespace just now, and has a copy for a moment.
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		now, lerr := r.o.Look()
-		// What others do on this host meanwhile is theirs: all that is ours bears a name.
-		x.Left = slices.DeleteFunc(now, func(s string) bool { return slices.Contains(r.o.Before, s) || !strings.Contains(s, "trysail-") })
+		x.Left = r.lab.Own(now)
 		switch {
 		case lerr != nil:
 			x.OK, x.Why = nil, lerr.Error()

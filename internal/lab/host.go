@@ -149,6 +149,7 @@ func (h *Host) Start(args ...string) error {
 	if err != nil {
 		return err
 	}
+	h.lab.began(n.ID)
 	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return errors.Join(err, n.Close())

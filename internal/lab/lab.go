@@ -29,6 +29,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,6 +57,9 @@ type Lab struct {
 	hosts map[string]*Host
 	last  int // of addresses given
 	jump  time.Duration
+
+	owned sync.Mutex
+	own   []string // names of its sessions
 }
 
 // The network of a lab: RFC 2544's addresses for tests, which no route leads to.
@@ -70,7 +74,7 @@ func New(state *machine.State, log *slog.Logger) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Dir: n.Dir, Nonce: n.ID, state: state, n: n, sw: -1, log: log, hosts: map[string]*Host{}}
+	l := &Lab{Dir: n.Dir, Nonce: n.ID, state: state, n: n, sw: -1, log: log, hosts: map[string]*Host{}, own: []string{n.ID}}
 	err = l.make()
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -248,6 +252,27 @@ func (h *Host) plug() error {
 		}
 	}
 	return nil
+}
+
+// began remembers a session of this lab: all that is made in it bears its name.
+func (l *Lab) began(id string) {
+	l.owned.Lock()
+	defer l.owned.Unlock()
+	l.own = append(l.own, id)
+}
+
+// Own gives those of a list that [Look] made that are of this lab. What others do on
+// this host meanwhile is theirs.
+func (l *Lab) Own(list []string) []string {
+	l.owned.Lock()
+	defer l.owned.Unlock()
+	var own []string
+	for _, s := range list {
+		if slices.ContainsFunc(l.own, func(id string) bool { return strings.Contains(s, id) }) {
+			own = append(own, s)
+		}
+	}
+	return own
 }
 
 // Get gives a machine by name; nil if there is none.
