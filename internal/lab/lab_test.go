@@ -249,6 +249,7 @@ func TestKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer l.Close() // where this fails before it is killed
 		for _, name := range []string{"one", "two"} {
 			machineOn(t, l, name)
 		}
