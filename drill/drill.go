@@ -224,6 +224,7 @@ func Faults() []FaultKind {
 		{"partition-in", "what is sent to the machine is lost", true, false, true, true},
 		{"ledger-rolled-back", "control's ledger is put back to an earlier time", true, false, false, false},
 		{"person-away", "a person does not answer", false, true, true, false},
+		{"key-revoked", "a person's right to sign is taken away", false, true, true, false},
 		{"out-of-memory", "the machine has too little memory for its build", true, false, true, false},
 		{"clock-skew", "the machine's wall clock is wrong", true, true, true, false},
 	}

@@ -225,7 +225,7 @@ func (p *parser) action(a Action, at string) *strict.Error {
 	case !k.Undone && a.For != "":
 		return p.fail(at+".for", "leave it out: it is for good", "%s cannot be undone", a.Fault)
 	}
-	if a.Fault == "person-away" {
+	if a.Fault == "person-away" || a.Fault == "key-revoked" {
 		if _, ok := p.plan.People[a.Of]; !ok {
 			return p.fail(at+".of", "one of people", "%q is nobody of this drill", a.Of)
 		}

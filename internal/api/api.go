@@ -283,6 +283,11 @@ type Token struct {
 	Role    string `json:"role,omitempty"`
 }
 
+// Revoke asks that all tokens of a person be worthless.
+type Revoke struct {
+	Person string `json:"person"`
+}
+
 // TokenMade is a secret, and whom it is for.
 type TokenMade struct {
 	Secret      string `json:"secret"`

@@ -22,7 +22,7 @@ func bodies() map[string]any {
 	return map[string]any{
 		"Problem": Problem{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{}, "SetMachine": SetMachine{}, "Checked": Checked{},
 		"Decide": Decide{}, "Step": Step{}, "Reason": Reason{}, "Status": Status{}, "Listed": Listed{}, "Machine": MachineStatus{},
-		"Checkpoint": Checkpoint{}, "LogSize": LogSize{}, "LogDigest": LogDigest{}, "Token": Token{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
+		"Checkpoint": Checkpoint{}, "LogSize": LogSize{}, "LogDigest": LogDigest{}, "Token": Token{}, "Revoke": Revoke{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
 		"Report": struct {
 			Release string         `json:"release"`
 			Report  release.Report `json:"report"`

@@ -51,6 +51,9 @@ func (a *app) fleetCommand() *cobra.Command {
 	token.MarkFlagsMutuallyExclusive("for-control", "person")
 	cmd.AddCommand(token)
 	cmd.AddCommand(&cobra.Command{
+		Use: "revoke PERSON", Short: "Make all links of a person worthless; what they have signed stays", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.fleetRevoke(cmd.Context(), args[0]) },
+	}, &cobra.Command{
 		Use: "controls", Short: "List the controls: who decides, who votes, who answers", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.controls(cmd.Context()) },
 	}, &cobra.Command{
@@ -163,6 +166,18 @@ func (a *app) fleetSet(ctx context.Context, what, name string, b api.SetMachine)
 	if what == "readmit" && !b.WithoutProof {
 		a.printf("It proves itself first: trysail fleet\n")
 	}
+	return nil
+}
+
+func (a *app) fleetRevoke(ctx context.Context, person string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, http.MethodPost, "/tokens/revoke", api.Revoke{Person: person}, nil); err != nil {
+		return err
+	}
+	a.printf("No link of %s is good any more\n", person)
 	return nil
 }
 

@@ -43,6 +43,9 @@ type token struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
+// of tells whether it is a person's own.
+func (t token) of(person string) bool { return !t.Join && person != "" && t.Person == person }
+
 func hash(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(sum[:])
@@ -63,6 +66,8 @@ type access struct {
 	Nonce string    `json:"nonce"` // no two events are the same, or two writers would take one for theirs
 	Made  *token    `json:"made,omitempty"`
 	Spent string    `json:"spent,omitempty"` // hash
+	// Revoked is a person none of whose tokens is good any more.
+	Revoked string `json:"revoked,omitempty"`
 }
 
 const accessStream = "access"
@@ -77,8 +82,8 @@ func (c *Control) refreshAccess(ctx context.Context) error {
 		if e.Made != nil {
 			c.tokens = append(c.tokens, *e.Made)
 		}
-		if spent := func(t token) bool { return t.Hash == e.Spent }; slices.ContainsFunc(c.tokens, spent) {
-			c.tokens = slices.DeleteFunc(slices.Clone(c.tokens), spent) // somebody may read the old list
+		if over := func(t token) bool { return t.Hash == e.Spent || t.of(e.Revoked) }; slices.ContainsFunc(c.tokens, over) {
+			c.tokens = slices.DeleteFunc(slices.Clone(c.tokens), over) // somebody may read the old list
 		}
 		return nil
 	})

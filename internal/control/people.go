@@ -188,6 +188,26 @@ func (c *Control) reason(event func(string) release.Body) handler {
 	}
 }
 
+// revoke makes all tokens of a person worthless. What they have signed stays signed:
+// it was theirs to say then.
+func (c *Control) revoke(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Revoke](r)
+	switch {
+	case err != nil:
+		return nil, err
+	case q.person != "*":
+		return nil, &DeniedError{"only root on control takes tokens back", "ask whoever runs control"}
+	case b.Person == "" || b.Person == "*":
+		return nil, &badRequest{errors.New("name the person whose tokens are to be worthless")}
+	}
+	return nil, c.record(ctx, access{Actor: q.name(), Revoked: b.Person}, func(list []token) error {
+		if !slices.ContainsFunc(list, func(t token) bool { return t.of(b.Person) }) {
+			return &NotFoundError{"token of " + b.Person}
+		}
+		return nil
+	})
+}
+
 // joinTime is how long a join token may wait to be used.
 const joinTime = time.Hour
 

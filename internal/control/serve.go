@@ -69,6 +69,7 @@ func (c *Control) routes() []route {
 		person("GET /v1/fleet", Viewer, c.fleetStatus),
 		person("POST /v1/fleet/{name}/{what}", Operator, c.setMachine),
 		person("POST /v1/tokens", Approver, c.makeToken),
+		person("POST /v1/tokens/revoke", Approver, c.revoke),
 		person("GET /v1/controls", Viewer, c.controls),
 		person("POST /v1/controls/{name}/dismiss", Approver, c.dismiss),
 

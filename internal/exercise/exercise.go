@@ -69,7 +69,10 @@ type runner struct {
 	notable []release.Event
 
 	client *api.Client
-	link   api.Link // of whoever is root on the first control
+	http   *http.Client           // of all clients: it dials from the desk
+	desks  map[string]*api.Client // of each person, with their own token
+	denied map[string]bool        // people whose token control does not know
+	link   api.Link               // of whoever is root on the first control
 	fleet  map[string]api.MachineStatus
 	status *api.Status
 	since  map[string]time.Time // machine: since when it makes the server
@@ -91,7 +94,7 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 	r := &runner{
 		o: o, p: o.Plan, begun: time.Now(), rand: rand.New(rand.NewPCG(o.Header.Seed, 1)),
 		fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, faults: map[string]*lab.Fault{},
-		undoAt: map[string]time.Time{}, hurt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{},
+		undoAt: map[string]time.Time{}, desks: map[string]*api.Client{}, denied: map[string]bool{}, hurt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{},
 	}
 	file := filepath.Join(o.Dir, "history.jsonl")
 	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {

@@ -181,6 +181,13 @@ func (r *runner) prepare(ctx context.Context, a drill.Action) (*lab.Fault, error
 	if a.Fault == "person-away" {
 		return nil, nil
 	}
+	if a.Fault == "key-revoked" {
+		f := r.revoked(a.Of)
+		x := drill.Record{Kind: drill.Probed, Name: a.Name, Before: true}
+		x.OK, x.Why = answer(f.Probe(ctx))
+		r.record(x)
+		return f, nil
+	}
 	h := r.lab.Get(a.Host)
 	if h == nil {
 		return nil, fmt.Errorf("there is no machine %q", a.Host)
@@ -197,6 +204,29 @@ func (r *runner) prepare(ctx context.Context, a drill.Action) (*lab.Fault, error
 	x.OK, x.Why = answer(f.Probe(ctx))
 	r.record(x)
 	return f, nil
+}
+
+// revoked is the fault that a person's token is worthless. The probe asks control
+// with that token; to undo it is to give them another.
+func (r *runner) revoked(name string) *lab.Fault {
+	ctx := context.Background()
+	return &lab.Fault{
+		Inject: func() error {
+			return r.client.Do(ctx, http.MethodPost, "/tokens/revoke", api.Revoke{Person: name}, nil)
+		},
+		Probe: func(ctx context.Context) error {
+			err := r.desks[name].Do(ctx, http.MethodGet, "/fleet", nil, nil)
+			var p *api.Problem
+			if errors.As(err, &p) && p.Code == "denied" {
+				return nil
+			}
+			return errors.Join(errors.New("control still answers to their token"), err)
+		},
+		Undo: func() error {
+			delete(r.denied, name)
+			return r.badge(ctx, name)
+		},
+	}
 }
 
 func on(host string) string {
@@ -354,7 +384,7 @@ func (r *runner) people(ctx context.Context) {
 	for _, ask := range r.status.Asks {
 		for _, name := range ask.People {
 			who, known := r.p.People[name]
-			if !known || r.away[name] {
+			if !known || r.away[name] || r.denied[name] {
 				continue
 			}
 			key := ask.Item + " " + ask.Type + " " + name
@@ -414,17 +444,17 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 	switch ask.Type {
 	case "sign":
 		kind = "signed"
-		err = r.client.Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/sign", api.Decide{
+		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/sign", api.Decide{
 			Item: ask.Item, Person: name, Decision: decision, Subject: ask.Subject, Reason: reason, Spent: spent,
 		}, &did)
 	case "except":
 		kind = "excepted"
-		err = r.client.Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/except", release.Excepted{
+		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/except", release.Excepted{
 			Person: name, Differences: r.status.Gold.Differences, Reason: "as in every build of it, says the model of " + name,
 		}, &did)
 	case "agree":
 		kind = "agreed"
-		err = r.client.Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/agree", release.Agreed{
+		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/agree", release.Agreed{
 			Amendment: r.status.Amendment, Person: name, Decision: decision, Reason: reason,
 		}, &did)
 	default:
@@ -433,6 +463,10 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 	x.OK, _ = answer(err)
 	if err != nil {
 		x.Why += ": " + err.Error()
+		var p *api.Problem
+		if errors.As(err, &p) && p.Code == "denied" {
+			r.denied[name] = true // they try no more before somebody gives them another token
+		}
 	}
 	r.moved()
 	r.record(x)

@@ -3,6 +3,7 @@ package exercise
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -47,7 +48,7 @@ func (r *runner) world(ctx context.Context) error {
 			return r.lab.Dial(ctx, desk, address)
 		}
 	}
-	r.client = api.NewClient(link.Addresses(), link.Secret, h)
+	r.client, r.http = api.NewClient(link.Addresses(), link.Secret, h), h
 	if err := r.until(ctx, "control answers", func() error { return r.client.Do(ctx, http.MethodGet, "/fleet", nil, nil) }, control); err != nil {
 		return err
 	}
@@ -64,6 +65,11 @@ func (r *runner) world(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.p.People)) {
+		if err := r.badge(ctx, name); err != nil {
+			return err
+		}
+	}
 	if slices.ContainsFunc(r.p.Method, func(a drill.Action) bool { return a.Fault == "ledger-rolled-back" }) {
 		if err := control.Keep("control/etcd"); err != nil {
 			return err
@@ -74,6 +80,16 @@ func (r *runner) world(ctx context.Context) error {
 }
 
 const port = 7440
+
+// badge gives a person a token of their own, which they decide with.
+func (r *runner) badge(ctx context.Context, name string) error {
+	var made api.TokenMade
+	if err := r.client.Do(ctx, http.MethodPost, "/tokens", api.Token{Person: name, Role: "approver"}, &made); err != nil {
+		return err
+	}
+	r.desks[name] = api.NewClient(r.client.Addresses(), made.Secret, r.http)
+	return nil
+}
 
 // control makes one of several.
 func (r *runner) control(ctx context.Context, name string) error {
