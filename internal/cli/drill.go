@@ -41,7 +41,7 @@ func (a *app) drillCommand() *cobra.Command {
 			"gives a verdict from what was recorded. It needs root, and leaves nothing behind." + exitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("drill needs a command: init, check, run, faults, schema, list, report, trend, schedule or clean")
+			return usage("drill needs a command: init, check, run, faults, schema, list, report, trend, schedule, stranger or clean")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -60,6 +60,9 @@ func (a *app) drillCommand() *cobra.Command {
 	})
 	add("schema", "Print the JSON Schema of scenarios", cobra.NoArgs, func(context.Context, []string) error { return a.drillSchema() })
 	add("faults", "List the faults that a scenario may name", cobra.NoArgs, func(context.Context, []string) error { return a.drillFaults() })
+	add("stranger [BLUEPRINT]", "Time somebody who makes the machine from REBUILD.md by hand", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		return a.drillStranger(ctx, append(args, "trysail")[0])
+	})
 	add("clean", "Take away what drills that were killed left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
 	add("list", "List the drills that were run here, the newest first", cobra.NoArgs, func(context.Context, []string) error { return a.drillList() })
 	add("report RUN", "Judge a drill that was run again, from its history, and write its report (HTML, Markdown, JSON)", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
