@@ -81,7 +81,7 @@ func sentenceOf(f Bite) string {
 	if f.Moved > 0 {
 		s += fmt.Sprintf(", its work on %s after %.1f s", f.To, f.Moved)
 	}
-	if f.Wasted > 0 {
+	if f.Wasted >= 0.1 {
 		s += fmt.Sprintf(", %s of work done again", seconds(f.Wasted))
 	}
 	return s

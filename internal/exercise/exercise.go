@@ -277,13 +277,7 @@ func (r *runner) tell(e release.Event) {
 }
 
 // ahead says where the drill's clock stands.
-func (r *runner) ahead() string {
-	left := r.p.Ship.Sub(r.lab.Now())
-	if left < 0 {
-		return "T+" + drill.Human(-left) + "  "
-	}
-	return "T-" + drill.Human(left) + "  "
-}
+func (r *runner) ahead() string { return drill.TMinus(r.p, r.lab.Now()) + "  " }
 
 // reread reads the whole ledger once more, from its beginning: what was seen or
 // acknowledged while the drill ran must still be there.
