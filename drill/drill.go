@@ -75,6 +75,9 @@ type Host struct {
 	Disk string `yaml:"disk" json:"disk"` // 4GB
 	// Plain machines run steps of roles without a blueprint, with this host's programs.
 	Plain bool `yaml:"plain" json:"plain,omitempty"`
+	// Without names what the machine lacks: runc, without which it can make no build
+	// server of itself.
+	Without string `yaml:"without" json:"without,omitempty"`
 }
 
 // Person is somebody of the runbook, as they are modelled.

@@ -116,6 +116,9 @@ func (p *parser) world() *strict.Error {
 		if size, ok := Bytes(h.Disk); !ok || size < 256<<20 {
 			return p.fail(at+".disk", "disk: 4GB (at least 256MB)", "%q is no size of a disk", h.Disk)
 		}
+		if h.Without != "" && h.Without != "runc" {
+			return p.fail(at+".without", "without: runc", "%q is nothing that a machine can be without", h.Without)
+		}
 		seen[h.Name] = true
 	}
 	if g := p.plan.Guards; g.DownAtOnce < 1 {

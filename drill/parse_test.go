@@ -181,6 +181,7 @@ func TestRefused(t *testing.T) {
 		{"a scaled clock", "mode: jump", "mode: 60x", "60x", "not scaled", structure},
 
 		{"two controls", "controls: 3", "controls: 2", "controls: 2", "2 controls", structure},
+		{"a machine without what none is without", "plain: true}", "plain: true, without: kernel}", "kernel", "nothing that a machine can be without", structure},
 		{"no hosts", "  - {name: primary, rank: primary, disk: 4GB}\n  - {name: backup, rank: backup, disk: 512MB, plain: true}\n  - {name: blank, rank: spare, disk: 4GB}\n", "", "hosts", "0 hosts", structure},
 		{"a host without a name", "{name: blank, rank", "{rank", "rank: spare", "no name of a host", structure},
 		{"a host in capitals", "{name: blank", "{name: Blank", "Blank", "no name of a host", structure},

@@ -190,7 +190,7 @@ func TestDrillKilled(t *testing.T) {
 // TestDrillBlank: the primary dies in the middle of gold, inside of the rebuilt
 // server, then the backup with its disk; a machine that has nothing but a kernel and
 // runc is made into a build server by itself, and makes gold; another one makes it
-// the second time. Without one of the originals there is no release to begin with,
+// the second time. Without a machine that can be rebuilt it does not ship. Without one of the originals there is no release to begin with,
 // and the reason names it.
 func TestDrillBlank(t *testing.T) {
 	r := newRehearsal(t, "cmd/trysail/testdata/blank")
@@ -202,6 +202,11 @@ func TestDrillBlank(t *testing.T) {
 	v := r.passes("drill.yaml")
 	if len(v.Faults) != 2 || v.Faults[1].To != "blank" || v.Gold != "identical" || v.Machine < 10 {
 		t.Errorf("what followed: %+v", v)
+	}
+	// A machine that cannot be made into a build server is no help, and says why.
+	v = r.run("no-rebuild.yaml")
+	if why := fmt.Sprint(v.System.Why); v.Value != drill.Fail || !strings.Contains(why, "did not ship") || !strings.Contains(why, "runc") {
+		t.Errorf("with nothing to rebuild on: %s: %s; harness %v", v.Value, why, v.Harness)
 	}
 	sum, err := os.ReadFile(filepath.Join(r.app, "trysail/blueprint.sum"))
 	if err != nil {

@@ -32,6 +32,9 @@ import (
 // run runs one step to its end. A step that fails is a report; an error is
 // whatever kept it from being run.
 func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err error) {
+	if _, err := exec.LookPath("runc"); err != nil && as.Machine.Blueprint != "" {
+		return nil, &machine.RuncError{What: "not found", Err: exec.ErrNotFound} // before anything is fetched for nothing
+	}
 	n, err := a.o.State.Begin()
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -113,6 +114,10 @@ const (
 // or could not be run: then another machine is to run it. A step that fills every
 // disk moves until a person is asked ([release.MovesBeforeAsking]).
 func (a *Agent) trouble(err error) error {
+	var runc *machine.RuncError
+	if errors.As(err, &runc) && errors.Is(err, exec.ErrNotFound) {
+		return errors.New("runc is not installed there")
+	}
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM} {
 		if errors.Is(err, e) {
 			return err

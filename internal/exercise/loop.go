@@ -585,8 +585,10 @@ func (r *runner) trouble() string {
 		list = append(list, a.Item+": "+a.What)
 	}
 	for _, x := range r.status.Items {
-		if x.Waiting != "" {
-			list = append(list, x.Name+": "+x.Waiting)
+		for _, why := range []string{x.Waiting, x.Failed} {
+			if why != "" {
+				list = append(list, x.Name+": "+why)
+			}
 		}
 	}
 	list = append(list, r.status.Trouble...)

@@ -137,7 +137,7 @@ func (r *runner) token(ctx context.Context, h *lab.Host, t api.Token) (file stri
 
 func (r *runner) host(ctx context.Context, spec drill.Host) error {
 	size, _ := drill.Bytes(spec.Disk) // it was parsed before
-	h, err := r.lab.Host(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain})
+	h, err := r.lab.Host(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain, Without: spec.Without})
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,8 @@ func (h *Host) Disk() string { return filepath.Join(h.dir, "disk") }
 // State is the machine's state directory, as this host sees it.
 func (h *Host) State() string { return h.Disk() }
 
+func (h *Host) nothing() string { return filepath.Join(h.dir, "nothing") }
+
 func (h *Host) image() string { return filepath.Join(h.dir, "image") }
 
 // LogFile holds what the machine's main process has said.
@@ -63,6 +65,9 @@ func (h *Host) make() error {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
+	}
+	if err := os.WriteFile(h.nothing(), nil, 0o600); err != nil {
+		return err
 	}
 	if h.spec.Disk > 0 {
 		if err := h.format(); err != nil {
@@ -166,6 +171,9 @@ func (h *Host) Start(args ...string) error {
 		},
 		Stdout: log, Stderr: log,
 		Ready: func(pid int) error { r.pid = pid; close(ready); return nil },
+	}
+	if h.spec.Without != "" { // a file that nobody can execute
+		sp.Mounts = append(sp.Mounts, machine.Mount{Source: h.nothing(), Target: "/bin/" + h.spec.Without, ReadOnly: true})
 	}
 	if h.spec.Plain {
 		for _, d := range []string{"/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc"} {

@@ -186,6 +186,8 @@ type HostSpec struct {
 	// Plain machines see the programs of this host, read-only: for releases whose
 	// steps run plainly. Others are blank.
 	Plain bool
+	// Without names a program that is not on it: runc.
+	Without string
 }
 
 // Host makes a machine, which is off.
