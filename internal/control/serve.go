@@ -122,7 +122,7 @@ func (c *Control) handle(mux *http.ServeMux, pattern string, need Role, machine 
 			}
 			var answer any
 			if answer, err = h(r.Context(), q, r); err == nil {
-				if r.Method == http.MethodPost && !strings.HasSuffix(pattern, "/beat") {
+				if r.Method == http.MethodPost && !strings.HasSuffix(pattern, "/beat") && !strings.Contains(pattern, "/logs/") {
 					c.safe(r.Context()) // it is a word that must last
 				}
 				c.answer(w, answer)
