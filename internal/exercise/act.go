@@ -1,0 +1,270 @@
+package exercise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"trysail/drill"
+	"trysail/internal/api"
+	"trysail/internal/lab"
+	"trysail/release"
+)
+
+// acts injects and does what is due.
+func (r *runner) acts(ctx context.Context) {
+	for i, a := range r.p.Method {
+		if r.done[a.Name] || !r.isDue(r.p.Timed[i].When) {
+			continue
+		}
+		r.done[a.Name] = true
+		r.moved()
+		if a.Do != "" {
+			r.command(ctx, a)
+			continue
+		}
+		r.inject(ctx, a, r.p.Timed[i].For)
+	}
+}
+
+func (r *runner) isDue(w drill.When) bool {
+	switch {
+	case !w.At.IsZero():
+		return !r.lab.Now().Before(w.At)
+	case w.After != "":
+		return r.done[w.After]
+	case w.Host != "" && w.Item == "":
+		return !r.since[w.Host].IsZero() && !r.warm[w.Host]
+	}
+	if r.status == nil {
+		return false
+	}
+	for _, x := range r.status.Items {
+		if x.Name == w.Item {
+			return string(x.Status) == w.Status && (w.Host == "" || x.Machine == w.Host) && (w.Status != string(release.InProgress) || r.works(x))
+		}
+	}
+	return false
+}
+
+// works tells whether a step runs, and not only the making of its server.
+func (r *runner) works(x api.ItemStatus) bool {
+	m := r.fleet[x.Machine]
+	return m.Plain || len(m.Warm) > 0
+}
+
+// inject breaks something, after the guards have agreed, and looks whether it bites.
+func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration) {
+	x := drill.Record{Kind: drill.Injected, Name: a.Name, Host: a.Host}
+	k := drill.Faults()[slices.IndexFunc(drill.Faults(), func(k drill.FaultKind) bool { return k.Fault == a.Fault })]
+	if k.Down && len(r.down) >= r.p.Guards.DownAtOnce {
+		x.OK, x.Why = answer(fmt.Errorf("the guard allows %d host(s) down at once", r.p.Guards.DownAtOnce))
+		r.record(x)
+		return
+	}
+	f, err := r.prepare(ctx, a)
+	if err != nil {
+		x.OK, x.Why = answer(err)
+		r.record(x)
+		return
+	}
+	r.record(drill.Record{Kind: drill.Intended, Name: a.Name, Host: a.Host})
+	r.o.Progress(r.ahead() + "⚡ " + k.What + on(a.Host))
+	if r.status != nil {
+		slack := time.Duration(r.status.Slack * float64(time.Second))
+		x.Slack = &slack
+	}
+	if a.Fault == "person-away" {
+		r.away[a.Of] = true
+		x.OK, x.Why = answer(nil)
+		r.record(x)
+		r.record(drill.Record{Kind: drill.Probed, Name: a.Name, OK: x.OK, Why: "modelled: nobody asks them"})
+		r.lasts(a, lasts)
+		return
+	}
+	x.OK, x.Why = answer(f.Inject())
+	r.record(x)
+	if !*x.OK {
+		return
+	}
+	if k.Down {
+		r.down[a.Host] = true
+	}
+	r.faults[a.Name], r.hurt[a.Name] = f, time.Now()
+	p := drill.Record{Kind: drill.Probed, Name: a.Name, Host: a.Host}
+	p.OK, p.Why = answer(f.Probe(ctx))
+	r.record(p)
+	r.lasts(a, lasts)
+}
+
+// prepare makes a fault ready. Its probe is asked before anything is broken: one that
+// says yes already shows nothing afterwards. Somebody who is away is a model, and no
+// probe sees it.
+func (r *runner) prepare(ctx context.Context, a drill.Action) (*lab.Fault, error) {
+	if a.Fault == "person-away" {
+		return nil, nil
+	}
+	if a.Fault == "key-revoked" {
+		f := r.revoked(a.Of)
+		x := drill.Record{Kind: drill.Probed, Name: a.Name, Before: true}
+		x.OK, x.Why = answer(f.Probe(ctx))
+		r.record(x)
+		return f, nil
+	}
+	h := r.lab.Get(a.Host)
+	if h == nil {
+		return nil, fmt.Errorf("there is no machine %q", a.Host)
+	}
+	of := a.Of
+	if a.Fault == "original-corrupted" || a.Fault == "artifact-corrupted" {
+		of = r.digest(a.Of)
+	}
+	f, err := h.Prepare(a.Fault, of)
+	if err != nil {
+		return nil, err
+	}
+	x := drill.Record{Kind: drill.Probed, Name: a.Name, Host: a.Host, Before: true}
+	x.OK, x.Why = answer(f.Probe(ctx))
+	r.record(x)
+	return f, nil
+}
+
+func on(host string) string {
+	if host == "" {
+		return ""
+	}
+	return " (" + host + ")"
+}
+
+// lasts notes until when a fault is in force.
+func (r *runner) lasts(a drill.Action, lasts time.Duration) {
+	if lasts > 0 {
+		r.undoAt[a.Name] = r.lab.Now().Add(lasts)
+	}
+}
+
+// digest finds an artifact of the release by its path.
+func (r *runner) digest(path string) string {
+	for _, e := range r.seen() {
+		var list []release.Artifact
+		switch b := e.Body.(type) {
+		case release.Finished:
+			list = b.Outputs
+		case release.Committed:
+			list = b.Outputs
+		}
+		for _, x := range list {
+			if x.Path == path {
+				return x.Digest
+			}
+		}
+	}
+	return path
+}
+
+// undo takes back what has lasted long enough. A probe that is not seen yet, such
+// as memory that has to run out, is asked again before.
+func (r *runner) undo() {
+	for name, at := range r.undoAt {
+		if !r.lab.Now().Before(at) {
+			r.takeBack(name)
+		}
+	}
+}
+
+func (r *runner) undoAll() {
+	for name := range r.undoAt {
+		r.takeBack(name)
+	}
+}
+
+func (r *runner) takeBack(name string) {
+	delete(r.undoAt, name)
+	r.moved()
+	a := r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
+	x := drill.Record{Kind: drill.Undone, Name: name, Host: a.Host}
+	if a.Fault == "person-away" {
+		delete(r.away, a.Of)
+		x.OK, x.Why = answer(nil)
+		r.record(x)
+		return
+	}
+	f := r.faults[name]
+	if f == nil || f.Undo == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	p := drill.Record{Kind: drill.Probed, Name: name, Host: a.Host}
+	p.OK, p.Why = answer(f.Probe(ctx))
+	r.record(p)
+	err := f.Undo()
+	if err == nil && f.Probe(ctx) == nil && a.Fault != "out-of-memory" { // what the kernel has killed stays killed
+		err = errors.New("it still bites")
+	}
+	x.OK, x.Why = answer(err)
+	r.record(x)
+	delete(r.down, a.Host)
+	r.o.Progress(r.ahead() + name + " is over")
+}
+
+// command does what a person would type.
+func (r *runner) command(ctx context.Context, a drill.Action) {
+	r.o.Progress(r.ahead() + "$ trysail " + a.Do)
+	x := drill.Record{Kind: drill.Done, Name: a.Name}
+	f := strings.Fields(a.Do)
+	if f[0] == "control" {
+		x.OK, x.Why = answer(r.recover(f))
+	} else {
+		x.OK, x.Why = answer(r.typed(ctx, f))
+	}
+	r.record(x)
+}
+
+// typed runs a command of trysail where control's link is.
+func (r *runner) typed(ctx context.Context, args []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	desk := r.lab.Get("desk")
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + desk.Network(), self, "--state", desk.State(), "--drill-clock", desk.ClockFile()}, args...)...)
+	cmd.Env = append(os.Environ(), "TRYSAIL_CONTROL="+r.link.String())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// recover begins control again from the copy of its ledger on a machine's disk.
+func (r *runner) recover(args []string) error {
+	if len(args) != 3 || args[1] != "recover" {
+		return fmt.Errorf("%q is not control recover HOST", args)
+	}
+	control, from := r.lab.Get("control"), r.lab.Get(args[2])
+	if from == nil {
+		return fmt.Errorf("there is no machine %s", args[2])
+	}
+	if err := control.PowerOff(); err != nil {
+		return err
+	}
+	if err := control.Put("recovered", filepath.Join(from.Disk(), "agent", "ledger")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(control.Disk(), "control", "etcd")); err != nil {
+		return err
+	}
+	serve := []string{"serve", "--listen", control.Address(port)}
+	if err := control.Start(append(serve, "--recover", "/var/lib/trysail/recovered")...); err != nil {
+		return err
+	}
+	control.Again(serve...)
+	return nil
+}
