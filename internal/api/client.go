@@ -250,6 +250,9 @@ func (c *Client) once(ctx context.Context, method, path string, body io.Reader, 
 	if json.Unmarshal(data, p) != nil || p.Message == "" {
 		p.Message = res.Status
 	}
+	if p.Code == "" && res.StatusCode == http.StatusServiceUnavailable {
+		p.Code = Standby // the answer to a HEAD has no words; nor has a control that is about to begin
+	}
 	if p.Code == Standby {
 		c.pass(address, p.Leader)
 		return nil, &UnreachableError{address, false, p}

@@ -138,8 +138,19 @@ func (e *leaderless) Hint() string {
 // fetch blobs, and everything else is asked elsewhere.
 func (c *Control) standby() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/blobs/{digest}", c.getBlob)
-	mux.HandleFunc("PUT /v1/blobs/{digest}", c.putBlob)
+	// Who belongs to the fleet it may not know yet, or not any more: it refuses nobody
+	// for that, and lets those whom it does not know ask elsewhere, or again.
+	known := func(h http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if _, err := c.caller(r); err != nil {
+				c.fail(w, r, &standbyError{err})
+				return
+			}
+			h(w, r)
+		}
+	}
+	mux.HandleFunc("GET /v1/blobs/{digest}", known(c.getBlob))
+	mux.HandleFunc("PUT /v1/blobs/{digest}", known(c.putBlob))
 	mux.HandleFunc("GET /v1/openapi.yaml", c.openAPI)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		e := &standbyError{}
