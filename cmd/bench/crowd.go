@@ -39,7 +39,17 @@ import (
 type simulated struct {
 	client  *api.Client
 	holding atomic.Pointer[api.Holding]
+	seen    atomic.Pointer[string] // mark of the last answer
+	hurry   chan struct{}          // to report at once
 	all     *crowd
+}
+
+// hasten reports at once.
+func (a *simulated) hasten() {
+	select {
+	case a.hurry <- struct{}{}:
+	default:
+	}
 }
 
 // crowd counts what happens to all of them.
@@ -164,7 +174,7 @@ func enrolled(ctx context.Context, root *api.Client, link api.Link, name string)
 	if err != nil {
 		return nil, err
 	}
-	return &simulated{client: api.NewClient(link.Addresses(), "", h)}, nil
+	return &simulated{client: api.NewClient(link.Addresses(), "", h), hurry: make(chan struct{}, 1)}, nil
 }
 
 // beats reports each second, as long as ctx lasts.
@@ -189,7 +199,11 @@ func (a *simulated) beats(ctx context.Context) error {
 			a.all.silent.Add(1)
 			a.all.went.Store(&err)
 		} else {
-			mark, told = answer.Mark, answer.Control
+			if told = answer.Control; mark != answer.Mark {
+				mark = answer.Mark
+				a.seen.Store(&answer.Mark)
+				a.hasten() // it has copied what there was
+			}
 			if !slices.Equal(answer.Renewed, b.Holding) {
 				a.all.denied.Add(1)
 				a.holding.CompareAndSwap(h, nil) // as an agent that stops it
@@ -198,6 +212,7 @@ func (a *simulated) beats(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-a.hurry:
 		case <-t.C:
 		}
 	}
@@ -207,6 +222,9 @@ func (a *simulated) beats(ctx context.Context) error {
 func (a *simulated) polls(ctx context.Context) error {
 	for {
 		q := url.Values{}
+		if seen := a.seen.Load(); seen != nil {
+			q.Set("seen", *seen)
+		}
 		if h := a.holding.Load(); h != nil {
 			q.Add("have", h.Release+" "+strconv.FormatInt(h.Epoch, 10))
 		}
@@ -218,6 +236,10 @@ func (a *simulated) polls(ctx context.Context) error {
 		if err != nil {
 			a.all.went.Store(&err)
 			time.Sleep(500 * time.Millisecond)
+		}
+		if len(list) == 0 && err == nil { // as an agent that is a witness
+			a.hasten()
+			time.Sleep(10 * time.Millisecond)
 		}
 		for _, as := range list {
 			a.holding.Store(&as.Holding)
