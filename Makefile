@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo demo-rehearse drills test unit system lint bench fuzz format generate clean packages-demo packages-test
+.PHONY: build demo drills test unit system lint bench fuzz format generate clean packages-demo packages-test
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -29,14 +29,12 @@ packages-demo:
 packages-test:
 	@scripts/packages $(TEST_PACKAGES)
 
-# The main job on a real program: the build server of jq is captured, and its
-# release rehearsed while both build servers die.
+# The main job on real programs: the machine that releases age is captured, made
+# again from nothing and proved; then a release of jq is rehearsed while both of
+# its build servers die.
 demo: packages-demo build
-	@scripts/demo bin/trysail
-
-# The first half on another one: a release of age, captured, rebuilt, proved.
-demo-rehearse: packages-demo build
 	@scripts/rehearse-age bin/trysail
+	@scripts/demo bin/trysail
 
 # Every scenario of the library, on a small program: some ten minutes.
 drills: packages-test build
