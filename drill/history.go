@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -94,23 +95,20 @@ func (e *TornError) Hint() string {
 // kill leaves behind, and is left out.
 func ReadHistory(data []byte) ([]Record, error) {
 	var list []Record
-	for len(data) > 0 {
-		i := 0
-		for i < len(data) && data[i] != '\n' {
-			i++
-		}
-		if i == len(data) {
+	for {
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		if !whole {
 			break
 		}
 		var r Record
 		n := int64(len(list)) + 1
-		if err := json.Unmarshal(data[:i], &r); err != nil {
+		if err := json.Unmarshal(line, &r); err != nil {
 			return nil, &TornError{n, err.Error()}
 		}
 		if r.Seq != n {
 			return nil, &TornError{n, fmt.Sprintf("it bears the number %d", r.Seq)}
 		}
-		list, data = append(list, r), data[i+1:]
+		list, data = append(list, r), rest
 	}
 	if len(list) == 0 || list[0].Header == nil {
 		return nil, &TornError{1, "it does not say which drill it is of"}

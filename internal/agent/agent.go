@@ -49,7 +49,8 @@ type Options struct {
 	// Remember keeps the addresses of all controls for the next start.
 	Remember func([]string) error
 	Log      *slog.Logger
-	Drill    bool // this machine takes part in a drill: steps are told so
+	Now      func() time.Time // the wall clock: to be compared, and for nothing else
+	Drill    bool             // this machine takes part in a drill: steps are told so
 }
 
 // Agent is one machine's agent.

@@ -56,6 +56,8 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	a.mu.Lock()
 	b := api.Beat{Holding: slices.Collect(maps.Keys(a.running)), Warm: slices.Sorted(maps.Keys(a.warm)), Has: slices.Clone(a.has), Copied: a.copied, Events: a.events}
 	b.Control, b.Copies = a.show()
+	now := a.o.Now()
+	b.Clock = &now
 	a.mu.Unlock()
 	var answer api.BeatAnswer
 	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {

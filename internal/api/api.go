@@ -104,8 +104,9 @@ type Beat struct {
 	Warm    []string  `json:"warm,omitempty"` // digests of blueprints whose server is ready
 	Has     []string  `json:"has,omitempty"`  // digests of artifacts that it made or fetched lately
 	// Copied is the mark of the last answer whose streams are safe on its disk.
-	Copied string `json:"copied,omitempty"`
-	Events int64  `json:"events"` // that are safe there, of all streams
+	Copied string     `json:"copied,omitempty"`
+	Events int64      `json:"events"`          // that are safe there, of all streams
+	Clock  *time.Time `json:"clock,omitempty"` // its wall clock
 	// Control is the run of control that was told of all copies on its disk; Copies
 	// are those that grew since, or all of them.
 	Control string `json:"control,omitempty"`
@@ -327,4 +328,5 @@ type MachineStatus struct {
 	Running   []Holding       `json:"running"`
 	Warm      []string        `json:"warm"`
 	Events    int64           `json:"copied_events"`
+	Skew      float64         `json:"clock_ahead_seconds"` // of control's, when it was last heard of; about, by what a report takes
 }

@@ -93,7 +93,7 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 	a.ui.end()
 	a.printf("%s works for control at https://%s\n", who.Name, who.Controls[0])
 	ag, err := agent.New(agent.Options{
-		Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log, Drill: a.drillClock != "",
+		Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log, Now: a.clock.Now, Drill: a.drillClock != "",
 		Remember: func(controls []string) error { return identity{who.Name, controls}.write(dir) },
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,7 +93,7 @@ func follow(lines <-chan string, f drill.Followed) (_ drill.Followed, more bool)
 }
 
 // readLines gives what is typed until ctx ends.
-func readLines(ctx context.Context, in interface{ Read([]byte) (int, error) }) <-chan string {
+func readLines(ctx context.Context, in io.Reader) <-chan string {
 	lines := make(chan string)
 	typed := make(chan string)
 	go func() {

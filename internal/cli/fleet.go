@@ -150,8 +150,21 @@ func (a *app) fleetList(ctx context.Context) error {
 		if m.Why != "" {
 			a.printf("  %s\n", m.Why)
 		}
+		if m.Skew > wrongClock || m.Skew < -wrongClock {
+			a.printf("  its clock is %s\n", off(m.Skew))
+		}
 	}
 	return nil
+}
+
+// wrongClock is how many seconds a machine's clock may be off before people are told.
+const wrongClock = 30
+
+func off(ahead float64) string {
+	if ahead < 0 {
+		return seconds(-ahead) + " behind control's"
+	}
+	return seconds(ahead) + " ahead of control's"
 }
 
 func (a *app) fleetSet(ctx context.Context, what, name string, b api.SetMachine) error {

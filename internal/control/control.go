@@ -113,8 +113,9 @@ type member struct {
 	heard    time.Time // monotonic; zero: not since control began
 	warm     []string
 	has      []string
-	copied   int64 // events that are safe on its disk
-	copiedTo int64 // move up to which it has copied all streams
+	copied   int64         // events that are safe on its disk
+	copiedTo int64         // move up to which it has copied all streams
+	skew     time.Duration // of its wall clock against this one, when it last said
 	losses   int
 	news     bell // it was given a lease, lost one, or was set
 }

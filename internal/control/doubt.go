@@ -25,16 +25,13 @@ import (
 type doubts map[string]map[string]string
 
 // compare holds a machine's copies against the ledger.
-func (c *Control) compare(ctx context.Context, machine string, copies []api.Copy) {
+func (c *Control) compare(ctx context.Context, machine string, copies []api.Copy) error {
 	for _, x := range copies {
 		size, root, err := c.rootAt(ctx, x.Stream, x.Events)
 		why := ""
 		switch {
 		case err != nil:
-			if ctx.Err() == nil {
-				c.o.Log.Error("compare a copy", "stream", x.Stream, "machine", machine, "err", err)
-			}
-			continue
+			return fmt.Errorf("compare the copy of %s on %s: %w", x.Stream, machine, err)
 		case size < x.Events:
 			why = fmt.Sprintf("%s has %d events of it on its disk, and control %d", machine, x.Events, size)
 		case !bytes.Equal(root, x.Root):
@@ -59,6 +56,7 @@ func (c *Control) compare(ctx context.Context, machine string, copies []api.Copy
 			}
 		}
 	}
+	return nil
 }
 
 // rootAt gives the length of a stream and, if it is long enough, the root over

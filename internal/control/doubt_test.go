@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -106,6 +107,36 @@ func TestUnheardUntilTold(t *testing.T) {
 	report(t, c, "a", api.Beat{Control: answer.Control})
 	if c.members["a"].heard.IsZero() {
 		t.Error("it is not heard of after it has told")
+	}
+}
+
+// TestNotCompared: a copy that could not be compared leaves no doubt and no
+// confidence: the report is not taken.
+func TestNotCompared(t *testing.T) {
+	c := station(t, "a")
+	started(t, c, "1")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.compare(ctx, "a", []api.Copy{{Stream: "release.1", Events: 2}}); err == nil || c.doubted("release.1") != nil {
+		t.Errorf("a ledger that was not read: %v, %v", err, c.doubted("release.1"))
+	}
+}
+
+// TestSkew: a machine's clock is compared with control's when it reports.
+func TestSkew(t *testing.T) {
+	c := station(t, "a", "b")
+	ahead := c.o.Now().Add(time.Hour)
+	report(t, c, "a", api.Beat{Clock: &ahead})
+	report(t, c, "b", api.Beat{})
+	list, err := c.fleetStatus(t.Context(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list.([]api.MachineStatus) {
+		want := map[string]float64{"a": 3600, "b": 0}[m.Name]
+		if d := m.Skew - want; d < -5 || d > 5 {
+			t.Errorf("the clock of %s is %g s ahead, not %g", m.Name, m.Skew, want)
+		}
 	}
 }
 

@@ -34,21 +34,25 @@ type route struct {
 	need    Role   // "": a machine of the fleet
 	handler handler
 	raw     http.HandlerFunc
+	lasts   bool // whoever is answered may count on it: it is on a second disk first
 }
 
 // routes is the API. internal/api/openapi.yaml describes it; a test holds the
 // two together.
 func (c *Control) routes() []route {
-	person := func(pattern string, need Role, h handler) route { return route{pattern, need, h, nil} }
-	machine := func(pattern string, h handler) route { return route{pattern, "", h, nil} }
-	raw := func(pattern string, h http.HandlerFunc) route { return route{pattern, "", nil, h} }
+	person := func(pattern string, need Role, h handler) route {
+		return route{pattern, need, h, nil, strings.HasPrefix(pattern, http.MethodPost)}
+	}
+	machine := func(pattern string, h handler) route { return route{pattern, "", h, nil, false} }
+	result := func(pattern string, h handler) route { return route{pattern, "", h, nil, true} }
+	raw := func(pattern string, h http.HandlerFunc) route { return route{pattern, "", nil, h, false} }
 	return []route{
 		raw("POST /v1/enrol", c.enrol),
 		raw("POST /v1/controls", c.joinControl),
 		machine("POST /v1/beat", c.beat),
 		machine("GET /v1/work", c.work),
-		machine("POST /v1/report", c.report),
-		machine("POST /v1/checked", c.checked),
+		result("POST /v1/report", c.report),
+		result("POST /v1/checked", c.checked),
 		machine("POST /v1/releases/{version}/logs/{item}/{epoch}", c.appendLog),
 		machine("POST /v1/releases/{version}/logs/{item}/{epoch}/keep", c.keepLog),
 
@@ -92,7 +96,7 @@ func (c *Control) Handler() http.Handler {
 		if r.raw != nil {
 			mux.HandleFunc(r.pattern, r.raw)
 		} else {
-			c.handle(mux, r.pattern, r.need, r.need == "", r.handler)
+			c.handle(mux, r)
 		}
 	}
 	return mux
@@ -106,24 +110,24 @@ func (c *Control) openAPI(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func (c *Control) handle(mux *http.ServeMux, pattern string, need Role, machine bool, h handler) {
-	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+func (c *Control) handle(mux *http.ServeMux, at route) {
+	mux.HandleFunc(at.pattern, func(w http.ResponseWriter, r *http.Request) {
 		q, err := c.caller(r)
 		switch {
 		case err != nil:
-		case machine && q.machine == "":
+		case at.need == "" && q.machine == "":
 			err = &DeniedError{"only machines of the fleet ask this", "trysail agent --join"}
-		case !machine && !q.may(need):
-			err = &DeniedError{fmt.Sprintf("%s may not: this needs a token with role %s", q.name(), need), "ask an approver"}
+		case at.need != "" && !q.may(at.need):
+			err = &DeniedError{fmt.Sprintf("%s may not: this needs a token with role %s", q.name(), at.need), "ask an approver"}
 		}
 		if err == nil {
-			if !strings.HasSuffix(pattern, "/{epoch}") {
+			if !strings.HasSuffix(at.pattern, "/{epoch}") {
 				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			}
 			var answer any
-			if answer, err = h(r.Context(), q, r); err == nil {
-				if r.Method == http.MethodPost && !strings.HasSuffix(pattern, "/beat") && !strings.Contains(pattern, "/logs/") {
-					c.safe(r.Context()) // it is a word that must last
+			if answer, err = at.handler(r.Context(), q, r); err == nil {
+				if at.lasts {
+					c.safe(r.Context())
 				}
 				c.answer(w, answer)
 				return
@@ -265,7 +269,9 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	if err := c.o.Ledger.Sure(ctx); err != nil {
 		return nil, &standbyError{err}
 	}
-	c.compare(ctx, q.machine, b.Copies)
+	if err := c.compare(ctx, q.machine, b.Copies); err != nil {
+		return nil, err // it tells again with its next report, and gets nothing before
+	}
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
 	if b.Control == c.id {
@@ -275,6 +281,9 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 		m.heard = time.Now() // else it gets nothing before it has told what its disk says
 	}
 	m.warm, m.has, m.copied = b.Warm, b.Has, b.Events
+	if b.Clock != nil {
+		m.skew = b.Clock.Sub(c.o.Now())
+	}
 	c.copies(m, b.Copied)
 	answer := api.BeatAnswer{Renewed: []api.Holding{}, Control: c.id, Controls: c.others(true)}
 	answer.Want = slices.Clone(c.wanted[:min(len(c.wanted), mostWant)])

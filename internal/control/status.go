@@ -126,7 +126,7 @@ func (c *Control) fleetStatus(context.Context, *caller, *http.Request) (any, err
 		}
 		c.mu.Lock()
 		s.Running, s.Events = nonNil(c.leases.held(m.Name)), c.members[m.Name].copied
-		s.Why = c.members[m.Name].why
+		s.Why, s.Skew = c.members[m.Name].why, c.members[m.Name].skew.Seconds()
 		c.mu.Unlock()
 		list = append(list, s)
 	}

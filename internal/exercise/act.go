@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"trysail/drill"
+	"trysail/fleet"
 	"trysail/internal/api"
 	"trysail/internal/lab"
 	"trysail/release"
@@ -107,32 +109,88 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 // says yes already shows nothing afterwards. Somebody who is away is a model, and no
 // probe sees it.
 func (r *runner) prepare(ctx context.Context, a drill.Action) (*lab.Fault, error) {
-	if a.Fault == "person-away" {
-		return nil, nil
-	}
-	if a.Fault == "key-revoked" {
-		f := r.revoked(a.Of)
-		x := drill.Record{Kind: drill.Probed, Name: a.Name, Before: true}
-		x.OK, x.Why = answer(f.Probe(ctx))
-		r.record(x)
-		return f, nil
-	}
-	h := r.lab.Get(a.Host)
-	if h == nil {
-		return nil, fmt.Errorf("there is no machine %q", a.Host)
-	}
-	of := a.Of
-	if a.Fault == "original-corrupted" || a.Fault == "artifact-corrupted" {
-		of = r.digest(a.Of)
-	}
-	f, err := h.Prepare(a.Fault, of)
-	if err != nil {
+	f, err := r.fault(a)
+	if f == nil || err != nil {
 		return nil, err
 	}
 	x := drill.Record{Kind: drill.Probed, Name: a.Name, Host: a.Host, Before: true}
 	x.OK, x.Why = answer(f.Probe(ctx))
 	r.record(x)
 	return f, nil
+}
+
+// fault is the one of an action; nil where it is only a model.
+func (r *runner) fault(a drill.Action) (*lab.Fault, error) {
+	switch a.Fault {
+	case "person-away":
+		return nil, nil
+	case "key-revoked":
+		return r.revoked(a.Of), nil
+	}
+	h := r.lab.Get(a.Host)
+	if h == nil {
+		return nil, fmt.Errorf("there is no machine %q", a.Host)
+	}
+	switch a.Fault {
+	case "clock-skew":
+		return r.skewed(h, a.Of)
+	case "original-corrupted", "artifact-corrupted":
+		return h.Prepare(a.Fault, r.digest(a.Of))
+	}
+	return h.Prepare(a.Fault, a.Of)
+}
+
+// skewed is the fault that a machine's wall clock is wrong. What the machines say of
+// their clocks with each report is the probe: the clock of one against control's, or,
+// where it is control's that is wrong, those of all.
+func (r *runner) skewed(h *lab.Host, of string) (*lab.Fault, error) {
+	text, back := strings.CutPrefix(of, "-")
+	by, ok := drill.Duration(text)
+	if !ok {
+		return nil, fmt.Errorf("%q is no time", of)
+	}
+	if back {
+		by = -by
+	}
+	said := func(ctx context.Context) error {
+		var list []api.MachineStatus
+		if err := r.client.Do(ctx, http.MethodGet, "/fleet", nil, &list); err != nil {
+			return err
+		}
+		for _, m := range list {
+			want := by
+			if strings.HasPrefix(h.Name, "control") {
+				want = -by
+			} else if m.Name != h.Name {
+				continue
+			}
+			if d := time.Duration(m.Skew*float64(time.Second)) - want; m.Condition == "up" && d.Abs() < 5*time.Second {
+				return nil
+			}
+		}
+		return fmt.Errorf("no machine says that the clock of %s is off by %s", h.Name, of)
+	}
+	// A report comes once a second.
+	within := func(ctx context.Context, yes bool) error {
+		for end := time.Now().Add(3 * fleet.Beat); ; time.Sleep(100 * time.Millisecond) {
+			if err := said(ctx); (err == nil) == yes || time.Now().After(end) {
+				return err
+			}
+		}
+	}
+	return &lab.Fault{
+		Inject: func() error { return h.Skew(by) },
+		Probe:  func(ctx context.Context) error { return within(ctx, true) },
+		Undo: func() error {
+			if err := h.Skew(0); err != nil {
+				return err
+			}
+			if within(context.Background(), false) == nil {
+				return errors.New("its clock is still off")
+			}
+			return nil
+		},
+	}, nil
 }
 
 func on(host string) string {

@@ -65,7 +65,9 @@ type runner struct {
 	mu      sync.Mutex
 	file    *os.File
 	seq     int64
-	events  int64 // of the release, seen
+	torn    error  // why the history is not whole
+	stop    func() // ends the drill
+	events  int64  // of the release, seen
 	notable []release.Event
 
 	client *api.Client
@@ -107,11 +109,13 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 	if err := r.lab.Jump(time.Until(r.p.Begins)); err != nil {
 		return nil, errors.Join(err, r.lab.Close())
 	}
+	r.stop = func() {}
 	h := o.Header
 	h.Began = r.begun.UTC()
 	r.record(drill.Record{Kind: drill.Began, Header: &h})
 	limited, cancel := context.WithTimeout(ctx, r.p.Within)
 	defer cancel()
+	r.stop = cancel
 	runErr := r.run(limited)
 	switch {
 	case ctx.Err() != nil:
@@ -121,11 +125,12 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 	case runErr != nil:
 		r.record(drill.Record{Kind: drill.Stopped, Why: runErr.Error()})
 	}
-	if cerr := r.clean(); cerr != nil {
-		o.Log.Error("clean up", "err", cerr)
-	}
+	r.clean()
 	if runErr == nil {
 		r.record(drill.Record{Kind: drill.Ended})
+	}
+	if r.torn != nil {
+		return nil, fmt.Errorf("the history of the drill: %w", r.torn)
 	}
 	data, rerr := os.ReadFile(file)
 	if rerr != nil {
@@ -148,7 +153,9 @@ func (r *runner) record(x drill.Record) {
 		err = r.file.Sync()
 	}
 	if err != nil {
-		r.o.Log.Error("the history of the drill", "err", err)
+		// A drill whose history is not kept shows nothing: it ends, and cleans up.
+		r.torn = errors.Join(r.torn, err)
+		r.stop()
 	}
 }
 
@@ -371,18 +378,11 @@ func (r *runner) warmed(m api.MachineStatus) {
 }
 
 // clean takes everything away and looks at what is left.
-func (r *runner) clean() error {
+func (r *runner) clean() {
 	r.o.Progress("cleaning up")
-	logs := filepath.Join(r.o.Dir, "logs")
-	if err := os.MkdirAll(logs, 0o755); err != nil {
-		return err
-	}
-	for _, name := range append([]string{"control", "control2", "control3"}, hostNames(r.p)...) {
-		if h := r.lab.Get(name); h != nil {
-			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
-				return err
-			}
-		}
+	// What goes wrong with logs must not keep a machine running.
+	if err := r.keepLogs(); err != nil {
+		r.o.Log.Warn("the logs of the machines are not kept", "err", err)
 	}
 	err := r.lab.Close()
 	x := drill.Record{Kind: drill.Cleaned}
@@ -404,7 +404,22 @@ func (r *runner) clean() error {
 		break
 	}
 	r.record(x)
-	return err
+}
+
+// keepLogs keeps the end of what each machine has said.
+func (r *runner) keepLogs() error {
+	logs := filepath.Join(r.o.Dir, "logs")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return err
+	}
+	for _, name := range append([]string{"control", "control2", "control3"}, hostNames(r.p)...) {
+		if h := r.lab.Get(name); h != nil {
+			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func hostNames(p *drill.Plan) []string {

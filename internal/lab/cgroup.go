@@ -1,14 +1,18 @@
 package lab
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
+
+	"trysail/internal/trace"
 )
 
 // cgroup is the machine's own, of a controller: of the first version, which keeps
@@ -35,7 +39,7 @@ func (r *running) cgroup(controller string) (cgroup, error) {
 		}
 		for c := range strings.SplitSeq(f[1], ",") {
 			if c == controller {
-				at, err := mountOf("cgroup", controller)
+				at, err := controllerMount(controller)
 				return cgroup{filepath.Join(at, f[2]), false}, err
 			}
 		}
@@ -43,30 +47,22 @@ func (r *running) cgroup(controller string) (cgroup, error) {
 	if unified == "" || unified == "/" {
 		return cgroup{}, fmt.Errorf("this host has no cgroup controller %s for machines", controller)
 	}
-	at, err := mountOf("cgroup2", "")
+	at, err := trace.CgroupRoot()
 	return cgroup{filepath.Join(at, unified), true}, err
 }
 
-func mountOf(kind, option string) (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+// controllerMount is where the tree of a controller of the first version is mounted.
+func controllerMount(controller string) (string, error) {
+	list, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.FSType != "cgroup" || m.Root != "/" || !slices.Contains(strings.Split(m.VFSOptions, ","), controller), false
+	})
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("the cgroup controller %s is not mounted", controller)
+	}
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		head, tail, ok := strings.Cut(s.Text(), " - ")
-		a, b := strings.Fields(head), strings.Fields(tail)
-		if !ok || len(a) < 5 || len(b) < 3 || b[0] != kind || a[3] != "/" {
-			continue
-		}
-		for o := range strings.SplitSeq(b[2], ",") {
-			if option == "" || o == option {
-				return a[4], nil
-			}
-		}
-	}
-	return "", errors.Join(s.Err(), fmt.Errorf("no file system of kind %s (%s) is mounted", kind, option))
+	return list[0].Mountpoint, nil
 }
 
 func (c cgroup) read(name string) (string, error) {

@@ -1,13 +1,8 @@
 package lab
 
 import (
-	"errors"
-	"os"
-	"unsafe"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"trysail/drill"
 )
@@ -41,13 +36,4 @@ func (h *Host) drop(out bool) (*Fault, error) {
 	return &Fault{Inject: inject, Probe: h.unreachable, Undo: func() error {
 		return change(func(c *nftables.Conn) { c.DelTable(t) })
 	}}, nil
-}
-
-// ioctl is one with a pointer to a number.
-func ioctl(f *os.File, request uintptr, arg *uint32) error {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg)))
-	if errno != 0 {
-		return errors.Join(errno)
-	}
-	return nil
 }

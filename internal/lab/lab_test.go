@@ -124,7 +124,6 @@ func TestFaults(t *testing.T) {
 		{"partition", false},
 		{"partition-out", false},
 		{"partition-in", false},
-		{"clock-skew", false},
 		{"original-corrupted", true},
 		{"disk-dead", true},
 		{"disk-destroyed", true},
@@ -133,10 +132,7 @@ func TestFaults(t *testing.T) {
 		t.Run(string(x.fault), func(t *testing.T) {
 			h := machineOn(t, l, string(x.fault))
 			of := ""
-			switch x.fault {
-			case "clock-skew":
-				of = "-1h"
-			case "original-corrupted":
+			if x.fault == "original-corrupted" {
 				of = "sha256:00"
 				blob := filepath.Join(h.Disk(), "depot/blobs/sha256/00")
 				if err := errors.Join(os.MkdirAll(filepath.Dir(blob), 0o700), os.WriteFile(blob, []byte("original"), 0o600)); err != nil {

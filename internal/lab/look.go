@@ -73,7 +73,10 @@ func look() ([]string, error) {
 	}
 	err = filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // it went away
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it went away
+			}
+			return err
 		}
 		if d.IsDir() && strings.HasPrefix(d.Name(), "trysail-") {
 			list = append(list, "cgroup "+p)
