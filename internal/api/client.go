@@ -130,9 +130,15 @@ func TrustFingerprint(fingerprint string, now func() time.Time) *http.Client {
 	return &http.Client{Transport: transport(c)}
 }
 
+// Dialer connects to control. A control whose machine is gone sends nothing, not even
+// that the connection is over: whoever waits for its answer asks the kernel to look.
+func Dialer() *net.Dialer {
+	return &net.Dialer{Timeout: 5 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
+}
+
 func transport(c *tls.Config) *http.Transport {
 	return &http.Transport{
-		DialContext:     (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		DialContext:     Dialer().DialContext,
 		TLSClientConfig: c, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute,
 		MaxIdleConnsPerHost: 8, WriteBufferSize: 64 << 10, // of logs and blobs: whole records of TLS
 	}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -262,19 +261,21 @@ func (a *app) releaseWatch(ctx context.Context, version string) error {
 	if err != nil {
 		return err
 	}
-	last := ""
-	for {
-		over, err := a.follow(ctx, c, version, &last)
-		var gone *api.UnreachableError
-		if over || (err != nil && !errors.As(err, &gone)) {
-			return err
+	return c.Follow(ctx, version, 0, func(line []byte) (enough bool, err error) {
+		if a.json {
+			fmt.Fprintf(a.stdout, "%s\n", line)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
+		var e release.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return false, err
 		}
-	}
+		a.printf("%s  %4d  %s\n", e.Time.Local().Format("15:04:05"), e.Seq, release.Sentence(e))
+		switch e.Body.(type) {
+		case release.Shipped, release.Aborted:
+			return true, nil
+		}
+		return false, nil
+	})
 }
 
 // releaseWait returns when nothing is left to do but what people must, or nothing at all.
@@ -318,45 +319,6 @@ func (a *app) releaseWait(ctx context.Context, version string) error {
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
-}
-
-func (a *app) follow(ctx context.Context, c *api.Client, version string, last *string) (over bool, err error) {
-	h := http.Header{"Accept": {"text/event-stream"}}
-	if *last != "" {
-		h.Set("Last-Event-ID", *last)
-	}
-	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, h)
-	if err != nil {
-		return false, err
-	}
-	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, 4<<20)
-	for lines.Scan() {
-		if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
-			*last = id
-		}
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
-			continue
-		}
-		if a.json {
-			fmt.Fprintln(a.stdout, data)
-		}
-		var e release.Event
-		if err := json.Unmarshal([]byte(data), &e); err != nil {
-			return true, err
-		}
-		a.printf("%s  %4d  %s\n", e.Time.Local().Format("15:04:05"), e.Seq, release.Sentence(e))
-		switch e.Body.(type) {
-		case release.Shipped, release.Aborted:
-			return true, nil
-		}
-	}
-	if ctx.Err() != nil {
-		return true, ctx.Err()
-	}
-	return false, nil // cut off: begin again after the last one
 }
 
 func (a *app) releaseEvents(ctx context.Context, version string) error {

@@ -11,8 +11,6 @@
 package exercise
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -193,38 +191,12 @@ func (r *runner) run(ctx context.Context) error {
 	return r.steady(ctx, drill.Asked2)
 }
 
-// watch follows the release's ledger; whoever is cut off goes on where it was.
+// watch follows the release's ledger.
 func (r *runner) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := r.follow(ctx)
-		if ctx.Err() == nil {
-			r.o.Log.Info("the drill's watch of the ledger begins again", "err", err)
-			time.Sleep(100 * time.Millisecond)
-		}
+	err := r.client.Follow(ctx, r.p.Release.Version, 0, func(line []byte) (bool, error) { return false, r.saw(line) })
+	if ctx.Err() == nil {
+		r.o.Log.Error("the drill's watch of the ledger ended", "err", err) // what it did not see makes the verdict unknown
 	}
-}
-
-func (r *runner) follow(ctx context.Context) error {
-	r.mu.Lock()
-	after := r.events
-	r.mu.Unlock()
-	res, err := r.client.Open(ctx, http.MethodGet, "/releases/"+r.p.Release.Version+"/events", nil, http.Header{
-		"Accept": {"text/event-stream"}, "Last-Event-Id": {fmt.Sprint(after)},
-	})
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	s := bufio.NewScanner(res.Body)
-	s.Buffer(nil, 4<<20)
-	for s.Scan() {
-		if data, ok := bytes.CutPrefix(s.Bytes(), []byte("data: ")); ok {
-			if err := r.saw(data); err != nil {
-				return err
-			}
-		}
-	}
-	return s.Err()
 }
 
 // saw takes one event of the ledger.

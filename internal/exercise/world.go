@@ -45,7 +45,7 @@ func (r *runner) world(ctx context.Context) error {
 	h := api.TrustFingerprint(link.Fingerprint, r.lab.Now)
 	if t, ok := h.Transport.(*http.Transport); ok {
 		t.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-			return r.lab.Dial(ctx, desk, address)
+			return r.lab.Dial(ctx, api.Dialer(), desk, address)
 		}
 	}
 	r.client, r.http = api.NewClient(link.Addresses(), link.Secret, h), h

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"trysail/drill"
@@ -44,7 +44,7 @@ func (h *Host) Prepare(kind drill.Fault, of string) (*Fault, error) {
 		"machine-lost": (*Host).lose, "machine-hung": (*Host).hang, "disk-destroyed": (*Host).destroy, "disk-dead": (*Host).kill,
 		"disk-full": (*Host).fill, "inodes-gone": (*Host).inodes, "read-only": (*Host).readOnly,
 		"artifact-corrupted": (*Host).corrupt, "original-corrupted": (*Host).corrupt,
-		"partition": (*Host).cut, "partition-in": (*Host).cutIn, "partition-out": (*Host).cutOut, "service-gone": (*Host).cut,
+		"partition": (*Host).cut, "partition-in": (*Host).cutIn, "partition-out": (*Host).cutOut,
 		"out-of-memory": (*Host).starve, "ledger-rolled-back": (*Host).putBack,
 	}[kind]
 	if !ok {
@@ -53,13 +53,33 @@ func (h *Host) Prepare(kind drill.Fault, of string) (*Fault, error) {
 	return prepare(h, of)
 }
 
-// silent is the probe of a machine that is down: nothing answers there, seen from
-// the switch, and no process of it runs.
+// silent is the probe of a machine that is down: nothing at its address answers or
+// refuses, asked from the switch, and the kernel knows its first process no more.
 func (h *Host) silent(ctx context.Context) error {
-	if h.On() {
+	if err := h.lab.reaches(ctx, nil, h.IP); err == nil {
+		return fmt.Errorf("something answers at the address of %s", h.Name)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.on != nil && unix.Kill(h.on.pid, 0) == nil {
 		return fmt.Errorf("%s still runs", h.Name)
 	}
 	return nil
+}
+
+// reaches tells whether packets go from a machine, or from the switch, to an address
+// and back: a connection that is refused went there.
+func (l *Lab) reaches(ctx context.Context, from *Host, ip string) error {
+	ctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+	defer cancel()
+	c, err := l.Dial(ctx, &net.Dialer{}, from, net.JoinHostPort(ip, "9")) // discard: nothing listens there
+	if err == nil {
+		return c.Close()
+	}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	return err
 }
 
 func (h *Host) lose(string) (*Fault, error) {
@@ -419,45 +439,18 @@ func (h *Host) corrupt(of string) (*Fault, error) {
 // machine sends; and for what it is sent, the neighbour's side of the cable is told
 // to drop it.
 func (h *Host) cut(string) (*Fault, error) {
-	set := func(up bool) error {
-		return h.link(func(nl *netlink.Handle, l netlink.Link) error {
-			if up {
-				return nl.LinkSetUp(l)
-			}
-			return nl.LinkSetDown(l)
-		})
-	}
-	return &Fault{Inject: func() error { return set(false) }, Probe: h.unreachable, Undo: func() error { return set(true) }}, nil
+	return &Fault{Inject: func() error { return h.plugged(false) }, Probe: h.unreachable, Undo: func() error { return h.plugged(true) }}, nil
 }
 
 func (h *Host) cutOut(string) (*Fault, error) { return h.drop(true) }
 
 func (h *Host) cutIn(string) (*Fault, error) { return h.drop(false) }
 
-// unreachable is the probe of a partition: a connection from the machine to the
-// switch's other machines does not come about.
+// unreachable is the probe of a partition: nothing goes from the machine to the
+// switch and back.
 func (h *Host) unreachable(ctx context.Context) error {
-	other := h.lab.other(h)
-	if other == nil {
-		return errors.New("there is no other machine to ask from")
-	}
-	c, err := h.lab.Dial(ctx, h, other.Address(9))
-	if err == nil {
-		return errors.Join(errors.New("it reaches another machine"), c.Close())
-	}
-	if errors.Is(err, unix.ECONNREFUSED) {
-		return errors.New("it reaches another machine, which refuses")
-	}
-	return nil
-}
-
-func (l *Lab) other(h *Host) *Host {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, x := range l.hosts {
-		if x != h {
-			return x
-		}
+	if err := h.lab.reaches(ctx, h, hub); err == nil {
+		return errors.New("it reaches the switch")
 	}
 	return nil
 }

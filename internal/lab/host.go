@@ -150,6 +150,9 @@ func (h *Host) Start(args ...string) error {
 		return fmt.Errorf("%s is on", h.Name)
 	}
 	h.args = args
+	if err := h.plugged(true); err != nil {
+		return err
+	}
 	n, err := h.lab.state.Begin()
 	if err != nil {
 		return err
@@ -235,6 +238,10 @@ func (h *Host) off() error {
 	r := h.on
 	if r == nil || !r.alive() {
 		return nil
+	}
+	// Whoever speaks to it hears nothing any more, not even that it refuses.
+	if err := h.plugged(false); err != nil {
+		return err
 	}
 	if err := h.freeze(false); err != nil {
 		return err
@@ -322,8 +329,8 @@ func (h *Host) Tail(bytes int64) string {
 	return string(data)
 }
 
-// link gives the machine's own side of its cable.
-func (h *Host) link(f func(nl *netlink.Handle, l netlink.Link) error) error {
+// plugged puts the machine's cable in, or pulls it.
+func (h *Host) plugged(in bool) error {
 	nl, err := netlink.NewHandleAt(h.ns)
 	if err != nil {
 		return err
@@ -333,7 +340,10 @@ func (h *Host) link(f func(nl *netlink.Handle, l netlink.Link) error) error {
 	if err != nil {
 		return err
 	}
-	return f(nl, l)
+	if in {
+		return nl.LinkSetUp(l)
+	}
+	return nl.LinkSetDown(l)
 }
 
 // Address is the machine's, with a port.

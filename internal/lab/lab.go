@@ -66,6 +66,7 @@ type Lab struct {
 const (
 	network = "198.18.0."
 	prefix  = 24
+	hub     = network + "254" // the switch's own, to look from
 )
 
 // New makes an empty lab.
@@ -97,7 +98,12 @@ func (l *Lab) make() (err error) {
 	if err := nl.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("make a bridge (is the kernel module bridge there?): %w", err)
 	}
-	if err := nl.LinkSetUp(bridge); err != nil {
+	lo, err := nl.LinkByName("lo")
+	if err == nil {
+		err = errors.Join(nl.LinkSetUp(lo), nl.LinkSetUp(bridge),
+			nl.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(hub), Mask: net.CIDRMask(prefix, 32)}}))
+	}
+	if err != nil {
 		return err
 	}
 	return l.root()
@@ -309,7 +315,7 @@ func (h *Host) setClock() error {
 }
 
 // Dial connects from the network of a machine, or, with nil, from the switch.
-func (l *Lab) Dial(ctx context.Context, from *Host, address string) (net.Conn, error) {
+func (l *Lab) Dial(ctx context.Context, d *net.Dialer, from *Host, address string) (net.Conn, error) {
 	ns := l.sw
 	if from != nil {
 		ns = from.ns
@@ -323,7 +329,7 @@ func (l *Lab) Dial(ctx context.Context, from *Host, address string) (net.Conn, e
 		runtime.LockOSThread() // never unlocked
 		var r result
 		if r.err = netns.Set(ns); r.err == nil {
-			r.c, r.err = (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp4", address)
+			r.c, r.err = d.DialContext(ctx, "tcp4", address)
 		}
 		done <- r
 	}()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,7 +176,7 @@ func TestFaults(t *testing.T) {
 				}
 				return err
 			})
-			c, err := l.Dial(t.Context(), h, l.Get("other").Address(9))
+			c, err := l.Dial(t.Context(), &net.Dialer{}, h, l.Get("other").Address(9))
 			if err != nil {
 				t.Fatalf("the other machine: %v", err)
 			}
