@@ -150,16 +150,22 @@ func (j *judging) ledger() {
 			live, at = append(live, *r.Event), append(at, i)
 		}
 	}
-	last := len(j.h) - 1
-	for last >= 0 && j.h[last].Kind != Reread {
-		last--
-	}
-	if last < 0 || !yes(j.h[last].OK) {
-		why := "nobody did"
-		if last >= 0 {
-			why = j.h[last].Why
+	// What was read is not unread by a later reading that failed: it still shows what
+	// nobody saw happen.
+	last, again, why := -1, false, "nobody did"
+	for i, r := range j.h {
+		switch {
+		case r.Kind != Reread:
+		case yes(r.OK):
+			last, again = i, true
+		default:
+			again, why = false, r.Why
 		}
+	}
+	if !again {
 		j.v.System.say(Unknown, "the ledger was not read again in the end, so what was acknowledged may be gone: %s", why)
+	}
+	if last < 0 {
 		j.events, j.seen = live, at
 		return
 	}
