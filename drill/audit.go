@@ -15,6 +15,9 @@ func world(p *Plan) string {
 	for _, h := range p.World.Hosts {
 		s += ", " + h.Name + " (" + h.Rank + ")"
 	}
+	for _, x := range p.World.Services {
+		s += ", " + x.Name + " (" + string(x.Kind) + ")"
+	}
 	return s
 }
 

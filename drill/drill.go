@@ -17,7 +17,11 @@
 // anybody can judge a drill again.
 package drill
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Scenario is one drill, as written.
 type Scenario struct {
@@ -64,8 +68,9 @@ type Release struct {
 
 // World is the machines.
 type World struct {
-	Controls int    `yaml:"controls"` // 1 or 3
-	Hosts    []Host `yaml:"hosts"`
+	Controls int       `yaml:"controls"` // 1 or 3
+	Hosts    []Host    `yaml:"hosts"`
+	Services []Service `yaml:"services"`
 }
 
 // Host is one build machine.
@@ -78,6 +83,17 @@ type Host struct {
 	// Without names what the machine lacks: runc, without which it can make no build
 	// server of itself.
 	Without string `yaml:"without" json:"without,omitempty"`
+}
+
+// Service is what a release needs besides its machines, on a host of its own. The
+// machines find it by its name.
+type Service struct {
+	Name string  `yaml:"name" json:"name"`
+	Kind OfHosts `yaml:"kind" json:"kind"` // mirror, registry, git
+	// From is a directory of the working copy: of a mirror its files, of a registry
+	// REPOSITORY/TAG/FILE, each file a blob. A git host holds the working copy's own
+	// repository, and the release is started from a clone of that.
+	From string `yaml:"from" json:"from,omitempty"`
 }
 
 // Person is somebody of the runbook, as they are modelled.
@@ -107,6 +123,7 @@ const (
 	LedgerCopied    Steady = "ledger-copied"    // every machine that is up has the whole ledger
 	NothingLeft     Steady = "nothing-left"     // after: the host is as before
 	LedgerUndoubted Steady = "ledger-undoubted" // no machine's copy says otherwise
+	ServicesAnswer  Steady = "services-answer"  // every service that no fault took away
 )
 
 // Action is a fault, or something that a person or the drill does, at a time.
@@ -200,40 +217,71 @@ type Span struct{ From, To time.Time }
 // Fault is a kind of fault.
 type Fault string
 
+// OfHosts is a kind of hosts: build machines with controls, or a kind of service.
+type OfHosts string
+
+// The kinds.
+const (
+	Machine  OfHosts = "machine"  // builds, or is control
+	Mirror   OfHosts = "mirror"   // gives files away over HTTP
+	Registry OfHosts = "registry" // a registry of OCI images
+	Git      OfHosts = "git"      // the team's version control
+)
+
 // FaultKind says what a kind of fault needs.
 type FaultKind struct {
-	Fault  Fault
-	What   string
-	Host   bool // names a host: a build machine, or a control
-	Of     bool // names what it is about
-	Undone bool // may be limited with for
-	Down   bool // takes the host away while it lasts
+	Fault  Fault     `json:"fault"`
+	What   string    `json:"what"`
+	On     []OfHosts `json:"on,omitempty"`   // what it happens to; nil: to no host
+	Of     bool      `json:"of,omitempty"`   // names what it is about
+	Undone bool      `json:"for,omitempty"`  // may be limited with for
+	Down   bool      `json:"down,omitempty"` // takes the host away while it lasts
+}
+
+// Where names what it happens to.
+func (k FaultKind) Where() string {
+	if len(k.On) == 4 {
+		return "any"
+	}
+	var s []string
+	for _, on := range k.On {
+		s = append(s, string(on))
+	}
+	return strings.Join(s, ", ")
 }
 
 // Faults lists the kinds.
 func Faults() []FaultKind {
+	machine, service := []OfHosts{Machine}, []OfHosts{Mirror, Registry, Git}
+	all := slices.Concat(machine, service)
 	return []FaultKind{
-		{"machine-lost", "the machine is off, at once", true, false, true, true},
-		{"machine-hung", "the machine stops, and may come back as if nothing had been", true, false, true, true},
-		{"disk-destroyed", "the machine is off, and its disk is overwritten", true, false, false, true},
-		{"disk-dead", "every access to the machine's disk is an I/O error", true, false, false, true},
-		{"disk-full", "the machine's disk has no room", true, false, true, false},
-		{"inodes-gone", "the machine's disk takes no further file", true, false, true, false},
-		{"read-only", "the machine's disk cannot be written to", true, false, true, false},
-		{"artifact-corrupted", "a byte of an artifact on the machine's disk is changed in silence", true, true, false, false},
-		{"original-corrupted", "a byte of an original in the machine's depot is changed in silence", true, true, false, false},
-		{"partition", "the machine is cut off, both ways", true, false, true, true},
-		{"partition-out", "what the machine sends is lost", true, false, true, true},
-		{"partition-in", "what is sent to the machine is lost", true, false, true, true},
-		{"ledger-rolled-back", "control's ledger is put back to an earlier time", true, false, false, false},
-		{"person-away", "a person does not answer", false, true, true, false},
-		{"key-revoked", "a person's right to sign is taken away", false, true, true, false},
-		{"out-of-memory", "the machine has too little memory for its build", true, false, true, false},
-		{"clock-skew", "the machine's wall clock is wrong", true, true, true, false},
+		{"machine-lost", "the machine is off, at once", all, false, true, true},
+		{"machine-hung", "the machine stops, and may come back as if nothing had been", all, false, true, true},
+		{"disk-destroyed", "the machine is off, and its disk is overwritten", all, false, false, true},
+		{"disk-dead", "every access to the machine's disk is an I/O error", machine, false, false, true},
+		{"disk-full", "the machine's disk has no room", machine, false, true, false},
+		{"inodes-gone", "the machine's disk takes no further file", machine, false, true, false},
+		{"read-only", "the machine's disk cannot be written to", machine, false, true, false},
+		{"artifact-corrupted", "a byte of an artifact on the machine's disk is changed in silence", machine, true, false, false},
+		{"original-corrupted", "a byte of an original in the machine's depot is changed in silence", machine, true, false, false},
+		{"partition", "the machine is cut off, both ways", all, false, true, true},
+		{"partition-out", "what the machine sends is lost", all, false, true, true},
+		{"partition-in", "what is sent to the machine is lost", all, false, true, true},
+		{"ledger-rolled-back", "control's ledger is put back to an earlier time", machine, false, false, false},
+		{"person-away", "a person does not answer", nil, true, true, false},
+		{"key-revoked", "a person's right to sign is taken away", nil, true, true, false},
+		{"out-of-memory", "the machine has too little memory for its build", machine, false, true, false},
+		{"clock-skew", "the machine's wall clock is wrong", machine, true, true, false},
+		{"service-gone", "the service refuses every connection", service, false, true, false},
+		{"mirror-short", "the mirror ends each download half-way", []OfHosts{Mirror}, false, true, false},
+		{"mirror-slow", "the mirror sends a kilobyte a second", []OfHosts{Mirror}, false, true, false},
+		{"mirror-wrong", "the mirror gives other bytes for a file", []OfHosts{Mirror}, true, true, false},
+		{"tag-moved", "the registry's tag names something else", []OfHosts{Registry}, true, true, false},
+		{"history-rewritten", "the branches have another history, and the old one is gone", []OfHosts{Git}, false, false, false},
 	}
 }
 
 // Questions lists what steady may ask.
 func Questions() []Steady {
-	return []Steady{ControlAnswers, HostsUp, ReleaseMoves, DepotWhole, LedgerCopied, LedgerUndoubted, NothingLeft}
+	return []Steady{ControlAnswers, HostsUp, ReleaseMoves, DepotWhole, LedgerCopied, LedgerUndoubted, ServicesAnswer, NothingLeft}
 }

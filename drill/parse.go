@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -121,12 +122,45 @@ func (p *parser) world() *strict.Error {
 		}
 		seen[h.Name] = true
 	}
+	if err := p.services(seen); err != nil {
+		return err
+	}
 	if g := p.plan.Guards; g.DownAtOnce < 1 {
 		return p.fail("guards.down_at_once", "guards: {down_at_once: 2, within: 30m}", "no limit on what may be down at once")
 	}
 	var err error
 	if p.plan.Within, err = time.ParseDuration(p.plan.Guards.Within); err != nil || p.plan.Within <= 0 {
 		return p.fail("guards.within", "within: 30m", "%q is not how long the drill may take", p.plan.Guards.Within)
+	}
+	return nil
+}
+
+// services have names of their own, and something to give.
+func (p *parser) services(seen map[string]bool) *strict.Error {
+	if n := len(p.plan.World.Services); n > 10 {
+		return p.fail("world.services", "up to 10", "%d services", n)
+	}
+	vcs := ""
+	for i, s := range p.plan.World.Services {
+		at := fmt.Sprintf("world.services[%d]", i)
+		switch {
+		case !name.MatchString(s.Name):
+			return p.fail(at+".name", "small letters, digits, dots and hyphens", "%q is no name of a host", s.Name)
+		case seen[s.Name] || strings.HasPrefix(s.Name, "control"):
+			return p.fail(at+".name", "give it another name", "the name %s is taken", s.Name)
+		case !slices.Contains([]OfHosts{Mirror, Registry, Git}, s.Kind):
+			return p.fail(at+".kind", "mirror, registry or git", "%q is no kind of service", s.Kind)
+		case s.Kind == Git && s.From != "":
+			return p.fail(at+".from", "leave it out", "a git host holds the repository of the working copy")
+		case s.Kind == Git && vcs != "":
+			return p.fail(at+".kind", "one git host", "the release cannot be started from both %s and %s", vcs, s.Name)
+		case s.Kind != Git && !filepath.IsLocal(s.From):
+			return p.fail(at+".from", "from: a directory of the working copy", "%q is nothing that a %s can give", s.From, s.Kind)
+		}
+		if s.Kind == Git {
+			vcs = s.Name
+		}
+		seen[s.Name] = true
 	}
 	return nil
 }
@@ -219,10 +253,12 @@ func (p *parser) action(a Action, at string) *strict.Error {
 	}
 	k := Faults()[i]
 	switch {
-	case k.Host && !p.plan.hosts()[a.Host]:
-		return p.fail(at+".host", "one of world.hosts, control, or with three of them control2 and control3", "%q is no host of this drill", a.Host)
-	case !k.Host && a.Host != "":
+	case k.On == nil && a.Host != "":
 		return p.fail(at+".host", "leave it out", "%s is not about a host", a.Fault)
+	case k.On != nil && p.plan.hosts()[a.Host] == "":
+		return p.fail(at+".host", "one of world.hosts or world.services, control, or with three of them control2 and control3", "%q is no host of this drill", a.Host)
+	case k.On != nil && !slices.Contains(k.On, p.plan.hosts()[a.Host]):
+		return p.fail(at+".host", "it happens to: "+k.Where(), "%s cannot happen to %s, a %s", a.Fault, a.Host, p.plan.hosts()[a.Host])
 	case k.Of != (a.Of != ""):
 		return p.fail(at+".of", "of names what the fault is about, where it is about something", "%s, and of is %q", a.Fault, a.Of)
 	case !k.Undone && a.For != "":
@@ -247,13 +283,16 @@ func (p *Plan) builds(host string) bool {
 }
 
 // hosts are the names that a fault's host may have.
-func (p *Plan) hosts() map[string]bool {
-	known := map[string]bool{"control": true}
+func (p *Plan) hosts() map[string]OfHosts {
+	known := map[string]OfHosts{"control": Machine}
 	for n := 2; n <= p.World.Controls; n++ {
-		known["control"+strconv.Itoa(n)] = true
+		known["control"+strconv.Itoa(n)] = Machine
 	}
 	for _, h := range p.World.Hosts {
-		known[h.Name] = true
+		known[h.Name] = Machine
+	}
+	for _, s := range p.World.Services {
+		known[s.Name] = s.Kind
 	}
 	return known
 }

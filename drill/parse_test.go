@@ -37,13 +37,17 @@ world:
   - {name: primary, rank: primary, disk: 4GB}
   - {name: backup, rank: backup, disk: 512MB, plain: true}
   - {name: blank, rank: spare, disk: 4GB}
+  services:
+  - {name: mirror, kind: mirror, from: third}
+  - {name: images, kind: registry, from: images}
+  - {name: vcs, kind: git}
 people:
 - {name: ann, responds: 1h..3h, spends: 30m, away: [T-5d..T-2d]}
 - {name: bob, live: true}
 guards:
   down_at_once: 2
   within: 30m
-steady: [control-answers, hosts-up, release-moves, depot-whole, ledger-copied, ledger-undoubted, nothing-left]
+steady: [control-answers, hosts-up, release-moves, depot-whole, ledger-copied, ledger-undoubted, services-answer, nothing-left]
 method:
 - {name: primary-dies, when: T-7d, fault: machine-lost, host: primary}
 - {name: backup-hangs, when: gold running on backup, fault: machine-hung, host: backup, for: 30s}
@@ -193,6 +197,17 @@ func TestRefused(t *testing.T) {
 		{"no disk", "rank: spare, disk: 4GB", "rank: spare", "spare", "no size of a disk", structure},
 		{"a disk in bytes", "rank: spare, disk: 4GB", "rank: spare, disk: 4000000000", "4000000000", "no size of a disk", structure},
 		{"a disk that is too small", "512MB", "255MB", "255MB", "no size of a disk", meaning},
+		{"a service without a name", "{name: mirror, kind", "{kind", "from: third", "no name of a host", structure},
+		{"a service that is a host", "{name: mirror, kind", "{name: backup, kind", "backup, kind", "is taken", meaning},
+		{"a service that is control", "{name: mirror, kind", "{name: control2, kind", "control2, kind", "is taken", structure},
+		{"a service of no kind", "kind: mirror", "kind: ftp", "kind: ftp", "no kind of service", structure},
+		{"a mirror of nothing", "kind: mirror, from: third", "kind: mirror", "{name: mirror", "nothing that a mirror can give", structure},
+		{"a registry of everything", "from: images", "from: /", "from: /", "nothing that a registry can give", meaning},
+		{"a repository of something else", "kind: git", "kind: git, from: other", "from: other", "repository of the working copy", structure},
+		{"two repositories", "{name: images, kind: registry, from: images}", "{name: images, kind: git}", "kind: git", "both images and vcs", meaning},
+		{"a fault of a mirror on a machine", "machine-lost, host: primary", "mirror-slow, host: primary", "host: primary", "cannot happen to primary, a machine", meaning},
+		{"a fault of a machine on a mirror", "machine-lost, host: primary", "out-of-memory, host: mirror", "host: mirror", "cannot happen to mirror, a mirror", meaning},
+		{"a fault of a registry on a mirror", "machine-lost, host: primary", "tag-moved, of: base:1, host: mirror", "host: mirror", "cannot happen to mirror, a mirror", meaning},
 		{"no guards", "guards:\n  down_at_once: 2\n  within: 30m\n", "", "", "no limit on what may be down", structure},
 		{"a guard that lets nothing be down", "down_at_once: 2", "down_at_once: 0", "down_at_once", "no limit on what may be down", structure},
 		{"a guard without an end", "  within: 30m\n", "", "down_at_once", "how long the drill may take", structure},
@@ -398,13 +413,15 @@ func TestSchemaIsComplete(t *testing.T) {
 	}
 }
 
-// Each fault is accepted with what it needs, and refused by both without.
+// Each fault is accepted with what it needs, where it can happen, and refused
+// otherwise; by the schema too, as far as it sees it.
 func TestFaultsNeedWhatTheySay(t *testing.T) {
+	hosts := map[OfHosts]string{Machine: "blank", Mirror: "mirror", Registry: "images", Git: "vcs"}
 	for _, k := range Faults() {
-		line := func(host, of, lasts bool) string {
+		line := func(host string, of, lasts bool) string {
 			s := "- {name: it, when: T-7d, fault: " + string(k.Fault)
-			if host {
-				s += ", host: blank"
+			if host != "" {
+				s += ", host: " + host
 			}
 			if of {
 				s += ", of: " + map[bool]string{true: "1h", false: "ann"}[k.Fault == "clock-skew"]
@@ -414,20 +431,31 @@ func TestFaultsNeedWhatTheySay(t *testing.T) {
 			}
 			return s + "}\n"
 		}
-		for _, x := range []struct {
-			line string
-			good bool
-		}{
-			{line(k.Host, k.Of, k.Undone), true},
-			{line(k.Host, k.Of, false), true},
-			{line(!k.Host, k.Of, false), false},
-			{line(k.Host, !k.Of, false), false},
-			{line(k.Host, k.Of, true), k.Undone},
-		} {
+		host, other := "", "blank"
+		if k.On != nil {
+			host, other = hosts[k.On[0]], ""
+		}
+		type try struct {
+			line         string
+			good, schema bool
+		}
+		list := []try{
+			{line(host, k.Of, k.Undone), true, true},
+			{line(host, k.Of, false), true, true},
+			{line(other, k.Of, false), false, false},
+			{line(host, !k.Of, false), false, false},
+			{line(host, k.Of, true), k.Undone, k.Undone},
+		}
+		if k.On != nil {
+			for of, at := range hosts {
+				list = append(list, try{line(at, k.Of, false), slices.Contains(k.On, of), true})
+			}
+		}
+		for _, x := range list {
 			text := strings.Replace(wholeScenario, "- {name: primary-dies", x.line+"- {name: primary-dies", 1)
 			_, err := Parse("drill.yaml", []byte(text))
 			fails := unlike(t, text)
-			if (err == nil) != x.good || (fails == nil) != x.good {
+			if (err == nil) != x.good || (fails == nil) != x.schema {
 				t.Errorf("%s: %v; the schema: %v", x.line, err, fails)
 			}
 		}

@@ -97,7 +97,7 @@ func TestDrillsPage(t *testing.T) {
 	yes := map[bool]string{true: "yes"}
 	var want, rows []string
 	for _, k := range drill.Faults() {
-		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s | %s |", k.Fault, k.What, yes[k.Host], yes[k.Of], yes[k.Undone]))
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s | %s |", k.Fault, k.What, k.Where(), yes[k.Of], yes[k.Undone]))
 	}
 	_, table, _ := strings.Cut(page, "| fault | what | `host` | `of` | `for` |\n|---|---|---|---|---|\n")
 	for line := range strings.Lines(table) {

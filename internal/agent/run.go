@@ -291,9 +291,10 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 }
 
 // environment is what a step is told, beside what its server's build was: which
-// release it is of, and its own name; and its secrets.
+// release it is of, of which revision of the source, and its own name; and its
+// secrets.
 func (s *step) environment() map[string]string {
-	env := map[string]string{"TRYSAIL_RELEASE": s.as.Release, "TRYSAIL_STEP": s.as.Item}
+	env := map[string]string{"TRYSAIL_RELEASE": s.as.Release, "TRYSAIL_REVISION": s.as.Source.Revision, "TRYSAIL_STEP": s.as.Item}
 	if s.a.o.Drill {
 		env["TRYSAIL_DRILL"] = "true"
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,9 @@ func (a *app) drillCommand() *cobra.Command {
 	add("trend [NAME]", "Show how long each run of a scenario took to recover", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
 		return a.drillTrend(args)
 	})
+	add("mirror DIR TROUBLE", "Serve files on a machine of a drill", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+		return a.drillMirror(ctx, args[0], args[1])
+	}).Hidden = true
 	a.addSchedule(cmd)
 	return cmd
 }
@@ -112,8 +116,8 @@ func (a *app) drillFaults() error {
 	}
 	for _, k := range drill.Faults() {
 		keys := []string{}
-		if k.Host {
-			keys = append(keys, "host")
+		if k.On != nil {
+			keys = append(keys, "host: "+k.Where())
 		}
 		if k.Of {
 			keys = append(keys, "of")
@@ -124,6 +128,15 @@ func (a *app) drillFaults() error {
 		a.printf("%-20s %s [%s]\n", k.Fault, k.What, strings.Join(keys, ", "))
 	}
 	return nil
+}
+
+// drillMirror is the main process of a mirror in a drill.
+func (a *app) drillMirror(ctx context.Context, dir, trouble string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":http")
+	if err != nil {
+		return err
+	}
+	return lab.Mirror(ctx, l, dir, trouble)
 }
 
 // drillRun runs a scenario, judges it, and tells people if it is to.
@@ -200,8 +213,9 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	}
 	history, err := exercise.Run(ctx, exercise.Options{
 		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Look: look, Log: a.log, Progress: a.ui.Step,
-		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time) error {
-			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339)})
+		Root: w.Root,
+		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time, source string) error {
+			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source})
 			return err
 		},
 		Ask: a.asker(),

@@ -21,6 +21,7 @@ import (
 type releaseOptions struct {
 	amended       string // the runbook of an amendment
 	runbook, ship string
+	clone         string // of the source; empty: the working copy
 	as, reason    string
 	spent         time.Duration
 	follow        bool

@@ -69,7 +69,7 @@ func (a *app) startWith(ctx context.Context, c *api.Client, version string, o re
 		return st, "", err
 	}
 	a.ui.Step("fixing the source")
-	if st.Source, err = fixSource(ctx, ms, d); err != nil {
+	if st.Source, err = fixSource(ctx, ms, d, o.clone); err != nil {
 		return st, "", err
 	}
 	if st.Runbook, err = d.PutBytes(ctx, data); err != nil {
@@ -90,12 +90,13 @@ func (a *app) startWith(ctx context.Context, c *api.Client, version string, o re
 }
 
 // fixSource keeps the committed revision, so that the version control may go away.
-func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot) (s release.Source, err error) {
-	wd, err := os.Getwd()
-	if err != nil {
-		return s, err
+func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot, dir string) (s release.Source, err error) {
+	if dir == "" {
+		if dir, err = os.Getwd(); err != nil {
+			return s, err
+		}
 	}
-	w, err := capture.FindWorkspace(ctx, wd)
+	w, err := capture.FindWorkspace(ctx, dir)
 	if err != nil {
 		return s, err
 	}
@@ -104,11 +105,11 @@ func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot) (s releas
 		return s, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	dir := n.Path("checkout")
-	if err := w.Checkout(ctx, dir); err != nil {
+	tree := n.Path("checkout")
+	if err := w.Checkout(ctx, tree); err != nil {
 		return s, err
 	}
-	original, err := capture.PutTree(ctx, d, func(out io.Writer) error { return capture.WriteTree(dir, out, 0, 0) })
+	original, err := capture.PutTree(ctx, d, func(out io.Writer) error { return capture.WriteTree(tree, out, 0, 0) })
 	return release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}, err
 }
 
@@ -224,7 +225,7 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 		if err != nil {
 			return err
 		}
-		s, err := fixSource(ctx, ms, d)
+		s, err := fixSource(ctx, ms, d, "")
 		if err != nil {
 			return err
 		}

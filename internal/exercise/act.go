@@ -268,8 +268,20 @@ func (r *runner) takeBack(name string) {
 	}
 	x.OK, x.Why = answer(err)
 	r.record(x)
+	delete(r.faults, name)
 	delete(r.down, a.Host)
 	r.o.Progress(r.ahead() + name + " is over")
+}
+
+// gone tells whether a fault that is in force took a service away.
+func (r *runner) gone(host string) bool {
+	for name := range r.faults {
+		a := r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
+		if a.Host == host && (a.Fault == "service-gone" || r.down[host]) {
+			return true
+		}
+	}
+	return false
 }
 
 // command does what a person would type.

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,9 +40,10 @@ type Options struct {
 	Header drill.Header // Run, Tool, Scenario, Seed, Source and Machine are the caller's
 	State  *machine.State
 	Dir    string // of this run's history, made by the caller
+	Root   string // of the working copy
 	// Start begins the release that is in the working copy, as trysail release start
-	// does.
-	Start func(ctx context.Context, c *api.Client, version string, ship time.Time) error
+	// does; from the clone source, if there is one.
+	Start func(ctx context.Context, c *api.Client, version string, ship time.Time, source string) error
 	// Ask asks a person who is at the terminal; nil: nobody is.
 	Ask func(ctx context.Context, person, item, what string) (yes bool, reason string, err error)
 	// Hours are when people work, by name.
@@ -173,14 +175,18 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	r.o.Progress("starting the release")
-	if err := r.o.Start(ctx, r.client, r.p.Release.Version, r.p.Ship); err != nil {
+	source, err := r.source(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.o.Start(ctx, r.client, r.p.Release.Version, r.p.Ship, source); err != nil {
 		return fmt.Errorf("start the release: %w", err)
 	}
 	r.record(drill.Record{Kind: drill.Told, Ack: &release.Ack{Type: "started"}})
 	watch, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.watch(watch) })
-	err := r.loop(ctx)
+	err = r.loop(ctx)
 	r.reread()
 	stop()
 	wg.Wait()
@@ -384,7 +390,7 @@ func (r *runner) keepLogs() error {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return err
 	}
-	for _, name := range append([]string{"control", "control2", "control3"}, hostNames(r.p)...) {
+	for _, name := range slices.Concat([]string{"control", "control2", "control3"}, hostNames(r.p), serviceNames(r.p)) {
 		if h := r.lab.Get(name); h != nil {
 			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
 				return err
@@ -398,6 +404,14 @@ func hostNames(p *drill.Plan) []string {
 	var list []string
 	for _, h := range p.World.Hosts {
 		list = append(list, h.Name)
+	}
+	return list
+}
+
+func serviceNames(p *drill.Plan) []string {
+	var list []string
+	for _, s := range p.World.Services {
+		list = append(list, s.Name)
 	}
 	return list
 }
@@ -456,6 +470,15 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 	case drill.LedgerUndoubted:
 		if r.status != nil && len(r.status.Trouble) > 0 {
 			return errors.New(strings.Join(r.status.Trouble, "; "))
+		}
+	case drill.ServicesAnswer:
+		for _, name := range serviceNames(r.p) {
+			if r.gone(name) {
+				continue
+			}
+			if err := r.lab.Get(name).Answers(ctx); err != nil {
+				return err
+			}
 		}
 	case drill.DepotWhole:
 		return r.verify(ctx)

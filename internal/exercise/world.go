@@ -24,6 +24,11 @@ func (r *runner) world(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, of := range r.p.World.Services {
+		if err := r.service(ctx, of); err != nil {
+			return err
+		}
+	}
 	control, err := r.lab.Host(lab.HostSpec{Name: "control", Disk: 8 << 30})
 	if err != nil {
 		return err
@@ -80,6 +85,34 @@ func (r *runner) world(ctx context.Context) error {
 }
 
 const port = 7440
+
+// service makes a host that is neither control nor builds.
+func (r *runner) service(ctx context.Context, of drill.Service) error {
+	r.o.Progress("making " + of.Name + ", a " + string(of.Kind))
+	from := filepath.Join(r.o.Root, of.From)
+	if of.Kind == drill.Git {
+		if _, err := os.Stat(filepath.Join(from, ".git")); err != nil {
+			return fmt.Errorf("the working copy is no git repository, so there is nothing for %s to hold: %w", of.Name, err)
+		}
+	}
+	if _, err := r.lab.Service(ctx, of, from); err != nil {
+		return err
+	}
+	r.record(drill.Record{Kind: drill.Made, Host: of.Name})
+	return nil
+}
+
+// source is a clone of what the team's version control has; "" if it is no host of
+// this drill.
+func (r *runner) source(ctx context.Context) (string, error) {
+	for _, of := range r.p.World.Services {
+		if of.Kind == drill.Git {
+			dir := filepath.Join(r.lab.Dir, "source")
+			return dir, r.lab.Get(of.Name).Clone(ctx, dir)
+		}
+	}
+	return "", nil
+}
 
 // badge gives a person a token of their own, which they decide with.
 func (r *runner) badge(ctx context.Context, name string) error {

@@ -14,16 +14,8 @@ func (h *Host) drop(out bool) (*Fault, error) {
 		hook, name = nftables.ChainHookOutput, "out"
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "drill-" + name}
-	change := func(f func(c *nftables.Conn)) error {
-		c, err := nftables.New(nftables.WithNetNSFd(int(h.ns)))
-		if err != nil {
-			return err
-		}
-		f(c)
-		return c.Flush()
-	}
 	inject := func() error {
-		err := change(func(c *nftables.Conn) {
+		err := h.nft(func(c *nftables.Conn) {
 			t := c.AddTable(t)
 			chain := c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
 			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}})
@@ -34,6 +26,16 @@ func (h *Host) drop(out bool) (*Fault, error) {
 		return nil
 	}
 	return &Fault{Inject: inject, Probe: h.unreachable, Undo: func() error {
-		return change(func(c *nftables.Conn) { c.DelTable(t) })
+		return h.nft(func(c *nftables.Conn) { c.DelTable(t) })
 	}}, nil
+}
+
+// nft changes the rules of the machine's network.
+func (h *Host) nft(f func(c *nftables.Conn)) error {
+	c, err := nftables.New(nftables.WithNetNSFd(int(h.ns)))
+	if err != nil {
+		return err
+	}
+	f(c)
+	return c.Flush()
 }

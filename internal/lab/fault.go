@@ -46,9 +46,14 @@ func (h *Host) Prepare(kind drill.Fault, of string) (*Fault, error) {
 		"artifact-corrupted": (*Host).corrupt, "original-corrupted": (*Host).corrupt,
 		"partition": (*Host).cut, "partition-in": (*Host).cutIn, "partition-out": (*Host).cutOut,
 		"out-of-memory": (*Host).starve, "ledger-rolled-back": (*Host).putBack,
+		"service-gone": (*Host).refuse, "mirror-short": (*Host).short, "mirror-slow": (*Host).slow, "mirror-wrong": (*Host).wrong,
+		"tag-moved": (*Host).retag, "history-rewritten": (*Host).rewrite,
 	}[kind]
 	if !ok {
 		return nil, &UnavailableError{kind, "the lab does not know it"}
+	}
+	if err := h.onlyOn(kind); err != nil {
+		return nil, err
 	}
 	return prepare(h, of)
 }

@@ -35,7 +35,7 @@ type Host struct {
 
 	mu   sync.Mutex
 	on   *running // nil: off
-	args []string // of the main process
+	args []string // the main process: the program too
 	gone bool     // for good
 }
 
@@ -140,7 +140,19 @@ func loop(f *os.File) (*os.File, error) {
 }
 
 // Start turns the machine on: its main process is trysail with these arguments.
-func (h *Host) Start(args ...string) error {
+func (h *Host) Start(args ...string) error { return h.StartProgram(h.trysail(args)...) }
+
+// trysail is its command line on the machine.
+func (h *Host) trysail(args []string) []string {
+	self := "/bin/trysail"
+	if h.spec.Plain {
+		self = "/drill-bin"
+	}
+	return append([]string{self, "-v", "--drill-clock", "/drill/clock"}, args...)
+}
+
+// StartProgram turns the machine on with another program of this host.
+func (h *Host) StartProgram(args ...string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.gone {
@@ -166,7 +178,7 @@ func (h *Host) Start(args ...string) error {
 	ready := make(chan struct{})
 	sp := machine.Spec{
 		Root: filepath.Join(h.lab.Dir, "root"), Hostname: h.Name, Whole: true, Dir: "/", NetNS: h.Network(),
-		Args: append([]string{"/bin/trysail", "-v", "--drill-clock", "/drill/clock"}, args...),
+		Args: args,
 		Env:  []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR=1", "HOME=/var/lib/trysail"},
 		Mounts: []machine.Mount{
 			{Source: h.Disk(), Target: "/var/lib/trysail"},
@@ -189,7 +201,10 @@ func (h *Host) Start(args ...string) error {
 			return errors.Join(err, n.Close())
 		}
 		sp.Mounts = append(sp.Mounts, machine.Mount{Source: self, Target: "/drill-bin", ReadOnly: true})
-		sp.Args[0] = "/drill-bin"
+	}
+	// Machines find each other by name, as on any network.
+	if _, err := os.Stat("/etc/hosts"); err == nil || !h.spec.Plain {
+		sp.Mounts = append(sp.Mounts, machine.Mount{Source: h.lab.names(), Target: "/etc/hosts", ReadOnly: true})
 	}
 	go func() {
 		defer close(r.ended)
@@ -262,14 +277,14 @@ func (h *Host) Restart() error {
 	h.mu.Lock()
 	args := h.args
 	h.mu.Unlock()
-	return h.Start(args...)
+	return h.StartProgram(args...)
 }
 
 // Again says how the machine is started the next time.
 func (h *Host) Again(args ...string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.args = args
+	h.args = h.trysail(args)
 }
 
 // Give lays a file that only root reads before the machine, and says where it is

@@ -39,6 +39,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"trysail/drill"
 	"trysail/internal/clock"
 	"trysail/internal/machine"
 )
@@ -140,8 +141,11 @@ func (l *Lab) root() error {
 			return err
 		}
 	}
+	if err := os.WriteFile(l.names(), []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+		return err
+	}
 	for name, text := range map[string]string{
-		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n", "etc/hosts": "127.0.0.1 localhost\n",
+		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n", "etc/hosts": "",
 	} {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			return err
@@ -194,6 +198,8 @@ type HostSpec struct {
 	Plain bool
 	// Without names a program that is not on it: runc.
 	Without string
+	// Service is what it does instead of building, if it does.
+	Service drill.OfHosts
 }
 
 // Host makes a machine, which is off.
@@ -211,9 +217,20 @@ func (l *Lab) Host(spec HostSpec) (*Host, error) {
 	if err := h.make(); err != nil {
 		return nil, fmt.Errorf("make machine %s: %w", spec.Name, errors.Join(err, h.close()))
 	}
+	f, err := os.OpenFile(l.names(), os.O_APPEND|os.O_WRONLY, 0) // the machines that are on see it
+	if err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	_, err = fmt.Fprintln(f, h.IP, h.Name)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
 	l.hosts[spec.Name] = h
 	return h, nil
 }
+
+// names is the hosts file of all machines.
+func (l *Lab) names() string { return filepath.Join(l.Dir, "hosts") }
 
 // plug joins the machine's network to the switch.
 func (h *Host) plug() error {
