@@ -112,29 +112,36 @@ func (r *rehearsal) look() []string {
 	return list
 }
 
-// TestDrillLibrary runs a scenario of the library, another one each day; all of
-// them with TRYSAIL_DRILLS=all, as make drills does.
+// TestDrillLibrary runs a scenario of each part of the library, another one each day;
+// all of them with TRYSAIL_DRILLS=all. The host is as before.
 func TestDrillLibrary(t *testing.T) {
-	r := newRehearsal(t, "drills/plain")
-	before := r.look()
-	names, err := filepath.Glob(filepath.Join(r.app, "*.yaml"))
-	if err != nil || len(names) < 12 {
-		t.Fatalf("the library has %d scenarios: %v", len(names), err)
-	}
-	if os.Getenv("TRYSAIL_DRILLS") != "all" {
-		day := time.Now().YearDay()
-		names = []string{names[day%len(names)]}
-	}
-	for _, name := range names {
-		name = filepath.Base(name)
-		t.Run(name, func(t *testing.T) {
-			r := *r
-			r.t = t
-			r.passes(name)
+	for _, part := range []struct {
+		name  string
+		least int
+	}{{"plain", 18}, {"services", 7}} {
+		t.Run(part.name, func(t *testing.T) {
+			r := newRehearsal(t, "drills/"+part.name)
+			before := r.look()
+			names, err := filepath.Glob(filepath.Join(r.app, "*.yaml"))
+			if err != nil || len(names) < part.least {
+				t.Fatalf("the library has %d scenarios: %v", len(names), err)
+			}
+			if os.Getenv("TRYSAIL_DRILLS") != "all" {
+				day := time.Now().YearDay()
+				names = []string{names[day%len(names)]}
+			}
+			for _, name := range names {
+				name = filepath.Base(name)
+				t.Run(name, func(t *testing.T) {
+					r := *r
+					r.t = t
+					r.passes(name)
+				})
+			}
+			if after := r.look(); !slices.Equal(before, after) {
+				t.Errorf("the host was\n%q\nand is\n%q", before, after)
+			}
 		})
-	}
-	if after := r.look(); !slices.Equal(before, after) {
-		t.Errorf("the host was\n%q\nand is\n%q", before, after)
 	}
 }
 
@@ -187,6 +194,50 @@ func TestDrillKilled(t *testing.T) {
 	}
 }
 
+// TestDrillKillSweep kills a drill after each write of its undo journal, before what
+// the write is about is made: drill clean takes all away that was made before. It is
+// of machines, a service, disks that are full and destroyed, rules and machines that
+// begin again.
+func TestDrillKillSweep(t *testing.T) {
+	r := newRehearsal(t, "cmd/trysail/testdata/sweep")
+	if v := r.passes("drill.yaml"); t.Failed() {
+		t.Fatal(v.Sentence)
+	}
+	before := r.look()
+	mortal := *r
+	mortal.bin = filepath.Join(t.TempDir(), "trysail")
+	build := exec.Command("go", "build", "-tags", "killpoint", "-o", mortal.bin, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	at := 1
+	for ; ; at++ {
+		cmd := mortal.command(t.Context(), "drill", "run", "drill.yaml")
+		cmd.Env = append(cmd.Env, fmt.Sprint("TRYSAIL_KILLPOINT=", at))
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.Exited() { // there are no more writes
+			if err != nil {
+				t.Errorf("when nobody killed it: %v\n%s", err, out)
+			}
+			break
+		}
+		if out, err := r.command(t.Context(), "drill", "clean").CombinedOutput(); err != nil {
+			t.Errorf("killed at write %d: clean: %v\n%s", at, err, out)
+		}
+		if after := r.look(); !slices.Equal(before, after) {
+			t.Errorf("killed at write %d: the host was\n%s\nand is\n%s", at, strings.Join(before, "\n"), strings.Join(after, "\n"))
+		}
+		if left, err := os.ReadDir(filepath.Join(r.dir, "state/scratch")); err != nil || len(left) > 0 {
+			t.Errorf("killed at write %d: scratch holds %v (%v)", at, left, err)
+		}
+	}
+	t.Logf("killed at %d places", at-1)
+	if at < 15 {
+		t.Error("a drill writes more often than that")
+	}
+}
+
 // TestDrillBlank: the primary dies in the middle of gold, inside of the rebuilt
 // server, then the backup with its disk; a machine that has nothing but a kernel and
 // runc is made into a build server by itself, and makes gold; another one makes it
@@ -202,6 +253,12 @@ func TestDrillBlank(t *testing.T) {
 	v := r.passes("drill.yaml")
 	if len(v.Faults) != 2 || v.Faults[1].To != "blank" || v.Gold != "identical" || v.Machine < 10 {
 		t.Errorf("what followed: %+v", v)
+	}
+	// The rebuild is cut off in the middle, and done elsewhere; gold is made the second
+	// time where it was cut off, once that machine is back.
+	v = r.passes("rebuilding.yaml")
+	if len(v.Faults) != 2 || v.Faults[1].To != "second" || v.Gold != "identical" {
+		t.Errorf("cut off while it was rebuilt: %+v", v)
 	}
 	// A machine that cannot be made into a build server is no help, and says why.
 	v = r.run("no-rebuild.yaml")

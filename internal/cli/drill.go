@@ -197,11 +197,8 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	if h.Seed == 0 {
 		h.Seed = rand.Uint64()
 	}
-	dir := filepath.Join(a.drillsDir(), h.Run)
-	if err := os.MkdirAll(a.drillsDir(), 0o755); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := a.runDir(&h)
+	if err != nil {
 		return nil, err
 	}
 	if err := renameio.WriteFile(filepath.Join(dir, "scenario.yaml"), data, 0o644); err != nil {
@@ -227,6 +224,23 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		return nil, ctx.Err()
 	}
 	return a.judge(dir, p, history)
+}
+
+// runDir makes the directory of a run, which gets a name that no other has: two may
+// begin in one second.
+func (a *app) runDir(h *drill.Header) (string, error) {
+	if err := os.MkdirAll(a.drillsDir(), 0o755); err != nil {
+		return "", err
+	}
+	name := h.Run
+	for n := 2; ; n++ {
+		dir := filepath.Join(a.drillsDir(), h.Run)
+		err := os.Mkdir(dir, 0o755)
+		if !errors.Is(err, fs.ErrExist) {
+			return dir, err
+		}
+		h.Run = fmt.Sprintf("%s-%d", name, n)
+	}
 }
 
 // workingHours are those of the people of a runbook.

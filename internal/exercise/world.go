@@ -19,7 +19,6 @@ import (
 
 // world makes the machines, which join as any machine does.
 func (r *runner) world(ctx context.Context) error {
-	r.o.Progress("making control")
 	desk, err := r.lab.Host(lab.HostSpec{Name: "desk"})
 	if err != nil {
 		return err
@@ -29,6 +28,7 @@ func (r *runner) world(ctx context.Context) error {
 			return err
 		}
 	}
+	r.o.Progress("making control")
 	control, err := r.lab.Host(lab.HostSpec{Name: "control", Disk: 8 << 30})
 	if err != nil {
 		return err

@@ -147,6 +147,7 @@ func (n *Session) save() error {
 	if err := renameio.WriteFile(n.path(), data, 0o600); err != nil {
 		return fmt.Errorf("undo journal: %w", err)
 	}
+	wrote()
 	return nil
 }
 
