@@ -170,7 +170,7 @@ func enrolled(ctx context.Context, root *api.Client, link api.Link, name string)
 	if err != nil {
 		return nil, err
 	}
-	h, err := api.TrustAuthority(answer.Authority, &cert, time.Now)
+	h, err := api.TrustAuthority(answer.Authority, func() (*tls.Certificate, error) { return &cert, nil }, time.Now)
 	if err != nil {
 		return nil, err
 	}

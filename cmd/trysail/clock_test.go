@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,5 +86,46 @@ func TestFleetClockJumps(t *testing.T) {
 	if n := len(w.began()); n != 1 {
 		t.Errorf("gold began %d times", n)
 	}
+	w.finish()
+}
+
+// TestFleetCertificates: three hundred days pass, twice, and nobody is there who would
+// join a machine again: control and machines have certified each other anew, and the
+// release goes on.
+func TestFleetCertificates(t *testing.T) {
+	w := clocked(t)
+	for i, name := range []string{"a", "b"} {
+		w.write(name+"/"+clock.Marker, "")
+		w.agent(name, 11+i, "--plain", "--drill-clock", filepath.Join(w.dir, "clock"))
+	}
+	until := func(name string) time.Time {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(w.dir, name, "agent/cert.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(data)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert.NotAfter
+	}
+	for days := 300; days <= 600; days += 300 {
+		w.setClock(clock.Set{Jump: time.Duration(days) * 24 * time.Hour})
+		for _, name := range []string{"a", "b"} {
+			w.until(name+" is certified anew", func() bool {
+				return until(name).After(time.Now().AddDate(0, 0, days+399))
+			})
+		}
+	}
+	// From here on each of them begins anew, with what it has on its disk.
+	for _, name := range []string{"a", "b"} {
+		w.hosts[name].kill()
+		w.hosts[name].start("agent", "--drill-clock", filepath.Join(w.dir, "clock"))
+	}
+	ship := time.Now().AddDate(0, 0, 600).Add(47 * time.Hour)
+	w.trysail("release", "start", "4.2", "--ship", ship.UTC().Format(time.RFC3339))
+	w.until("gold begins", func() bool { return len(w.began()) == 1 })
 	w.finish()
 }

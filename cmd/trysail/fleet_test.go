@@ -70,6 +70,11 @@ func (w *world) finish() {
 	if log := w.trysail("release", "log", "4.2", "upload"); log != "token [secret]\n" {
 		w.t.Errorf("the log of upload: %q", log)
 	}
+	// Each run of a step has a log of its own.
+	if runs := strings.Split(strings.TrimSpace(w.trysail("release", "log", "4.2", "gold", "--runs")), "\n"); len(runs) < 2 || !strings.HasPrefix(runs[0], "1  on ") || !strings.Contains(runs[len(runs)-1], "(the second build of gold)") {
+		w.t.Errorf("the runs of gold: %q", runs)
+	}
+	w.trysail("release", "log", "4.2", "gold", "--run", "1")
 	// The secret is where a person put it, and nowhere else.
 	if out := w.sh("grep -rlF " + uploadToken + " " + w.dir + "/control " + w.dir + "/*/agent/ledger " + w.dir + "/*/depot " + w.dir + "/*.log || true"); out != "" {
 		w.t.Errorf("the secret is in %s", out)

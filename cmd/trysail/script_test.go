@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -27,25 +28,47 @@ import (
 
 func TestScripts(t *testing.T) {
 	t.Parallel() // TestGuide runs beside the scripts
+	testscript.Run(t, scripts(t, "testdata/script"))
+}
+
+// TestReleases captures real builds and rehearses a release of each on machines that
+// are lost, with the runbook and the scenario that init writes: one of them, another
+// one each day, or all with TRYSAIL_RELEASES=all.
+func TestReleases(t *testing.T) {
+	p := scripts(t, "testdata/releases")
+	names, err := filepath.Glob("testdata/releases/*.txtar")
+	if err != nil || len(names) < 5 {
+		t.Fatalf("%d releases: %v", len(names), err)
+	}
+	if os.Getenv("TRYSAIL_RELEASES") != "all" {
+		day := time.Now().YearDay()
+		p.Dir, p.Files = "", []string{names[day%len(names)]}
+	}
+	testscript.Run(t, p)
+}
+
+// scripts says how the scripts of a directory are run.
+func scripts(t *testing.T, dir string) testscript.Params {
+	t.Helper()
 	bin := buildBinary(t)
 	tools, err := filepath.Abs("testdata/bin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	scripts, err := filepath.Abs("../../scripts")
+	helpers, err := filepath.Abs("../../scripts")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Originals are fetched and packages configured once for all scripts;
 	// everything else is a script's own, so that two can run at once.
 	roots, depot := t.TempDir(), t.TempDir()
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	return testscript.Params{
+		Dir:                 dir,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("PATH", strings.Join([]string{bin, tools, os.Getenv("PATH")}, ":"))
+			e.Setenv("PATH", strings.Join([]string{bin, tools, helpers, os.Getenv("PATH")}, ":"))
 			e.Values["internet"] = &internetHolder{}
 			state := filepath.Join(e.WorkDir, "state")
 			if err := os.Mkdir(state, 0o755); err != nil {
@@ -59,7 +82,7 @@ func TestScripts(t *testing.T) {
 			// nothing must be removed.
 			e.Defer(func() { unmountBelow(t, e.WorkDir) })
 			e.Setenv("TRYSAIL_DEPOT", depot)
-			e.Setenv("SCRIPTS", scripts)
+			e.Setenv("SCRIPTS", helpers)
 			e.Setenv("HOME", "/root")
 			e.Setenv("GIT_CONFIG_COUNT", "2")
 			e.Setenv("GIT_CONFIG_KEY_0", "user.name")
@@ -88,7 +111,7 @@ func TestScripts(t *testing.T) {
 				})
 			},
 		},
-	})
+	}
 }
 
 // unmountBelow undoes every mount below a directory, innermost first.

@@ -7,6 +7,7 @@
 //	work.go   fetch leases and run them
 //	copy.go   keep a copy of the ledger on this disk, synced
 //	send.go   send what control lost and this disk has
+//	renew.go  have the certificate made anew before it ends
 //
 // A machine that comes back looks at itself first, in no lease (recheck.go).
 //
@@ -48,8 +49,10 @@ type Options struct {
 	Dir    string       // of what it keeps: the copy of the ledger, logs not yet sent
 	// Remember keeps the addresses of all controls for the next start.
 	Remember func([]string) error
-	Log      *slog.Logger
-	Now      func() time.Time // the wall clock: to be compared, and for nothing else
+	// Renew makes this machine's certificate anew, if it ends soon.
+	Renew func(ctx context.Context) error
+	Log   *slog.Logger
+	Now   func() time.Time // the wall clock: to be compared, and for nothing else
 	Drill    bool             // this machine takes part in a drill: steps are told so
 }
 
@@ -102,6 +105,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return a.works(ctx) })
 	g.Go(func() error { return a.keepCopies(ctx) })
 	g.Go(func() error { return a.sends(ctx) })
+	g.Go(func() error { return a.renews(ctx) })
 	return g.Wait()
 }
 

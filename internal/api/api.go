@@ -66,6 +66,11 @@ type Enrolled struct {
 	Authority   []byte `json:"authority"`   // PEM
 }
 
+// Renew asks for another certificate for the machine that asks, before its own ends.
+type Renew struct {
+	Request []byte `json:"request"` // a certificate request, DER
+}
+
 // JoinControl asks to become one of several controls, with a one-time token.
 type JoinControl struct {
 	Token string `json:"token"`

@@ -98,17 +98,27 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // TrustAuthority makes a client that trusts one authority, with a machine's
 // certificate or none, by the clock that says now.
-func TrustAuthority(authority []byte, cert *tls.Certificate, now func() time.Time) (*http.Client, error) {
+func TrustAuthority(authority []byte, cert func() (*tls.Certificate, error), now func() time.Time) (*http.Client, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(authority) {
 		return nil, errors.New("the authority's certificate is not readable")
 	}
 	c := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13, Time: now}
 	if cert != nil {
-		c.Certificates = []tls.Certificate{*cert}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert() }
 	}
 	return &http.Client{Transport: transport(c)}, nil
 }
+
+// EndsSoon tells whether a certificate is to be renewed: less than a third is left of
+// the time that the authority gives one. A machine that was off for the rest of it
+// joins again.
+func EndsSoon(c *x509.Certificate, now time.Time) bool {
+	return c.NotAfter.Sub(now) < CertificateDays*24*time.Hour/3
+}
+
+// CertificateDays is for how long the authority certifies a machine.
+const CertificateDays = 400
 
 // TrustFingerprint makes a client that trusts the authority whose certificate
 // has a digest: all that a machine knows before it joined.

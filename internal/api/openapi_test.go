@@ -20,7 +20,7 @@ import (
 // the description.
 func bodies() map[string]any {
 	return map[string]any{
-		"Problem": Problem{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{}, "SetMachine": SetMachine{}, "Checked": Checked{},
+		"Problem": Problem{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Renew": Renew{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{}, "SetMachine": SetMachine{}, "Checked": Checked{},
 		"Decide": Decide{}, "Step": Step{}, "Reason": Reason{}, "Status": Status{}, "Listed": Listed{}, "Machine": MachineStatus{},
 		"Checkpoint": Checkpoint{}, "LogSize": LogSize{}, "LogDigest": LogDigest{}, "Token": Token{}, "Revoke": Revoke{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
 		"Report": struct {

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -82,7 +81,7 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 			return err
 		}
 	}
-	who, client, err := joined(dir, a.clock.Now)
+	who, client, cert, err := joined(dir, a.clock.Now)
 	if err != nil {
 		return err
 	}
@@ -94,6 +93,7 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 	a.printf("%s works for control at https://%s\n", who.Name, who.Controls[0])
 	ag, err := agent.New(agent.Options{
 		Name: who.Name, Client: client, State: st, Depot: d, Dir: dir, Log: a.log, Now: a.clock.Now, Drill: a.drillClock != "",
+		Renew:    func(ctx context.Context) error { return cert.renew(ctx, client) },
 		Remember: func(controls []string) error { return identity{who.Name, controls}.write(dir) },
 	})
 	if err != nil {
@@ -171,32 +171,34 @@ func (*notJoinedError) Hint() string {
 	return "on control: trysail fleet token; here: sudo trysail agent --join LINK"
 }
 
-func joined(dir string, now func() time.Time) (*identity, *api.Client, error) {
+// joined gives what this machine keeps of its joining, and a client that shows its
+// certificate.
+func joined(dir string, now func() time.Time) (*identity, *api.Client, *certificate, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "identity.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, &notJoinedError{}
+		return nil, nil, nil, &notJoinedError{}
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	who := &identity{}
 	if err := json.Unmarshal(data, who); err != nil {
-		return nil, nil, fmt.Errorf("identity.json: %w", err)
+		return nil, nil, nil, fmt.Errorf("identity.json: %w", err)
 	}
 	if len(who.Controls) == 0 {
-		return nil, nil, &notJoinedError{}
+		return nil, nil, nil, &notJoinedError{}
 	}
-	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	k, err := openCertificate(dir, now)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	authority, err := os.ReadFile(filepath.Join(dir, "authority.pem"))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	h, err := api.TrustAuthority(authority, &cert, now)
+	h, err := api.TrustAuthority(authority, k.current, now)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return who, api.NewClient(who.Controls, "", h), nil
+	return who, api.NewClient(who.Controls, "", h), k, nil
 }

@@ -24,7 +24,8 @@ type releaseOptions struct {
 	clone         string // of the source; empty: the working copy
 	as, reason    string
 	spent         time.Duration
-	follow        bool
+	follow, runs  bool
+	run           int
 	source        bool
 	machines, no  bool
 	differences   []string
@@ -71,9 +72,14 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	checkpoint.Flags().StringVar(&o.since, "since", "", "check that what `FILE`, a checkpoint kept earlier, speaks of is still there unchanged (exit status 3 if not)")
 	checkpoint.Flags().BoolVar(&o.key, "key", false, "print the key that checkpoints are verified with")
-	log := add("log VERSION STEP", "Print a step's log", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return a.releaseLog(ctx, args[0], args[1], o.follow)
+	log := add("log VERSION STEP", "Print a step's log, of its last run if there were several", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+		if o.runs {
+			return a.releaseRuns(ctx, args[0], args[1])
+		}
+		return a.releaseLog(ctx, args[0], args[1], o.run, o.follow)
 	})
+	log.Flags().IntVar(&o.run, "run", 0, "the log of run number `N` (default: the last)")
+	log.Flags().BoolVar(&o.runs, "runs", false, "list the runs of the step instead")
 	log.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on until the step ends")
 	person := func(c *cobra.Command) {
 		c.Flags().StringVar(&o.as, "as", "", "the person who decides (root on control may name anybody)")
@@ -328,27 +334,6 @@ func (a *app) releaseEvents(ctx context.Context, version string) error {
 		return err
 	}
 	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	_, err = io.Copy(a.stdout, res.Body)
-	return err
-}
-
-func (a *app) releaseLog(ctx context.Context, version, step string, follow bool) error {
-	c, s, err := a.statusOf(ctx, version)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(s.Items, func(x api.ItemStatus) bool { return x.Name == step })
-	if i < 0 {
-		return usage("release %s has no step %s", version, step)
-	}
-	if s.Items[i].Epoch == 0 {
-		return usage("step %s has not begun", step)
-	}
-	res, err := c.Open(ctx, http.MethodGet, fmt.Sprintf("/releases/%s/logs/%s/%d?follow=%v", version, step, s.Items[i].Epoch, follow), nil, nil)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -35,10 +36,7 @@ type authority struct {
 	pem  []byte
 }
 
-const (
-	authorityYears = 20
-	machineDays    = 400
-)
+const authorityYears = 20
 
 func openAuthority(dir string, now time.Time) (*authority, error) {
 	certFile, keyFile := filepath.Join(dir, "authority.pem"), filepath.Join(dir, "authority.key")
@@ -133,7 +131,7 @@ func (a *authority) sign(request []byte, name string, now time.Time) ([]byte, er
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{"machine"}},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 0, machineDays),
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 0, api.CertificateDays),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, q.PublicKey, a.key)
@@ -151,8 +149,13 @@ const (
 )
 
 // server makes control's own certificate for the addresses that it is reached by.
-// Controls also show it to each other.
+// Controls also show it to each other. It holds by the kernel's clock too, whatever
+// control's own says: between controls etcd speaks TLS, and knows that one only.
 func (a *authority) server(names []string, now time.Time) (*tls.Certificate, error) {
+	from := now
+	if real := time.Now(); real.Before(now) {
+		from = real
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -163,7 +166,7 @@ func (a *authority) server(names []string, now time.Time) (*tls.Certificate, err
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: controlName, OrganizationalUnit: []string{controlUnit}},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 0, machineDays),
+		NotBefore: from.Add(-time.Hour), NotAfter: now.AddDate(0, 0, api.CertificateDays),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, n := range names {
@@ -177,37 +180,59 @@ func (a *authority) server(names []string, now time.Time) (*tls.Certificate, err
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}, nil
+	leaf, err := x509.ParseCertificate(der)
+	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, err
 }
 
 // Identity is the authority of a fleet, which each of its controls holds, and
-// this control's certificate.
+// this control's certificate, which is made anew in time.
 type Identity struct {
 	dir       string
 	authority *authority
-	cert      *tls.Certificate
+	names     []string
 	client    *http.Client // to other controls
 	now       func() time.Time
+
+	mu   sync.Mutex
+	cert *tls.Certificate
+	peer bool // etcd reads it from files, with each connection
 }
 
 // OpenIdentity reads the authority in control's directory, or makes one, and
 // makes a certificate for the names and addresses that this control is reached by.
 func OpenIdentity(dir string, names []string, now func() time.Time) (*Identity, error) {
-	// Between controls etcd speaks TLS, by the kernel's clock whatever this one says.
-	issued := now()
-	if real := time.Now(); real.Before(issued) {
-		issued = real
+	begun := now()
+	if real := time.Now(); real.Before(begun) {
+		begun = real // as in server
 	}
-	a, err := openAuthority(dir, issued)
+	a, err := openAuthority(dir, begun)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := a.server(names, issued)
+	i := &Identity{dir: dir, authority: a, names: names, now: now}
+	if _, err := i.current(); err != nil {
+		return nil, err
+	}
+	i.client, err = api.TrustAuthority(a.pem, i.current, now)
+	return i, err
+}
+
+// current gives control's certificate: control may run for longer than one lasts.
+func (i *Identity) current() (*tls.Certificate, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.cert != nil && !api.EndsSoon(i.cert.Leaf, i.now()) {
+		return i.cert, nil
+	}
+	cert, err := i.authority.server(i.names, i.now())
 	if err != nil {
 		return nil, err
 	}
-	h, err := api.TrustAuthority(a.pem, cert, now)
-	return &Identity{dir, a, cert, h, now}, err
+	i.cert = cert
+	if i.peer {
+		err = i.writePeer()
+	}
+	return cert, err
 }
 
 // AdoptAuthority keeps another control's authority, of whose fleet this one is to be.
@@ -239,7 +264,10 @@ func (i *Identity) Fingerprint() string { return i.authority.fingerprint() }
 // TLS is how control's listener speaks: machines and other controls show a
 // certificate of its authority, people a token.
 func (i *Identity) TLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{*i.cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: i.pool(), MinVersion: tls.VersionTLS13, Time: i.now}
+	return &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.current() },
+		ClientAuth:     tls.VerifyClientCertIfGiven, ClientCAs: i.pool(), MinVersion: tls.VersionTLS13, Time: i.now,
+	}
 }
 
 func (i *Identity) pool() *x509.CertPool {
@@ -254,14 +282,22 @@ func (i *Identity) Peer(name, address, cluster string) (*ledger.Peer, error) {
 		Name: name, Address: address, Cluster: cluster, CommonName: controlName,
 		Cert: filepath.Join(i.dir, "peer.pem"), Key: filepath.Join(i.dir, "peer.key"), Authority: filepath.Join(i.dir, "authority.pem"),
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.peer = true
+	return p, i.writePeer()
+}
+
+// writePeer writes what etcd shows to other controls. Its lock is held.
+func (i *Identity) writePeer() error {
 	der, err := x509.MarshalPKCS8PrivateKey(i.cert.PrivateKey)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := renameio.WriteFile(p.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		return nil, err
+	if err := renameio.WriteFile(filepath.Join(i.dir, "peer.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return err
 	}
-	return p, renameio.WriteFile(p.Cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Certificate[0]}), 0o644)
+	return renameio.WriteFile(filepath.Join(i.dir, "peer.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Certificate[0]}), 0o644)
 }
 
 // keyPEM is the authority's key, for a control that joins.

@@ -12,14 +12,19 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"trysail/internal/api"
 )
 
 func request(t testing.TB, q x509.CertificateRequest, key crypto.Signer) []byte {
@@ -217,7 +222,11 @@ func TestServer(t *testing.T) {
 	if conf.MinVersion != tls.VersionTLS13 || conf.ClientAuth != tls.VerifyClientCertIfGiven || conf.ClientCAs == nil {
 		t.Errorf("version %x, client's certificate %s", conf.MinVersion, conf.ClientAuth)
 	}
-	chain := conf.Certificates[0].Certificate
+	shown, err := conf.GetCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := shown.Certificate
 	if len(chain) != 2 || !bytes.Equal(chain[1], c.o.Identity.authority.cert.Raw) {
 		t.Fatalf("%d certificates are shown: a machine that joins knows only the authority's", len(chain))
 	}
@@ -247,5 +256,97 @@ func TestServer(t *testing.T) {
 	q, err := c.caller(r)
 	if err != nil || *q != (caller{control: true}) || q.may(Viewer) {
 		t.Errorf("control's own certificate is that of %+v: %v", q, err)
+	}
+}
+
+// TestControlRenews: control runs for longer than a certificate lasts, and shows one
+// that is in force, to machines and, in files, to the etcd of others.
+func TestControlRenews(t *testing.T) {
+	at := noon()
+	dir := t.TempDir()
+	id, err := OpenIdentity(dir, []string{"control.example"}, at.time)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := id.Peer("a", "10.0.0.1:2380", "a=https://10.0.0.1:2380")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := id.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for day := range 5 * api.CertificateDays {
+		at.now = noon().now.AddDate(0, 0, day)
+		cert, err := id.TLS().GetCertificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := cert.Leaf.NotAfter.Sub(at.now); left < api.CertificateDays*24*time.Hour/3 {
+			t.Fatalf("on day %d it has %s left", day, left)
+		}
+	}
+	last, err := id.current()
+	if err != nil || last.Leaf.Equal(first.Leaf) || !last.Leaf.NotBefore.Before(time.Now()) {
+		t.Errorf("the last is the first, or not yet in force by the kernel's clock: %v, from %s", err, last.Leaf.NotBefore)
+	}
+	pair, err := tls.LoadX509KeyPair(p.Cert, p.Key)
+	if err != nil || !pair.Leaf.Equal(last.Leaf) {
+		t.Errorf("etcd has another: %v", err)
+	}
+	private(t, p.Key)
+}
+
+// TestMachineRenews: a machine is certified anew under its own name, whatever it asks
+// for; one that does not belong to the fleet is not.
+func TestMachineRenews(t *testing.T) {
+	at := noon()
+	c := begin(t, newDisk(t), at)
+	if err := c.enlist(t.Context(), membership{Joined: &enrolled{Name: "m1", Slots: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	key := ecKey(t)
+	a := c.o.Identity.authority
+	ask := func(name string) (*httptest.ResponseRecorder, *x509.Certificate) {
+		t.Helper()
+		out, err := a.sign(request(t, x509.CertificateRequest{}, key), name, at.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(out)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(api.Renew{Request: request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "other"}}, key)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest(http.MethodPost, "/v1/renew", bytes.NewReader(data))
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, a.cert}}}
+		w := httptest.NewRecorder()
+		c.Handler().ServeHTTP(w, r)
+		return w, cert
+	}
+	at.now = at.now.AddDate(0, 0, 300)
+	w, _ := ask("m1")
+	var answer api.Enrolled
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+	}
+	block, _ := pem.Decode(answer.Certificate)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || cert.Subject.CommonName != "m1" || !key.PublicKey.Equal(cert.PublicKey) || cert.NotAfter.Sub(at.now) != api.CertificateDays*24*time.Hour {
+		t.Errorf("%+v, until %s: %v", cert.Subject, cert.NotAfter, err)
+	}
+	if w, _ := ask("m2"); w.Code != http.StatusForbidden {
+		t.Errorf("a machine that does not belong to the fleet: %d %s", w.Code, w.Body)
+	}
+	r := bearer("")
+	r.Method, r.URL.Path = http.MethodPost, "/v1/renew"
+	w = httptest.NewRecorder()
+	c.Handler().ServeHTTP(w, r)
+	if w.Code != http.StatusForbidden {
+		t.Errorf("nobody: %d %s", w.Code, w.Body)
 	}
 }

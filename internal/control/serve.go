@@ -49,6 +49,7 @@ func (c *Control) routes() []route {
 	return []route{
 		raw("POST /v1/enrol", c.enrol),
 		raw("POST /v1/controls", c.joinControl),
+		machine("POST /v1/renew", c.renew),
 		machine("POST /v1/beat", c.beat),
 		machine("GET /v1/work", c.work),
 		result("POST /v1/report", c.report),
@@ -250,6 +251,19 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.answer(w, answer)
+}
+
+// renew certifies a machine of the fleet anew, before its certificate ends.
+func (c *Control) renew(_ context.Context, q *caller, r *http.Request) (any, error) {
+	asks, err := body[api.Renew](r)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := c.o.Identity.authority.sign(asks.Request, q.machine, c.o.Now())
+	if err != nil {
+		return nil, &badRequest{err}
+	}
+	return &api.Enrolled{Certificate: cert, Authority: c.o.Identity.authority.pem}, nil
 }
 
 func machineName(s string) bool {
