@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo drills test unit system lint bench fuzz format generate clean packages-demo packages-test
+.PHONY: build demo drills releases test unit system lint bench fuzz format generate clean packages-demo packages-test
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -18,7 +18,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 DEMO_PACKAGES := runc git ca-certificates xz-utils build-essential dpkg-dev autoconf automake libtool bison flex e2fsprogs
 TEST_PACKAGES := $(DEMO_PACKAGES) subversion build-essential fakeroot strace curl openssl nodejs npm python3 openjdk-17-jdk-headless \
 	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age iproute2 procps \
-	chromium fonts-liberation
+	chromium fonts-liberation openssh-server
 
 build:
 	$(BUILD) -o bin/trysail ./cmd/trysail
@@ -36,9 +36,14 @@ demo: packages-demo build
 	@scripts/rehearse-age bin/trysail
 	@scripts/demo bin/trysail
 
-# Every scenario of the library, on a small program: some ten minutes.
+# Every scenario of the library, on small programs, one after the other: 25 drills in
+# some twelve minutes.
 drills: packages-test build
 	@scripts/drills bin/trysail
+
+# Real builds, each captured and then released while both of its build servers die.
+releases: packages-test build
+	@TRYSAIL_RELEASES=all scripts/test -timeout 60m $(AS_ROOT) -run TestReleases ./cmd/trysail
 
 # All tests. What needs root runs as root; nothing is skipped.
 test: packages-test build

@@ -32,7 +32,7 @@ func layers() []layer {
 			"internal/api", "internal/compare", "internal/debian", "internal/depot", "internal/ledger", "internal/machine", "internal/clock", "internal/notify", "internal/recorder", "internal/secret", "internal/trace",
 		}},
 		{"running", "a build is run in one way, whoever asks", []string{"internal/build"}},
-		{"operations", "capture and rebuild meet only in a blueprint and a depot, as they will on two machines", []string{"internal/capture", "internal/rebuild", "internal/lab"}},
+		{"operations", "capture and rebuild meet only in a blueprint and a depot, as they will on two machines", []string{"internal/capture", "internal/rebuild", "internal/lab", "internal/site"}},
 		{"processes", "control and agents meet only in the messages of internal/api, as they will on two machines", []string{"internal/agent", "internal/control"}},
 		{"rehearsals", "a drill is a release with faults: it uses control as a person does, and knows nothing of its inside", []string{"internal/exercise"}},
 		{"face", "words for people", []string{"internal/cli", "cmd/trysail", "cmd/bench"}},

@@ -26,7 +26,7 @@ func world(p *Plan) string {
 func (r *Report) fidelity() [][2]string {
 	p, v := r.Plan, r.Verdict
 	list := [][2]string{
-		{"Kind of exercise", "a functional exercise on one host (" + or2(header(r.History).Machine) + "); no production failover"},
+		{"Kind of exercise", "a functional exercise on " + header(r.History).where() + " (" + or2(header(r.History).Machine) + "); no production failover"},
 		{"Real, and measured", "control, agents, builds, leases, the ledger, file systems, networks: all of them ran, at their own speed"},
 	}
 	var kinds []string
@@ -36,7 +36,11 @@ func (r *Report) fidelity() [][2]string {
 			kinds = append(kinds, b.Name+": "+Faults()[i].What)
 		}
 	}
-	list = append(list, [2]string{"Simulated", "machines are containers with a disk, a network and cgroups of their own; faults: " + or2(strings.Join(kinds, "; "))})
+	machines := "machines are containers with a disk, a network and cgroups of their own"
+	if header(r.History).Hosts > 0 {
+		machines = "each machine is a container with a disk and cgroups of its own, on a host of its own and in that host's network"
+	}
+	list = append(list, [2]string{"Simulated", machines + "; faults: " + or2(strings.Join(kinds, "; "))})
 	modelled := []string{}
 	for _, x := range p.Scenario.People {
 		if !x.Live {

@@ -46,8 +46,17 @@ type Header struct {
 	Seed     uint64    `json:"seed"`
 	Began    time.Time `json:"began"` // by the host's clock
 	Machine  string    `json:"machine"`
+	Hosts    int       `json:"hosts,omitempty"`  // real ones, over SSH; 0: a lab on one
 	Source   string    `json:"source"`           // revision that is released
 	Broken   []string  `json:"broken,omitempty"` // defects planted on purpose
+}
+
+// where says on what a drill ran.
+func (h Header) where() string {
+	if h.Hosts > 0 {
+		return fmt.Sprintf("%d hosts", h.Hosts)
+	}
+	return "one host"
 }
 
 // Kind of a record.

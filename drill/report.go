@@ -130,7 +130,7 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 		w("| %s | | %s | | | modelled: %s |", cell(m.What), cell(m.Distribution), cell(m.Source))
 	}
 	w("\n## Scope\n\n- Hypothesis: %s\n- Why this scenario: %s\n- What it challenges: %s\n- Owner of what it found: %s", or(p.Hypothesis), or(p.Why), or(p.Challenges), or(p.Owner))
-	w("- Fidelity: a functional exercise on one host (%s), with real processes, builds, file systems and networks of its own; no production failover. Idle time was skipped: %s.", head.Machine, Human(time.Duration(v.Skipped*float64(time.Second))))
+	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, Human(time.Duration(v.Skipped*float64(time.Second))))
 	for _, x := range p.Scenario.People {
 		w("- %s", person(x))
 	}

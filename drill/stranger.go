@@ -4,18 +4,60 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"mvdan.cc/sh/v3/syntax"
 )
 
 // A stranger drill asks whether the document is enough: somebody who did not write
-// it makes the machine by hand, and the tool does nothing but show one part after
+// it makes the machine by hand, and the tool does nothing but show one command after
 // the other and look at the clock.
 
 // Part is one block of commands of a document, with what is said before it.
 type Part struct {
-	Title string // of the section
-	Text  string
-	Code  string
-	Line  int // of the document, where the commands begin
+	Title    string // of the section
+	Text     string
+	Code     string
+	Line     int // of the document, where the commands begin
+	Commands []Command
+}
+
+// Command is what somebody types before they look at what it did: a line, or several
+// that the shell takes as one.
+type Command struct {
+	Code string
+	Line int // of the document
+}
+
+// commands takes a block apart where the shell does. A block that is no shell is one.
+func commands(code string, line int) []Command {
+	lines := strings.Split(code, "\n")
+	starts := []int{0}
+	file, err := syntax.NewParser(syntax.KeepComments(true), syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(code), "")
+	if err == nil {
+		ended := uint(0) // the line in which the one before ends
+		for _, s := range file.Stmts {
+			at, before := s.Pos().Line(), ended
+			ended = s.End().Line()
+			if at == before {
+				continue
+			}
+			for _, c := range s.Comments { // what is said of it
+				at = min(at, c.Pos().Line())
+			}
+			if at := int(at) - 1; at > starts[len(starts)-1] && at < len(lines) && strings.TrimSpace(strings.Join(lines[starts[len(starts)-1]:at], "")) != "" {
+				starts = append(starts, at)
+			}
+		}
+	}
+	var list []Command
+	for i, at := range starts {
+		end := len(lines)
+		if i+1 < len(starts) {
+			end = starts[i+1]
+		}
+		list = append(list, Command{strings.Trim(strings.Join(lines[at:end], "\n"), "\n"), line + at})
+	}
+	return list
 }
 
 // Parts reads a document that is followed by hand: Markdown, of which every fenced
@@ -30,7 +72,8 @@ func Parts(document string) ([]Part, error) {
 		switch {
 		case fence != "" && ticks == fence && strings.TrimSpace(mark) == "":
 			if begun > 0 {
-				list = append(list, Part{title, strings.TrimSpace(strings.Join(text, "\n")), strings.Join(code, "\n"), begun})
+				all := strings.Join(code, "\n")
+				list = append(list, Part{title, strings.TrimSpace(strings.Join(text, "\n")), all, begun, commands(all, begun)})
 			}
 			fence, begun, text, code = "", 0, nil, nil
 		case fence != "":
@@ -55,10 +98,9 @@ func Parts(document string) ([]Part, error) {
 	return list, nil
 }
 
-// Followed is a part that somebody followed, or gave up at.
+// Followed is a command that somebody typed, or gave up at.
 type Followed struct {
-	Part     int           `json:"part"` // from 1
-	Title    string        `json:"title"`
+	Title    string        `json:"title"` // of the section
 	Line     int           `json:"line"`
 	Took     time.Duration `json:"took"` // nanoseconds, measured
 	Stumbles []string      `json:"stumbles,omitempty"`
@@ -70,20 +112,33 @@ type Followed struct {
 type ByHand struct {
 	Verdict  Value         `json:"verdict"`
 	Took     time.Duration `json:"took"`
-	Parts    int           `json:"parts"` // of the document
+	Commands int           `json:"commands"` // of the document
 	Followed []Followed    `json:"followed"`
+	Issues   []Issue       `json:"issues"` // each stumble is somebody's work
 }
 
-// JudgeByHand gives the verdict on a document of so many parts.
-func JudgeByHand(parts int, list []Followed) ByHand {
-	v := ByHand{Verdict: Pass, Parts: parts, Followed: list}
+// Mender is whose work the stumbles of a run are, and until which day.
+type Mender struct{ Run, Owner, Due string }
+
+// JudgeByHand gives the verdict on a document of so many commands.
+func JudgeByHand(commands int, list []Followed, m Mender) ByHand {
+	v := ByHand{Verdict: Pass, Commands: commands, Followed: list, Issues: []Issue{}}
+	issue := func(f Followed, what string) {
+		v.Issues = append(v.Issues, Issue{fmt.Sprintf("%s/%d", m.Run, len(v.Issues)+1), fmt.Sprintf("line %d (%s): %s", f.Line, f.Title, what), "document", Fail, m.Owner, m.Due})
+	}
 	for _, f := range list {
 		v.Took += f.Took
-		if len(f.Stumbles) > 0 || f.GaveUp {
-			v.Verdict = Fail
+		for _, s := range f.Stumbles {
+			issue(f, s)
+		}
+		if f.GaveUp {
+			issue(f, "given up")
 		}
 	}
-	if v.Verdict == Pass && len(list) < parts {
+	if len(v.Issues) > 0 {
+		v.Verdict = Fail
+	}
+	if v.Verdict == Pass && len(list) < commands {
 		v.Verdict = Unknown // it was broken off
 	}
 	return v
@@ -102,7 +157,7 @@ func (v ByHand) Sentence() string {
 	case Pass:
 		return fmt.Sprintf("A stranger made the machine from the document alone, in %s by hand (measured).", Human(v.Took))
 	case Unknown:
-		return fmt.Sprintf("Not known: %d of %d parts were followed.", len(v.Followed), v.Parts)
+		return fmt.Sprintf("Not known: %d of %d commands were typed.", len(v.Followed), v.Commands)
 	}
 	return fmt.Sprintf("A stranger made the machine in %s by hand (measured), and stumbled %d time(s): mend the document.", Human(v.Took), stumbles)
 }

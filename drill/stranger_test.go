@@ -2,6 +2,7 @@ package drill
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,14 @@ func TestParts(t *testing.T) {
 	}
 	if p := list[1]; p.Title != "1. Check" || p.Text != "More." || p.Code != "cat <<'X'\n```\nX" || p.Line != 19 {
 		t.Errorf("%+v", p)
+	}
+	list, err = Parts("```sh\n# what it is for\nset -eu\nfor x in a b; do\n\techo $x\ndone\ncat <<'X' >f\nset -eu\nX\n\nplace() {\n\tmkdir $1\n}; place a\nlong \\\n\tcommand\n```\n")
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v %v", list, err)
+	}
+	want := []Command{{"# what it is for\nset -eu", 2}, {"for x in a b; do\n\techo $x\ndone", 4}, {"cat <<'X' >f\nset -eu\nX", 7}, {"place() {\n\tmkdir $1\n}; place a", 11}, {"long \\\n\tcommand", 14}}
+	if !slices.Equal(list[0].Commands, want) {
+		t.Errorf("%+v", list[0].Commands)
 	}
 	for _, bad := range []string{"", "# Nothing\n", "```sh\nset -eu\n", "```text\nx\n```\n"} {
 		if list, err := Parts(bad); err == nil {
@@ -35,7 +44,7 @@ func TestParts(t *testing.T) {
 }
 
 func TestJudgeByHand(t *testing.T) {
-	ok := Followed{Part: 1, Title: "a", Took: time.Minute}
+	ok := Followed{Title: "a", Line: 7, Took: time.Minute}
 	stumbled, gaveUp := ok, ok
 	stumbled.Stumbles, gaveUp.GaveUp = []string{"no zstd here"}, true
 	for _, x := range []struct {
@@ -47,12 +56,20 @@ func TestJudgeByHand(t *testing.T) {
 	}{
 		{"to its end", 2, []Followed{ok, ok}, Pass, "in 2m00s by hand (measured)"},
 		{"a stumble", 2, []Followed{ok, stumbled}, Fail, "stumbled 1 time(s)"},
-		{"broken off", 2, []Followed{ok}, Unknown, "1 of 2 parts"},
+		{"broken off", 2, []Followed{ok}, Unknown, "1 of 2 commands"},
 		{"broken off after a stumble", 2, []Followed{stumbled}, Fail, "stumbled 1 time(s)"},
 		{"given up", 2, []Followed{ok, gaveUp}, Fail, "given up at \"a\""},
 		{"not begun", 2, nil, Unknown, "0 of 2"},
 	} {
-		v := JudgeByHand(x.parts, x.list)
+		v := JudgeByHand(x.parts, x.list, Mender{"run", "ann", "2026-12-01"})
+		if (v.Verdict == Fail) != (len(v.Issues) > 0) {
+			t.Errorf("%s: %s, and issues %v", x.what, v.Verdict, v.Issues)
+		}
+		for _, i := range v.Issues {
+			if i.ID != "run/1" || !strings.HasPrefix(i.What, "line 7 (a): ") || i.Owner != "ann" || i.Due != "2026-12-01" {
+				t.Errorf("%s: %+v", x.what, i)
+			}
+		}
 		if v.Verdict != x.value || !strings.Contains(v.Sentence(), x.words) {
 			t.Errorf("%s: %s: %s", x.what, v.Verdict, v.Sentence())
 		}
@@ -69,6 +86,14 @@ func FuzzParts(f *testing.F) {
 		for _, p := range list {
 			if p.Line < 1 || !strings.Contains(document, p.Code) {
 				t.Errorf("%+v is not in the document", p)
+			}
+			// Nothing of a block is left out, and nothing comes twice.
+			whole := ""
+			for _, c := range p.Commands {
+				whole += c.Code
+			}
+			if strings.ReplaceAll(whole, "\n", "") != strings.ReplaceAll(p.Code, "\n", "") {
+				t.Errorf("%q became %+v", p.Code, p.Commands)
 			}
 		}
 	})

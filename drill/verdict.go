@@ -106,7 +106,7 @@ func (j *judging) sentence() string {
 	v := j.v
 	switch v.Value {
 	case Pass:
-		return "Rehearsed on one host: " + j.passed()
+		return "Rehearsed on " + header(j.h).where() + ": " + j.passed()
 	case Unknown:
 		return "Not known: " + first(v.Harness, v.System, v.Cleanup) + "."
 	}

@@ -15,6 +15,7 @@ import (
 	"trysail/blueprint"
 	"trysail/drill"
 	"trysail/internal/recorder"
+	"trysail/internal/site"
 	"trysail/runbook"
 )
 
@@ -92,6 +93,11 @@ func TestDrillsPage(t *testing.T) {
 		left := unset("", reflect.ValueOf(p.Scenario))
 		if len(left) > 0 {
 			t.Errorf("the example lacks %v", left)
+		}
+	}
+	for _, text := range blocks(t, "docs/drills.md", "yaml hosts") {
+		if _, err := site.ParseHosts("docs/drills.md", []byte(text)); err != nil {
+			t.Error(err)
 		}
 	}
 	yes := map[bool]string{true: "yes"}

@@ -53,7 +53,7 @@ type Options struct {
 	Renew func(ctx context.Context) error
 	Log   *slog.Logger
 	Now   func() time.Time // the wall clock: to be compared, and for nothing else
-	Drill    bool             // this machine takes part in a drill: steps are told so
+	Drill bool             // this machine takes part in a drill: steps are told so
 }
 
 // Agent is one machine's agent.

@@ -23,6 +23,7 @@ import (
 	"trysail/internal/capture"
 	"trysail/internal/exercise"
 	"trysail/internal/lab"
+	"trysail/internal/machine"
 	"trysail/internal/notify"
 	"trysail/release"
 	"trysail/runbook"
@@ -31,6 +32,7 @@ import (
 type drillOptions struct {
 	seed   uint64
 	notify string
+	hosts  string // file that names real hosts
 }
 
 func (a *app) drillCommand() *cobra.Command {
@@ -53,6 +55,7 @@ func (a *app) drillCommand() *cobra.Command {
 	run := add("run FILE", "Run a scenario in this working copy (exit status 3 if the verdict is not pass)", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.drillRun(ctx, args[0], o)
 	})
+	run.Flags().StringVar(&o.hosts, "hosts", "", "run it on the real hosts that `FILE` names, over SSH, and not in a lab on this one")
 	run.Flags().StringVar(&o.notify, "notify", "", "tell people the verdict as this `FILE` says (docs/notices.md)")
 	run.Flags().Uint64Var(&o.seed, "seed", 0, "`NUMBER` that people's answers are drawn with (default: another each time)")
 	add("check FILE...", "Read scenarios strictly", cobra.MinimumNArgs(1), func(_ context.Context, args []string) error { return a.drillCheck(args) })
@@ -61,9 +64,12 @@ func (a *app) drillCommand() *cobra.Command {
 	})
 	add("schema", "Print the JSON Schema of scenarios", cobra.NoArgs, func(context.Context, []string) error { return a.drillSchema() })
 	add("faults", "List the faults that a scenario may name", cobra.NoArgs, func(context.Context, []string) error { return a.drillFaults() })
-	add("stranger [BLUEPRINT]", "Time somebody who makes the machine from REBUILD.md by hand", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		return a.drillStranger(ctx, append(args, "trysail")[0])
+	var owner, due string
+	stranger := add("stranger [BLUEPRINT]", "Time somebody who makes the machine from REBUILD.md by hand", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		return a.drillStranger(ctx, append(args, "trysail")[0], owner, due)
 	})
+	stranger.Flags().StringVar(&owner, "owner", "", "who mends what is found")
+	stranger.Flags().StringVar(&due, "due", "", "how long there is to mend it, such as 14d")
 	add("clean", "Take away what drills that were killed left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
 	add("list", "List the drills that were run here, the newest first", cobra.NoArgs, func(context.Context, []string) error { return a.drillList() })
 	add("report RUN", "Judge a drill that was run again, from its history, and write its report (HTML, Markdown, JSON)", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
@@ -74,6 +80,15 @@ func (a *app) drillCommand() *cobra.Command {
 	})
 	add("mirror DIR TROUBLE", "Serve files on a machine of a drill", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.drillMirror(ctx, args[0], args[1])
+	}).Hidden = true
+	add("hosts FILE", "Look whether the real hosts of a drill may be broken, and break nothing", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.drillHosts(ctx, args[0])
+	})
+	add("hand WITHIN", "Do on a real host what a drill says", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.drillHand(ctx, args[0])
+	}).Hidden = true
+	add("deadman HAND WITHIN", "Take away what a hand leaves", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+		return a.drillDeadMan(ctx, args[0], args[1])
 	}).Hidden = true
 	a.addSchedule(cmd)
 	return cmd
@@ -197,6 +212,13 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	if h.Seed == 0 {
 		h.Seed = rand.Uint64()
 	}
+	stage := a.stage(st)
+	if o.hosts != "" {
+		if stage, err = a.onSite(ctx, o.hosts, p, st); err != nil {
+			return nil, err
+		}
+		h.Hosts = len(stageHosts(p))
+	}
 	dir, err := a.runDir(&h)
 	if err != nil {
 		return nil, err
@@ -209,7 +231,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		return nil, err
 	}
 	history, err := exercise.Run(ctx, exercise.Options{
-		Plan: p, Header: h, State: st, Dir: dir, Hours: hours, Look: look, Log: a.log, Progress: a.ui.Step,
+		Plan: p, Header: h, Dir: dir, Stage: stage, Hours: hours, Look: look, Log: a.log, Progress: a.ui.Step,
 		Root: w.Root,
 		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time, source string) error {
 			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source})
@@ -224,6 +246,21 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		return nil, ctx.Err()
 	}
 	return a.judge(dir, p, history)
+}
+
+// stage is a lab on this host.
+func (a *app) stage(st *machine.State) func() (lab.Stage, error) {
+	return func() (lab.Stage, error) {
+		l, err := lab.New(st, a.log)
+		if err != nil {
+			return nil, err
+		}
+		s, err := l.Stage()
+		if err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		return s, nil
+	}
 }
 
 // runDir makes the directory of a run, which gets a name that no other has: two may

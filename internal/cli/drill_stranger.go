@@ -16,10 +16,10 @@ import (
 	"trysail/drill"
 )
 
-// drillStranger shows a blueprint's REBUILD.md part by part to somebody who makes
-// the machine from it in another terminal, times each, and writes down where they
+// drillStranger shows a blueprint's REBUILD.md command by command to somebody who
+// makes the machine from it in another terminal, times each, and writes down where they
 // stumble. It runs none of the commands, and needs no root.
-func (a *app) drillStranger(ctx context.Context, dir string) error {
+func (a *app) drillStranger(ctx context.Context, dir, owner, due string) error {
 	file := filepath.Join(dir, "REBUILD.md")
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -29,30 +29,32 @@ func (a *app) drillStranger(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	run := filepath.Join(a.state, "by-hand", time.Now().UTC().Format("20060102-150405"))
+	now := time.Now()
+	run := filepath.Join(a.state, "by-hand", now.UTC().Format("20060102-150405"))
+	m := drill.Mender{Run: "by-hand-" + filepath.Base(run), Owner: owner}
+	if due != "" {
+		d, ok := drill.Duration(due)
+		if !ok || d == 0 {
+			return usage("--due %s is not how long there is to mend what is found: 14d", due)
+		}
+		m.Due = now.Add(d).UTC().Format(time.DateOnly)
+	}
 	if err := os.MkdirAll(run, 0o755); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "%s has %d parts. Type the commands of each in another terminal, as if Trysail were gone.\n"+
-		"Enter: it worked, go on. Any words: where you stumbled; then go on trying. q: you give up.\n", file, len(parts))
-	list := []drill.Followed{}
-	lines := readLines(ctx, a.stdin)
-	for i, p := range parts {
-		fmt.Fprintf(a.stderr, "\n--- %d of %d: %s (line %d)\n%s\n\n%s\n\n", i+1, len(parts), p.Title, p.Line, p.Text, p.Code)
-		f, more := follow(lines, drill.Followed{Part: i + 1, Title: p.Title, Line: p.Line})
-		if !more {
-			break
-		}
-		list = append(list, f)
-		// Each part is on disk before the next begins.
-		if err := keepByHand(run, drill.JudgeByHand(len(parts), list)); err != nil {
-			return err
-		}
-		if f.GaveUp {
-			break
-		}
+	commands := 0
+	for _, p := range parts {
+		commands += len(p.Commands)
 	}
-	v := drill.JudgeByHand(len(parts), list)
+	fmt.Fprintf(a.stderr, "%s has %d commands in %d parts. Type each in another terminal, as if Trysail were gone.\n"+
+		"Enter: it worked, go on. Any words: where you stumbled; then go on trying. q: you give up.\n", file, commands, len(parts))
+	list, err := followAll(readLines(ctx, a.stdin), a.stderr, parts, func(list []drill.Followed) error {
+		return keepByHand(run, drill.JudgeByHand(commands, list, m))
+	})
+	if err != nil {
+		return err
+	}
+	v := drill.JudgeByHand(commands, list, m)
 	if err := keepByHand(run, v); err != nil {
 		return err
 	}
@@ -63,10 +65,8 @@ func (a *app) drillStranger(ctx context.Context, dir string) error {
 	}
 	a.printf("%s\n", v.Sentence())
 	a.printf("Kept in %s\n", run)
-	for _, f := range v.Followed {
-		for _, s := range f.Stumbles {
-			a.printf("  %s, line %d: %s\n", f.Title, f.Line, s)
-		}
+	for _, i := range v.Issues {
+		a.printf("  %s: %s\n", i.ID, i.What)
 	}
 	if v.Verdict != drill.Pass {
 		return answerNo{}
@@ -74,7 +74,27 @@ func (a *app) drillStranger(ctx context.Context, dir string) error {
 	return nil
 }
 
-// follow waits until a part is done; more is false if nobody answers any more.
+// followAll shows one command after the other. Each is kept before the next is shown.
+func followAll(lines <-chan string, out io.Writer, parts []drill.Part, keep func([]drill.Followed) error) ([]drill.Followed, error) {
+	list := []drill.Followed{}
+	for i, p := range parts {
+		fmt.Fprintf(out, "\n--- %d of %d: %s\n%s\n", i+1, len(parts), p.Title, p.Text)
+		for _, c := range p.Commands {
+			fmt.Fprintf(out, "\nline %d:\n%s\n\n", c.Line, c.Code)
+			f, more := follow(lines, drill.Followed{Title: p.Title, Line: c.Line})
+			if !more {
+				return list, nil
+			}
+			list = append(list, f)
+			if err := keep(list); err != nil || f.GaveUp {
+				return list, err
+			}
+		}
+	}
+	return list, nil
+}
+
+// follow waits until a command is done; more is false if nobody answers any more.
 func follow(lines <-chan string, f drill.Followed) (_ drill.Followed, more bool) {
 	begun := time.Now()
 	for line := range lines {

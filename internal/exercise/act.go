@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +36,7 @@ func (r *runner) acts(ctx context.Context) {
 func (r *runner) isDue(w drill.When) bool {
 	switch {
 	case !w.At.IsZero():
-		return !r.lab.Now().Before(w.At)
+		return !r.stage.Now().Before(w.At)
 	case w.After != "":
 		return r.done[w.After]
 	case w.Host != "" && w.Item == "":
@@ -127,13 +125,13 @@ func (r *runner) fault(a drill.Action) (*lab.Fault, error) {
 	case "key-revoked":
 		return r.revoked(a.Of), nil
 	}
-	h := r.lab.Get(a.Host)
+	h := r.stage.Get(a.Host)
 	if h == nil {
 		return nil, fmt.Errorf("there is no machine %q", a.Host)
 	}
 	switch a.Fault {
 	case "clock-skew":
-		return r.skewed(h, a.Of)
+		return r.skewed(a.Host, h, a.Of)
 	case "original-corrupted", "artifact-corrupted":
 		return h.Prepare(a.Fault, r.digest(a.Of))
 	}
@@ -143,7 +141,7 @@ func (r *runner) fault(a drill.Action) (*lab.Fault, error) {
 // skewed is the fault that a machine's wall clock is wrong. What the machines say of
 // their clocks with each report is the probe: the clock of one against control's, or,
 // where it is control's that is wrong, those of all.
-func (r *runner) skewed(h *lab.Host, of string) (*lab.Fault, error) {
+func (r *runner) skewed(name string, h lab.Machine, of string) (*lab.Fault, error) {
 	text, back := strings.CutPrefix(of, "-")
 	by, ok := drill.Duration(text)
 	if !ok {
@@ -159,16 +157,16 @@ func (r *runner) skewed(h *lab.Host, of string) (*lab.Fault, error) {
 		}
 		for _, m := range list {
 			want := by
-			if strings.HasPrefix(h.Name, "control") {
+			if strings.HasPrefix(name, "control") {
 				want = -by
-			} else if m.Name != h.Name {
+			} else if m.Name != name {
 				continue
 			}
 			if d := time.Duration(m.Skew*float64(time.Second)) - want; m.Condition == "up" && d.Abs() < 5*time.Second {
 				return nil
 			}
 		}
-		return fmt.Errorf("no machine says that the clock of %s is off by %s", h.Name, of)
+		return fmt.Errorf("no machine says that the clock of %s is off by %s", name, of)
 	}
 	// A report comes once a second.
 	within := func(ctx context.Context, yes bool) error {
@@ -203,7 +201,7 @@ func on(host string) string {
 // lasts notes until when a fault is in force.
 func (r *runner) lasts(a drill.Action, lasts time.Duration) {
 	if lasts > 0 {
-		r.undoAt[a.Name] = r.lab.Now().Add(lasts)
+		r.undoAt[a.Name] = r.stage.Now().Add(lasts)
 	}
 }
 
@@ -230,7 +228,7 @@ func (r *runner) digest(path string) string {
 // as memory that has to run out, is asked again before.
 func (r *runner) undo() {
 	for name, at := range r.undoAt {
-		if !r.lab.Now().Before(at) {
+		if !r.stage.Now().Before(at) {
 			r.takeBack(name)
 		}
 	}
@@ -299,12 +297,10 @@ func (r *runner) command(ctx context.Context, a drill.Action) {
 
 // typed runs a command of trysail where control's link is.
 func (r *runner) typed(ctx context.Context, args []string) error {
-	self, err := os.Executable()
+	cmd, err := r.stage.Command(ctx, args...)
 	if err != nil {
 		return err
 	}
-	desk := r.lab.Get("desk")
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + desk.Network(), self, "--state", desk.State(), "--drill-clock", desk.ClockFile()}, args...)...)
 	cmd.Env = append(os.Environ(), "TRYSAIL_CONTROL="+r.link.String())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -318,23 +314,14 @@ func (r *runner) recover(args []string) error {
 	if len(args) != 3 || args[1] != "recover" {
 		return fmt.Errorf("%q is not control recover HOST", args)
 	}
-	control, from := r.lab.Get("control"), r.lab.Get(args[2])
-	if from == nil {
-		return fmt.Errorf("there is no machine %s", args[2])
-	}
-	if err := control.PowerOff(); err != nil {
+	file, err := r.stage.Recover("control", args[2])
+	if err != nil {
 		return err
 	}
-	if err := control.Put("recovered", filepath.Join(from.Disk(), "agent", "ledger")); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(filepath.Join(control.Disk(), "control", "etcd")); err != nil {
-		return err
-	}
+	control := r.stage.Get("control")
 	serve := []string{"serve", "--listen", control.Address(port)}
-	if err := control.Start(append(serve, "--recover", "/var/lib/trysail/recovered")...); err != nil {
+	if err := control.Start(append(serve, "--recover", file)...); err != nil {
 		return err
 	}
-	control.Again(serve...)
-	return nil
+	return control.Again(serve...)
 }

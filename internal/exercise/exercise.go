@@ -29,7 +29,6 @@ import (
 	"trysail/drill"
 	"trysail/internal/api"
 	"trysail/internal/lab"
-	"trysail/internal/machine"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -38,9 +37,10 @@ import (
 type Options struct {
 	Plan   *drill.Plan
 	Header drill.Header // Run, Tool, Scenario, Seed, Source and Machine are the caller's
-	State  *machine.State
-	Dir    string // of this run's history, made by the caller
-	Root   string // of the working copy
+	Dir    string       // of this run's history, made by the caller
+	// Stage makes the place where it is played.
+	Stage func() (lab.Stage, error)
+	Root  string // of the working copy
 	// Start begins the release that is in the working copy, as trysail release start
 	// does; from the clone source, if there is one.
 	Start func(ctx context.Context, c *api.Client, version string, ship time.Time, source string) error
@@ -58,7 +58,7 @@ type Options struct {
 type runner struct {
 	o     Options
 	p     *drill.Plan
-	lab   *lab.Lab
+	stage lab.Stage
 	begun time.Time
 	rand  *rand.Rand
 
@@ -103,11 +103,11 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.file.Close()) }()
-	if r.lab, err = lab.New(o.State, o.Log); err != nil {
+	if r.stage, err = o.Stage(); err != nil {
 		return nil, err
 	}
-	if err := r.lab.Jump(time.Until(r.p.Begins)); err != nil {
-		return nil, errors.Join(err, r.lab.Close())
+	if err := r.stage.Jump(time.Until(r.p.Begins)); err != nil {
+		return nil, errors.Join(err, r.stage.Close())
 	}
 	r.stop = func() {}
 	h := o.Header
@@ -144,7 +144,7 @@ func (r *runner) record(x drill.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seq++
-	x.Seq, x.At, x.Clock = r.seq, time.Since(r.begun), r.lab.Now().UTC().Truncate(time.Millisecond)
+	x.Seq, x.At, x.Clock = r.seq, time.Since(r.begun), r.stage.Now().UTC().Truncate(time.Millisecond)
 	line, err := json.Marshal(x)
 	if err == nil {
 		_, err = r.file.Write(append(line, '\n'))
@@ -262,7 +262,7 @@ func (r *runner) tell(e release.Event) {
 }
 
 // ahead says where the drill's clock stands.
-func (r *runner) ahead() string { return drill.TMinus(r.p, r.lab.Now()) + "  " }
+func (r *runner) ahead() string { return drill.TMinus(r.p, r.stage.Now()) + "  " }
 
 // reread reads the whole ledger once more, from its beginning: what was seen or
 // acknowledged while the drill ran must still be there.
@@ -362,14 +362,14 @@ func (r *runner) clean() {
 	if err := r.keepLogs(); err != nil {
 		r.o.Log.Warn("the logs of the machines are not kept", "err", err)
 	}
-	err := r.lab.Close()
+	err := r.stage.Close()
 	x := drill.Record{Kind: drill.Cleaned}
 	x.OK, x.Why = answer(err)
 	// The kernel gives back a disk when nobody has it any more; somebody else may be
 	// making a mount namespace just now, and has a copy for a moment.
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		now, lerr := r.o.Look()
-		x.Left = r.lab.Own(now)
+		x.Left = append(r.stage.Own(now), r.stage.Left()...)
 		switch {
 		case lerr != nil:
 			x.OK, x.Why = nil, lerr.Error()
@@ -391,7 +391,7 @@ func (r *runner) keepLogs() error {
 		return err
 	}
 	for _, name := range slices.Concat([]string{"control", "control2", "control3"}, hostNames(r.p), serviceNames(r.p)) {
-		if h := r.lab.Get(name); h != nil {
+		if h := r.stage.Get(name); h != nil {
 			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
 				return err
 			}
@@ -476,12 +476,12 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 			if r.gone(name) {
 				continue
 			}
-			if err := r.lab.Get(name).Answers(ctx); err != nil {
+			if err := r.stage.Get(name).Answers(ctx); err != nil {
 				return err
 			}
 		}
 	case drill.DepotWhole:
-		return r.verify(ctx)
+		return r.stage.Get("control").Verify(ctx)
 	default:
 		return fmt.Errorf("nobody knows how to ask %q", q) // a question without an answer is no yes
 	}

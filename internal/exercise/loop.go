@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -86,20 +83,6 @@ func (r *runner) over(ctx context.Context) (bool, error) {
 	return false, nil // it is seen in the next turn
 }
 
-// verify reads every original in control's depot again.
-func (r *runner) verify(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	state := r.lab.Get("control").State()
-	cmd := exec.CommandContext(ctx, self, "--state", state, "--depot", filepath.Join(state, "depot"), "depot", "verify")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return nil
-}
-
 // moved says that something happened, whatever status says.
 func (r *runner) moved() { r.still = time.Now() }
 
@@ -136,7 +119,7 @@ func (r *runner) skip() (stuck bool, err error) {
 	if !r.idle() {
 		return false, nil
 	}
-	now := r.lab.Now()
+	now := r.stage.Now()
 	next, why := time.Time{}, ""
 	may := func(at time.Time, what string) {
 		if at.After(now) && (next.IsZero() || at.Before(next)) {
@@ -167,7 +150,7 @@ func (r *runner) skip() (stuck bool, err error) {
 		return true, nil
 	}
 	d := next.Sub(now)
-	if err := r.lab.Jump(d); err != nil {
+	if err := r.stage.Jump(d); err != nil {
 		return false, err
 	}
 	r.record(drill.Record{Kind: drill.Jumped, Took: d, Why: why})

@@ -37,7 +37,7 @@ func (r *runner) revoked(name string) *lab.Fault {
 
 // people lets those decide whose time has come.
 func (r *runner) people(ctx context.Context) {
-	now := r.lab.Now()
+	now := r.stage.Now()
 	open := map[string]bool{}
 	for _, ask := range r.status.Asks {
 		for _, name := range ask.People {

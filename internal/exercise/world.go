@@ -19,27 +19,22 @@ import (
 
 // world makes the machines, which join as any machine does.
 func (r *runner) world(ctx context.Context) error {
-	desk, err := r.lab.Host(lab.HostSpec{Name: "desk"})
-	if err != nil {
-		return err
-	}
 	for _, of := range r.p.World.Services {
 		if err := r.service(ctx, of); err != nil {
 			return err
 		}
 	}
 	r.o.Progress("making control")
-	control, err := r.lab.Host(lab.HostSpec{Name: "control", Disk: 8 << 30})
+	control, err := r.stage.Machine(lab.HostSpec{Name: "control", Disk: 8 << 30})
 	if err != nil {
 		return err
 	}
 	if err := control.Start("serve", "--listen", control.Address(port)); err != nil {
 		return err
 	}
-	file := filepath.Join(control.State(), "control", "link")
 	var link api.Link
 	if err := r.until(ctx, "control begins", func() error {
-		data, err := os.ReadFile(file)
+		data, err := control.Read("control/link")
 		if err == nil {
 			link, err = api.ParseLink(string(data))
 		}
@@ -47,10 +42,10 @@ func (r *runner) world(ctx context.Context) error {
 	}, control); err != nil {
 		return err
 	}
-	h := api.TrustFingerprint(link.Fingerprint, r.lab.Now)
+	h := api.TrustFingerprint(link.Fingerprint, r.stage.Now)
 	if t, ok := h.Transport.(*http.Transport); ok {
 		t.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-			return r.lab.Dial(ctx, api.Dialer(), desk, address)
+			return r.stage.Dial(ctx, api.Dialer(), address)
 		}
 	}
 	r.client, r.http = api.NewClient(link.Addresses(), link.Secret, h), h
@@ -95,7 +90,7 @@ func (r *runner) service(ctx context.Context, of drill.Service) error {
 			return fmt.Errorf("the working copy is no git repository, so there is nothing for %s to hold: %w", of.Name, err)
 		}
 	}
-	if _, err := r.lab.Service(ctx, of, from); err != nil {
+	if _, err := r.stage.Service(ctx, of, from); err != nil {
 		return err
 	}
 	r.record(drill.Record{Kind: drill.Made, Host: of.Name})
@@ -107,8 +102,8 @@ func (r *runner) service(ctx context.Context, of drill.Service) error {
 func (r *runner) source(ctx context.Context) (string, error) {
 	for _, of := range r.p.World.Services {
 		if of.Kind == drill.Git {
-			dir := filepath.Join(r.lab.Dir, "source")
-			return dir, r.lab.Get(of.Name).Clone(ctx, dir)
+			dir := filepath.Join(r.stage.Scratch(), "source")
+			return dir, r.stage.Clone(ctx, of.Name, dir)
 		}
 	}
 	return "", nil
@@ -127,7 +122,7 @@ func (r *runner) badge(ctx context.Context, name string) error {
 // control makes one of several.
 func (r *runner) control(ctx context.Context, name string) error {
 	r.o.Progress("making " + name)
-	h, err := r.lab.Host(lab.HostSpec{Name: name, Disk: 8 << 30})
+	h, err := r.stage.Machine(lab.HostSpec{Name: name, Disk: 8 << 30})
 	if err != nil {
 		return err
 	}
@@ -139,7 +134,9 @@ func (r *runner) control(ctx context.Context, name string) error {
 	if err := h.Start(append(serve, "--join", file)...); err != nil {
 		return err
 	}
-	h.Again(serve...)
+	if err := h.Again(serve...); err != nil {
+		return err
+	}
 	if err := r.until(ctx, name+" has joined", func() error {
 		var list []api.ControlStatus
 		if err := r.client.Do(ctx, http.MethodGet, "/controls", nil, &list); err != nil {
@@ -159,7 +156,7 @@ func (r *runner) control(ctx context.Context, name string) error {
 
 // token lays a link with a new token before a machine: an argument could be read by
 // anybody.
-func (r *runner) token(ctx context.Context, h *lab.Host, t api.Token) (file string, err error) {
+func (r *runner) token(ctx context.Context, h lab.Machine, t api.Token) (file string, err error) {
 	var made api.TokenMade
 	if err := r.client.Do(ctx, http.MethodPost, "/tokens", t, &made); err != nil {
 		return "", err
@@ -170,7 +167,7 @@ func (r *runner) token(ctx context.Context, h *lab.Host, t api.Token) (file stri
 
 func (r *runner) host(ctx context.Context, spec drill.Host) error {
 	size, _ := drill.Bytes(spec.Disk) // it was parsed before
-	h, err := r.lab.Host(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain, Without: spec.Without})
+	h, err := r.stage.Machine(lab.HostSpec{Name: spec.Name, Disk: size, Plain: spec.Plain, Without: spec.Without})
 	if err != nil {
 		return err
 	}
@@ -185,7 +182,9 @@ func (r *runner) host(ctx context.Context, spec drill.Host) error {
 	if err := h.Start(args...); err != nil {
 		return err
 	}
-	h.Again("agent")
+	if err := h.Again("agent"); err != nil {
+		return err
+	}
 	if err := r.until(ctx, spec.Name+" is up", func() error {
 		if err := r.look(ctx); err != nil {
 			return err
@@ -202,7 +201,7 @@ func (r *runner) host(ctx context.Context, spec drill.Host) error {
 }
 
 // until waits for what must come while the drill is set up.
-func (r *runner) until(ctx context.Context, what string, f func() error, h *lab.Host) error {
+func (r *runner) until(ctx context.Context, what string, f func() error, h lab.Machine) error {
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if err = f(); err == nil {

@@ -61,8 +61,10 @@ func (h *Host) Prepare(kind drill.Fault, of string) (*Fault, error) {
 // silent is the probe of a machine that is down: nothing at its address answers or
 // refuses, asked from the switch, and the kernel knows its first process no more.
 func (h *Host) silent(ctx context.Context) error {
-	if err := h.lab.reaches(ctx, nil, h.IP); err == nil {
-		return fmt.Errorf("something answers at the address of %s", h.Name)
+	if h.lab.alone == nil { // a real host is there all the same
+		if err := h.lab.reaches(ctx, nil, h.IP); err == nil {
+			return fmt.Errorf("something answers at the address of %s", h.Name)
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -444,12 +446,25 @@ func (h *Host) corrupt(of string) (*Fault, error) {
 // machine sends; and for what it is sent, the neighbour's side of the cable is told
 // to drop it.
 func (h *Host) cut(string) (*Fault, error) {
+	if h.lab.alone != nil {
+		return h.apart(true, true)
+	}
 	return &Fault{Inject: func() error { return h.plugged(false) }, Probe: h.unreachable, Undo: func() error { return h.plugged(true) }}, nil
 }
 
-func (h *Host) cutOut(string) (*Fault, error) { return h.drop(true) }
+func (h *Host) cutOut(string) (*Fault, error) {
+	if h.lab.alone != nil {
+		return h.apart(true, false)
+	}
+	return h.drop(true)
+}
 
-func (h *Host) cutIn(string) (*Fault, error) { return h.drop(false) }
+func (h *Host) cutIn(string) (*Fault, error) {
+	if h.lab.alone != nil {
+		return h.apart(false, true)
+	}
+	return h.drop(false)
+}
 
 // unreachable is the probe of a partition: nothing goes from the machine to the
 // switch and back.

@@ -203,7 +203,7 @@ func (h *Host) StartProgram(args ...string) error {
 		sp.Mounts = append(sp.Mounts, machine.Mount{Source: self, Target: "/drill-bin", ReadOnly: true})
 	}
 	// Machines find each other by name, as on any network.
-	if _, err := os.Stat("/etc/hosts"); err == nil || !h.spec.Plain {
+	if _, err := os.Stat("/etc/hosts"); h.lab.alone == nil && (err == nil || !h.spec.Plain) {
 		sp.Mounts = append(sp.Mounts, machine.Mount{Source: h.lab.names(), Target: "/etc/hosts", ReadOnly: true})
 	}
 	go func() {
@@ -281,10 +281,11 @@ func (h *Host) Restart() error {
 }
 
 // Again says how the machine is started the next time.
-func (h *Host) Again(args ...string) {
+func (h *Host) Again(args ...string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.args = h.trysail(args)
+	return nil
 }
 
 // Give lays a file that only root reads before the machine, and says where it is
@@ -346,6 +347,9 @@ func (h *Host) Tail(bytes int64) string {
 
 // plugged puts the machine's cable in, or pulls it.
 func (h *Host) plugged(in bool) error {
+	if h.lab.alone != nil {
+		return nil // it is the cable of a real host
+	}
 	nl, err := netlink.NewHandleAt(h.ns)
 	if err != nil {
 		return err

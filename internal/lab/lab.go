@@ -29,7 +29,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,7 +50,8 @@ type Lab struct {
 
 	state *machine.State
 	n     *machine.Session
-	sw    netns.NsHandle
+	sw    netns.NsHandle // -1: none
+	alone *Place         // nil: its machines are all here, and meet on the switch
 	log   *slog.Logger
 
 	mu    sync.Mutex
@@ -71,12 +71,14 @@ const (
 )
 
 // New makes an empty lab.
-func New(state *machine.State, log *slog.Logger) (*Lab, error) {
+func New(state *machine.State, log *slog.Logger) (*Lab, error) { return open(state, log, nil) }
+
+func open(state *machine.State, log *slog.Logger, alone *Place) (*Lab, error) {
 	n, err := state.Begin()
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Dir: n.Dir, Nonce: n.ID, state: state, n: n, sw: -1, log: log, hosts: map[string]*Host{}, own: []string{n.ID}}
+	l := &Lab{Dir: n.Dir, Nonce: n.ID, state: state, n: n, sw: -1, alone: alone, log: log, hosts: map[string]*Host{}, own: []string{n.ID}}
 	err = l.make()
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -85,6 +87,9 @@ func New(state *machine.State, log *slog.Logger) (*Lab, error) {
 }
 
 func (l *Lab) make() (err error) {
+	if l.alone != nil {
+		return l.root()
+	}
 	if l.sw, err = namespace(); err != nil {
 		return err
 	}
@@ -212,8 +217,11 @@ func (l *Lab) Host(spec HostSpec) (*Host, error) {
 	if l.last >= 250 {
 		return nil, errors.New("a lab has at most 250 machines")
 	}
+	if l.alone != nil && l.last > 0 {
+		return nil, errors.New("on a real host a lab has one machine")
+	}
 	l.last++
-	h := &Host{Name: spec.Name, IP: network + strconv.Itoa(l.last), lab: l, spec: spec, dir: filepath.Join(l.Dir, "host-"+spec.Name), ns: -1}
+	h := &Host{Name: spec.Name, IP: l.address(), lab: l, spec: spec, dir: filepath.Join(l.Dir, "host-"+spec.Name), ns: -1}
 	if err := h.make(); err != nil {
 		return nil, fmt.Errorf("make machine %s: %w", spec.Name, errors.Join(err, h.close()))
 	}
@@ -229,11 +237,22 @@ func (l *Lab) Host(spec HostSpec) (*Host, error) {
 	return h, nil
 }
 
+// address is that of the machine made last.
+func (l *Lab) address() string {
+	if l.alone != nil {
+		return l.alone.Address
+	}
+	return network + strconv.Itoa(l.last)
+}
+
 // names is the hosts file of all machines.
 func (l *Lab) names() string { return filepath.Join(l.Dir, "hosts") }
 
 // plug joins the machine's network to the switch.
 func (h *Host) plug() error {
+	if h.lab.alone != nil {
+		return h.here()
+	}
 	var err error
 	if h.ns, err = namespace(); err != nil {
 		return err
@@ -291,13 +310,7 @@ func (l *Lab) began(id string) {
 func (l *Lab) Own(list []string) []string {
 	l.owned.Lock()
 	defer l.owned.Unlock()
-	var own []string
-	for _, s := range list {
-		if slices.ContainsFunc(l.own, func(id string) bool { return strings.Contains(s, id) }) {
-			own = append(own, s)
-		}
-	}
-	return own
+	return ours(list, l.own)
 }
 
 // Get gives a machine by name; nil if there is none.

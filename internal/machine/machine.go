@@ -14,8 +14,8 @@
 // of a pipe from the caller: if the caller dies, however hard, process 1 sees
 // the end of file and exits, and the kernel ends everything in the namespace.
 //
-// Everything that outlives a process (mounts, cgroups, containers, scratch
-// directories) is written to a journal, fsynced, before it is made. A [Session]
+// Everything that outlives a process (mounts, cgroups, containers, packet rules,
+// scratch directories) is written to a journal, fsynced, before it is made. A [Session]
 // undoes its journal when closed; [State.Sweep] undoes those of runs that were
 // killed. The order is always: write, make; undo, erase.
 package machine
@@ -31,6 +31,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,7 +94,7 @@ func (s *State) Roots() string { return filepath.Join(s.Dir, "roots") }
 
 // entry is one thing to undo.
 type entry struct {
-	Kind string `json:"kind"` // mount, cgroup, container, dir
+	Kind string `json:"kind"` // mount, cgroup, container, rules, dir
 	Name string `json:"name"`
 }
 
@@ -223,11 +224,13 @@ func (n *Session) Unmount(target string) error {
 	if err := unix.Unmount(target, 0); err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
-	for i, e := range n.j.Entries {
-		if e.Kind == "mount" && e.Name == target {
-			n.j.Entries = append(n.j.Entries[:i], n.j.Entries[i+1:]...)
-			break
-		}
+	return n.forget("mount", target)
+}
+
+// forget notes that something was undone.
+func (n *Session) forget(kind, name string) error {
+	if i := slices.Index(n.j.Entries, entry{kind, name}); i >= 0 {
+		n.j.Entries = slices.Delete(n.j.Entries, i, i+1)
 	}
 	return n.save()
 }
@@ -347,6 +350,8 @@ func undo(runcRoot string, e entry) error {
 		return nil
 	case "cgroup":
 		return removeCgroup(e.Name)
+	case "rules":
+		return dropRules(e.Name)
 	case "container":
 		return deleteContainer(runcRoot, e.Name)
 	case "dir":

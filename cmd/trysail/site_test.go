@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"trysail/drill"
+	"trysail/internal/lab"
+	"trysail/internal/machine"
+	"trysail/internal/site"
+)
+
+// Drills over SSH: real sshds, each on a machine of its own with its own processes,
+// disk and network. The drill is run from another place in that network.
+
+const word = "fathom-2026"
+
+// yard is such machines.
+type yard struct {
+	*rehearsal
+	lab   *lab.Lab
+	desk  *lab.Host
+	dir   string // keys and configuration of ssh
+	hosts map[string]*lab.Host
+}
+
+func newYard(t *testing.T, from string, names ...string) *yard {
+	t.Helper()
+	y := &yard{rehearsal: newRehearsal(t, from), dir: t.TempDir(), hosts: map[string]*lab.Host{}}
+	if _, err := exec.LookPath("/usr/sbin/sshd"); err != nil {
+		t.Fatal("needs openssh-server: make packages-test")
+	}
+	st, err := machine.OpenState(t.Context(), filepath.Join(y.rehearsal.dir, "yard"), "/run/trysail", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if y.lab, err = lab.New(st, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := y.lab.Close(); err != nil {
+			t.Errorf("the yard: %v", err)
+		}
+	})
+	if y.desk, err = y.lab.Host(lab.HostSpec{Name: "person"}); err != nil {
+		t.Fatal(err)
+	}
+	y.keygen("person")
+	config := fmt.Sprintf("IdentityFile %s/person\nIdentitiesOnly yes\nUserKnownHostsFile %s/known\nGlobalKnownHostsFile /dev/null\n", y.dir, y.dir)
+	for _, name := range names {
+		y.host(name)
+	}
+	config += "Host build9\n  HostName " + y.hosts[names[0]].IP + "\n"
+	y.put("config", config)
+	return y
+}
+
+func (y *yard) put(name, text string) {
+	y.t.Helper()
+	if err := os.WriteFile(filepath.Join(y.dir, name), []byte(text), 0o600); err != nil {
+		y.t.Fatal(err)
+	}
+}
+
+func (y *yard) keygen(name string) []byte {
+	y.t.Helper()
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(y.dir, name)).CombinedOutput(); err != nil {
+		y.t.Fatalf("ssh-keygen: %v\n%s", err, out)
+	}
+	key, err := os.ReadFile(filepath.Join(y.dir, name+".pub"))
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return key
+}
+
+// host makes a machine with sshd, of which /etc and /var/lib are its own.
+func (y *yard) host(name string) {
+	y.t.Helper()
+	h, err := y.lab.Host(lab.HostSpec{Name: name, Disk: 4 << 30, Plain: true})
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	y.hosts[name] = h
+	key := y.keygen("host-" + name)
+	known, err := os.OpenFile(filepath.Join(y.dir, "known"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	fmt.Fprintf(known, "%s,[%s]:2222 %s", h.IP, h.IP, key)
+	if err := known.Close(); err != nil {
+		y.t.Fatal(err)
+	}
+	for to, from := range map[string]string{"authorized_keys": "person.pub", "host_key": "host-" + name} {
+		data, err := os.ReadFile(filepath.Join(y.dir, from))
+		if err == nil {
+			_, err = h.Give(to, data)
+		}
+		if err != nil {
+			y.t.Fatal(err)
+		}
+	}
+	const begin = `
+mknod /dev/loop-control c 10 237
+mkdir -p /run/sshd /var/lib/trysail/varlib
+cp -a /etc /run/etc
+mount --bind /run/etc /etc
+mount --bind /var/lib/trysail/varlib /var/lib
+serve() { /usr/sbin/sshd -D -e -f /dev/null -p $1 -h /drill/host_key -o AuthorizedKeysFile=/drill/authorized_keys -o StrictModes=no -o UsePAM=no -o PidFile=none; }
+serve 2222 &
+serve 22`
+	if err := h.StartProgram("/bin/sh", "-euc", begin); err != nil {
+		y.t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := y.ssh(name, "true")
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			y.t.Fatalf("%s: %v\n%s\n%s", name, err, out, h.Tail(2000))
+		}
+	}
+}
+
+// here runs a command where the drill is run from.
+func (y *yard) here(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + y.desk.Network()}, args...)...)
+	cmd.Dir = y.app
+	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=", "TRYSAIL_CONTROL=", "NO_COLOR=1")
+	return cmd
+}
+
+func (y *yard) ssh(name, command string) (string, error) {
+	config := filepath.Join(y.dir, "ssh-only")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "IdentityFile %s/person\nUserKnownHostsFile %s/known\n", y.dir, y.dir), 0o600); err != nil {
+		return "", err
+	}
+	out, err := y.here(y.t.Context(), "ssh", "-F", config, "-o", "BatchMode=yes", "root@"+y.hosts[name].IP, command).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+func (y *yard) must(name, command string) string {
+	y.t.Helper()
+	out, err := y.ssh(name, command)
+	if err != nil {
+		y.t.Fatalf("%s: %s: %v\n%s", name, command, err, out)
+	}
+	return out
+}
+
+func (y *yard) trysail(ctx context.Context, args ...string) *exec.Cmd {
+	return y.here(ctx, append([]string{y.bin, "--state", filepath.Join(y.rehearsal.dir, "state")}, args...)...)
+}
+
+// file names hosts for a drill.
+func (y *yard) file(lines ...string) string {
+	y.t.Helper()
+	text := "nonce: " + word + "\nssh_config: " + y.dir + "/config\nhosts:\n"
+	for _, l := range lines {
+		text += "  - " + l + "\n"
+	}
+	y.put("hosts.yaml", text)
+	return filepath.Join(y.dir, "hosts.yaml")
+}
+
+func (y *yard) all() string {
+	var lines []string
+	for name, h := range y.hosts {
+		lines = append(lines, "{name: "+name+", ssh: root@"+h.IP+"}")
+	}
+	slices.Sort(lines)
+	return y.file(lines...)
+}
+
+// traces is what of a drill is on a host.
+func (y *yard) traces(name string) string {
+	y.t.Helper()
+	return y.must(name, "ls -d "+site.Dir+" 2>/dev/null; nft list tables; grep -c "+site.Dir+" /proc/self/mountinfo; ls /run/trysail/journal 2>/dev/null; pgrep -fa 'drill-clock|drill hand|deadman' | grep -v pgrep; true")
+}
+
+// TestDrillOverSSH: hosts that do not carry the marker, or are not what they are taken
+// for, are refused; on those that do, the plain scenarios run as in a lab; and when the
+// machine that the drill is run from is gone, each host takes everything away itself.
+func TestDrillOverSSH(t *testing.T) {
+	names := []string{"control", "primary", "backup", "spare", "second"}
+	y := newYard(t, "drills/plain", names...)
+	ctx := t.Context()
+	refused := func(what, file string) {
+		t.Helper()
+		for _, args := range [][]string{{"drill", "hosts", file}, {"drill", "run", "--hosts", file, "two-servers-lost.yaml"}} {
+			out, err := y.trysail(ctx, args...).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), what) || !strings.Contains(string(out), "→") {
+				t.Errorf("%v, and not for %q\n%s", err, what, out)
+			}
+		}
+		for _, name := range names {
+			if got := y.traces(name); got != "0" {
+				t.Errorf("%s was touched: %s", name, got)
+			}
+		}
+	}
+	refused("carries no marker", y.all())
+	for _, name := range names {
+		y.must(name, "echo another-drill > "+site.Marker)
+	}
+	refused("of another drill", y.all())
+	for _, name := range names {
+		y.must(name, "echo "+word+" > "+site.Marker)
+	}
+	y.must("spare", "chmod 666 "+site.Marker)
+	refused("written by anybody", y.all())
+	y.must("spare", "chmod 644 "+site.Marker+"; mkdir -p /var/lib/trysail/agent; touch /var/lib/trysail/agent/identity.json")
+	refused("works for a fleet", y.all())
+	y.must("spare", "rm -r /var/lib/trysail")
+
+	line := func(name, at string) string { return "{name: " + name + ", " + at + "}" }
+	ip := func(name string) string { return y.hosts[name].IP }
+	rest := []string{line("backup", "ssh: root@"+ip("backup")), line("control", "ssh: root@"+ip("control")), line("second", "ssh: root@"+ip("second")), line("spare", "ssh: root@"+ip("spare"))}
+	refused("is an alias", y.file(append(rest, line("primary", "ssh: root@build9, address: "+ip("primary")))...))
+	refused("are one machine", y.file(append(rest, line("primary", "ssh: root@"+ip("spare")+":2222, address: "+ip("primary")))...))
+	refused("from which the drill is run", y.file(append(rest, line("primary", "ssh: root@"+ip("primary")+", address: "+y.desk.IP))...))
+	file := y.file(rest...)
+	if out, err := y.trysail(ctx, "drill", "run", "--hosts", file, "two-servers-lost.yaml").CombinedOutput(); err == nil || !strings.Contains(string(out), "no host is named for it") {
+		t.Errorf("a machine without a host: %v\n%s", err, out)
+	}
+
+	// As in a lab.
+	for _, scenario := range []string{"two-servers-lost.yaml"} {
+		v := y.over(scenario)
+		if v.Value != drill.Pass || !strings.HasPrefix(v.Sentence, "Rehearsed on 5 hosts") {
+			t.Errorf("%s: %s\nsystem: %v\nharness: %v\nclean-up: %v", scenario, v.Sentence, v.System, v.Harness, v.Cleanup)
+		}
+		for _, name := range names {
+			if got := y.traces(name); got != "0" {
+				t.Errorf("%s: left on %s: %s", scenario, name, got)
+			}
+		}
+	}
+}
+
+// over runs a scenario on all hosts.
+func (y *yard) over(scenario string) *drill.Verdict {
+	y.t.Helper()
+	cmd := y.trysail(y.t.Context(), "--json", "drill", "run", "--hosts", y.all(), scenario)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	err := cmd.Run()
+	v := &drill.Verdict{}
+	if jerr := json.Unmarshal(out.Bytes(), v); jerr != nil || v.Value == "" {
+		y.t.Fatalf("%s: %v\n%s%s", scenario, errors.Join(err, jerr), out.Bytes(), said.Bytes())
+	}
+	if v.Value != drill.Pass {
+		y.t.Logf("%s:\n%s", scenario, said.Bytes())
+	}
+	return v
+}
+
+// TestDrillOverSSHCut: three machines, of which one is cut off; in the middle of it the
+// drill is killed where it is run. Every host is soon as it was, without anybody.
+func TestDrillOverSSHCut(t *testing.T) {
+	y := newYard(t, "drills/plain", "control", "primary", "backup", "spare")
+	for name := range y.hosts {
+		y.must(name, "echo "+word+" > "+site.Marker)
+	}
+	if v := y.over("cut-off.yaml"); v.Value != drill.Pass {
+		t.Errorf("cut off: %s\nsystem: %v\nharness: %v\nclean-up: %v", v.Sentence, v.System, v.Harness, v.Cleanup)
+	}
+	cmd := y.trysail(t.Context(), "drill", "run", "--hosts", y.all(), "cut-off.yaml")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ruled := ""
+	for end := time.Now().Add(2 * time.Minute); ruled == "" && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for name := range y.hosts {
+			if strings.Contains(y.must(name, "nft list tables"), "-cut") {
+				ruled = name
+			}
+		}
+	}
+	if ruled == "" {
+		t.Fatal("nobody is cut off")
+	}
+	if err := cmd.Process.Kill(); err != nil { // nsenter became the program
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	for name := range y.hosts {
+		for end := time.Now().Add(time.Minute); y.traces(name) != "0"; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("a minute after the drill was killed, on %s: %s", name, y.traces(name))
+				break
+			}
+		}
+	}
+}

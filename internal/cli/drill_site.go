@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"trysail/drill"
+	"trysail/internal/lab"
+	"trysail/internal/machine"
+	"trysail/internal/site"
+)
+
+// readHosts reads the hosts of a drill.
+func readHosts(file string) (*site.Hosts, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return site.ParseHosts(file, data)
+}
+
+// drillHosts looks at real hosts, and says whether a drill may break them.
+func (a *app) drillHosts(ctx context.Context, file string) error {
+	h, err := readHosts(file)
+	if err != nil {
+		return err
+	}
+	found, err := h.Look(ctx, a.ui.Step)
+	if err != nil {
+		return err
+	}
+	a.ui.end()
+	if a.json {
+		return a.printJSON(h.Names())
+	}
+	a.printf("%d host(s) carry the marker of this drill, and nothing was changed on them.\n", len(found))
+	return nil
+}
+
+// stageHosts are the machines of a scenario, each of which needs a host.
+func stageHosts(p *drill.Plan) []string {
+	machines := []string{"control"}
+	for n := 2; n <= p.World.Controls; n++ {
+		machines = append(machines, "control"+strconv.Itoa(n))
+	}
+	for _, x := range p.World.Hosts {
+		machines = append(machines, x.Name)
+	}
+	return machines
+}
+
+// onSite is real hosts as the place of a drill.
+func (a *app) onSite(ctx context.Context, file string, p *drill.Plan, st *machine.State) (func() (lab.Stage, error), error) {
+	h, err := readHosts(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Covers(stageHosts(p)); err != nil {
+		return nil, err
+	}
+	if len(p.World.Services) > 0 {
+		return nil, usage("%s has services, and a drill on real hosts has none of its own: leave world.services out", p.Name)
+	}
+	return func() (lab.Stage, error) {
+		// A host takes everything away by itself a little after the drill's own guard.
+		s, err := site.Open(ctx, h, st, p.Within+2*time.Minute, a.log, a.ui.Step)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}, nil
+}
+
+// standard is this process's standard input and output.
+type standard struct {
+	io.Reader
+	io.Writer
+}
+
+func (standard) Close() error { return nil }
+
+// drillHand is the drill's hand on a real host.
+func (a *app) drillHand(ctx context.Context, within string) error {
+	d, err := time.ParseDuration(within)
+	if err != nil {
+		return err
+	}
+	st, err := a.openState(ctx)
+	if err != nil {
+		return err
+	}
+	return site.Serve(st, a.log, standard{a.stdin, a.stdout}, d, []string{"--state", a.state, "drill", "deadman"})
+}
+
+// drillDeadMan takes away what a hand leaves.
+func (a *app) drillDeadMan(ctx context.Context, hand, within string) error {
+	pid, err := strconv.Atoi(hand)
+	if err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(within)
+	if err != nil {
+		return err
+	}
+	if filepath.Dir(a.state) != site.Dir {
+		return usage("a dead man takes %s away, and nothing else", site.Dir)
+	}
+	return site.DeadMan(a.stdin, pid, d, filepath.Dir(a.state), func() (*machine.State, error) { return a.openState(ctx) })
+}

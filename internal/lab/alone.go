@@ -1,0 +1,115 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"trysail/internal/machine"
+)
+
+// Place is where the machine of a lab stands that has only one, on a real host: in
+// the host's own network, and the others of its drill are hosts too.
+type Place struct {
+	Address string   // of this host
+	Peers   []string // addresses of the others
+	SSH     int      // the port on which this host is reached meanwhile, whatever breaks
+}
+
+// Alone makes a lab of one machine in the network of this host. There is no switch: a
+// machine that is cut off is cut off by rules of this host, which leave its other
+// traffic and SSH alone and are in the journal before they are made.
+func Alone(state *machine.State, log *slog.Logger, at Place) (*Lab, error) {
+	if net.ParseIP(at.Address).To4() == nil {
+		return nil, fmt.Errorf("%q is no IPv4 address", at.Address)
+	}
+	return open(state, log, &at)
+}
+
+// here gives a machine the network of this host.
+func (h *Host) here() error {
+	var err error
+	h.ns, err = netns.Get()
+	return err
+}
+
+// apart drops what goes between this host and the others of the drill: what is sent,
+// what comes, or both.
+func (h *Host) apart(out, in bool) (*Fault, error) {
+	at := h.lab.alone
+	if len(at.Peers) == 0 {
+		return nil, errors.New("this host has nobody to be cut off from")
+	}
+	table := h.lab.n.ID + "-cut"
+	chain := func(c *nftables.Conn, t *nftables.Table, hook *nftables.ChainHook, address uint32) {
+		ch := c.AddChain(&nftables.Chain{Name: fmt.Sprint("hook", *hook), Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
+		for _, port := range []uint32{0, 2} { // from and to
+			c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: port, Len: 2},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(at.SSH >> 8), byte(at.SSH)}},
+				&expr.Verdict{Kind: expr.VerdictAccept},
+			}})
+		}
+		for _, peer := range at.Peers {
+			c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: address, Len: 4},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(peer).To4()},
+				&expr.Verdict{Kind: expr.VerdictDrop},
+			}})
+		}
+	}
+	return &Fault{
+		Inject: func() error {
+			h.lab.mu.Lock()
+			err := h.lab.n.Rules(table)
+			h.lab.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			return h.nft(func(c *nftables.Conn) {
+				t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: table})
+				const source, destination = 12, 16 // where they stand in IPv4's header
+				if out {
+					chain(c, t, nftables.ChainHookOutput, destination)
+				}
+				if in {
+					chain(c, t, nftables.ChainHookInput, source)
+				}
+			})
+		},
+		Probe: h.hearsNobody,
+		Undo: func() error {
+			h.lab.mu.Lock()
+			defer h.lab.mu.Unlock()
+			return h.lab.n.DropRules(table)
+		},
+	}, nil
+}
+
+// hearsNobody is the probe of a machine that is cut off, on a real host: none of the
+// others answers or refuses.
+func (h *Host) hearsNobody(ctx context.Context) error {
+	for _, peer := range h.lab.alone.Peers {
+		one, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+		c, err := (&net.Dialer{}).DialContext(one, "tcp4", net.JoinHostPort(peer, "9")) // discard: nothing listens there
+		cancel()
+		if err == nil {
+			err = c.Close()
+			return errors.Join(fmt.Errorf("%s answers", peer), err)
+		}
+		if errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("%s answers", peer)
+		}
+	}
+	return nil
+}
