@@ -49,8 +49,8 @@ releases: packages-test build
 test: packages-test build
 	$(GO) vet ./...
 	@scripts/test $(AS_ROOT) . ./blueprint ./runbook ./release ./fleet ./drill ./internal/compare ./internal/secret # pure: nothing to race
-	@scripts/test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret -e /lab -e /exercise)
-	@CGO_ENABLED=0 scripts/test $(AS_ROOT) ./internal/lab ./internal/exercise # process 1 of a machine is static, and so has no race detector
+	@scripts/test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret -e /lab -e /site -e /exercise)
+	@CGO_ENABLED=0 scripts/test $(AS_ROOT) ./internal/lab ./internal/site ./internal/exercise # process 1 of a machine is static, and so has no race detector
 	@scripts/test -timeout 45m -parallel 2 $(AS_ROOT) -skip 'TestFleet' ./cmd/...
 	@scripts/test -timeout 15m -parallel 5 $(AS_ROOT) -run 'TestFleet' ./cmd/trysail # these wait, mostly, and lose leases beside compilers
 

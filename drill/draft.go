@@ -96,7 +96,7 @@ func (d Draft) Text() ([]byte, error) {
 	}
 	p("method:")
 	p("  - {name: primary-dies, when: %s, fault: machine-lost, host: primary}", quote(when))
-	p("  - {name: backup-dies, when: %s, fault: disk-destroyed, host: backup}", quote(gold.Name+" running"))
+	p("  - {name: backup-dies, when: %s, fault: disk-destroyed, host: backup}", quote(gold.Name+" running on backup"))
 	p("expect:")
 	p("  on_time: true")
 	if d.Book.Budget > 0 {

@@ -135,9 +135,27 @@ func (j *judging) harness() {
 			kind = Done
 		}
 		if j.index(0, kind, act.Name) < 0 {
-			a.say(Unknown, "%s was never reached: %s", act.Name, act.When)
+			a.say(Unknown, "%s was never reached: %s%s", act.Name, act.When, j.tooShort(act.Name))
 		}
 	}
+}
+
+// tooShort says so of a step that has run, and was over before anybody saw it run.
+func (j *judging) tooShort(action string) string {
+	i := slices.IndexFunc(j.p.Method, func(a Action) bool { return a.Name == action })
+	w := j.p.Timed[i].When
+	if w.Status != "running" {
+		return ""
+	}
+	for _, r := range j.h {
+		if r.Event == nil {
+			continue
+		}
+		if f, ok := r.Event.Body.(release.Finished); ok && f.Item == w.Item && w.Host == "" {
+			return " (it ran for less time than it takes to see it; a machine that makes its server takes longer: HOST rebuilding)"
+		}
+	}
+	return ""
 }
 
 // ledger finds what happened to the release: the ledger as it was read again in the

@@ -234,6 +234,7 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	a.mu.Lock()
 	a.warm[s.as.Machine.Blueprint] = true
 	a.mu.Unlock()
+	a.hasten() // whoever waits for this machine to be a build server hears of it at once
 	root, err := server.Mount(s.n, "root")
 	if err != nil {
 		return nil, err

@@ -177,7 +177,7 @@ func (h *Host) StartProgram(args ...string) error {
 	r := &running{n: n, ended: make(chan struct{})}
 	ready := make(chan struct{})
 	sp := machine.Spec{
-		Root: filepath.Join(h.lab.Dir, "root"), Hostname: h.Name, Whole: true, Dir: "/", NetNS: h.Network(),
+		Root: filepath.Join(h.lab.Dir, "root"), Hostname: h.Name, Whole: true, Dir: "/", NetNS: h.Network(), Umask: 0o022,
 		Args: args,
 		Env:  []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR=1", "HOME=/var/lib/trysail"},
 		Mounts: []machine.Mount{

@@ -68,7 +68,7 @@ const question = `
 echo "marker $(head -c 100 ` + Marker + ` 2>/dev/null)"
 echo "safe $(stat -L -c '%u %a %F' ` + Marker + ` 2>/dev/null)"
 echo "boot $(cat /proc/sys/kernel/random/boot_id)"
-echo "space $(readlink /proc/1/ns/pid)"
+echo "space $(readlink /proc/self/ns/pid)"
 for f in /var/lib/trysail/agent/identity.json /var/lib/trysail/control/authority.key; do [ ! -e $f ] || echo fleet; done
 [ ! -e ` + Dir + ` ] || echo busy
 `
@@ -102,7 +102,7 @@ func Self() (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	space, err := os.Readlink("/proc/1/ns/pid")
+	space, err := os.Readlink("/proc/self/ns/pid")
 	return Found{Boot: strings.TrimSpace(string(boot)), Space: space}, err
 }
 

@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"bytes"
@@ -15,10 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"trysail/drill"
 	"trysail/internal/lab"
 	"trysail/internal/machine"
-	"trysail/internal/site"
 )
 
 // Drills over SSH: real sshds, each on a machine of its own with its own processes,
@@ -26,22 +27,52 @@ import (
 
 const word = "fathom-2026"
 
-// yard is such machines.
+func TestMain(m *testing.M) {
+	if os.Args[0] == machine.InitPath {
+		os.Exit(machine.Init())
+	}
+	os.Exit(m.Run())
+}
+
+// yard is such machines, and a working copy in which drills are run.
 type yard struct {
-	*rehearsal
+	t     *testing.T
+	bin   string
+	state string
+	app   string
 	lab   *lab.Lab
 	desk  *lab.Host
 	dir   string // keys and configuration of ssh
 	hosts map[string]*lab.Host
 }
 
-func newYard(t *testing.T, from string, names ...string) *yard {
+func newYard(t *testing.T, names ...string) *yard {
 	t.Helper()
-	y := &yard{rehearsal: newRehearsal(t, from), dir: t.TempDir(), hosts: map[string]*lab.Host{}}
+	if os.Geteuid() != 0 {
+		if os.Getenv("TRYSAIL_TESTS") == "all" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root")
+	}
+	tmp := t.TempDir()
+	y := &yard{t: t, bin: filepath.Join(tmp, "trysail"), state: filepath.Join(tmp, "state"), app: filepath.Join(tmp, "app"), dir: t.TempDir(), hosts: map[string]*lab.Host{}}
+	build := exec.Command("go", "build", "-trimpath", "-o", y.bin, "../../cmd/trysail")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	if err := os.CopyFS(y.app, os.DirFS("../../drills/plain")); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x"}} {
+		if out, err := exec.Command("git", append([]string{"-C", y.app}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
 	if _, err := exec.LookPath("/usr/sbin/sshd"); err != nil {
 		t.Fatal("needs openssh-server: make packages-test")
 	}
-	st, err := machine.OpenState(t.Context(), filepath.Join(y.rehearsal.dir, "yard"), "/run/trysail", slog.New(slog.DiscardHandler))
+	st, err := machine.OpenState(t.Context(), filepath.Join(tmp, "yard"), "/run/trysail", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +144,7 @@ func (y *yard) host(name string) {
 	}
 	const begin = `
 mknod /dev/loop-control c 10 237
-mkdir -p /run/sshd /var/lib/trysail/varlib
+mkdir -p /root /run/sshd /var/lib/trysail/varlib
 cp -a /etc /run/etc
 mount --bind /run/etc /etc
 mount --bind /var/lib/trysail/varlib /var/lib
@@ -161,7 +192,7 @@ func (y *yard) must(name, command string) string {
 }
 
 func (y *yard) trysail(ctx context.Context, args ...string) *exec.Cmd {
-	return y.here(ctx, append([]string{y.bin, "--state", filepath.Join(y.rehearsal.dir, "state")}, args...)...)
+	return y.here(ctx, append([]string{y.bin, "--state", y.state}, args...)...)
 }
 
 // file names hosts for a drill.
@@ -184,10 +215,33 @@ func (y *yard) all() string {
 	return y.file(lines...)
 }
 
+// tables are those of packet rules on a host.
+func (y *yard) tables(name string) string {
+	y.t.Helper()
+	ns, err := os.Open(y.hosts[name].Network())
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	defer ns.Close()
+	c, err := nftables.New(nftables.WithNetNSFd(int(ns.Fd())))
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	list, err := c.ListTables()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	text := ""
+	for _, t := range list {
+		text += t.Name + "\n"
+	}
+	return text
+}
+
 // traces is what of a drill is on a host.
 func (y *yard) traces(name string) string {
 	y.t.Helper()
-	return y.must(name, "ls -d "+site.Dir+" 2>/dev/null; nft list tables; grep -c "+site.Dir+" /proc/self/mountinfo; ls /run/trysail/journal 2>/dev/null; pgrep -fa 'drill-clock|drill hand|deadman' | grep -v pgrep; true")
+	return y.tables(name) + y.must(name, "ls -d "+Dir+" 2>/dev/null; grep -c "+Dir+" /proc/self/mountinfo; ls /run/trysail/journal 2>/dev/null; pgrep -fa 'drill-clock|drill hand|deadman' | grep -v pgrep; true")
 }
 
 // TestDrillOverSSH: hosts that do not carry the marker, or are not what they are taken
@@ -195,7 +249,7 @@ func (y *yard) traces(name string) string {
 // machine that the drill is run from is gone, each host takes everything away itself.
 func TestDrillOverSSH(t *testing.T) {
 	names := []string{"control", "primary", "backup", "spare", "second"}
-	y := newYard(t, "drills/plain", names...)
+	y := newYard(t, names...)
 	ctx := t.Context()
 	refused := func(what, file string) {
 		t.Helper()
@@ -213,15 +267,15 @@ func TestDrillOverSSH(t *testing.T) {
 	}
 	refused("carries no marker", y.all())
 	for _, name := range names {
-		y.must(name, "echo another-drill > "+site.Marker)
+		y.must(name, "echo another-drill > "+Marker)
 	}
 	refused("of another drill", y.all())
 	for _, name := range names {
-		y.must(name, "echo "+word+" > "+site.Marker)
+		y.must(name, "echo "+word+" > "+Marker)
 	}
-	y.must("spare", "chmod 666 "+site.Marker)
+	y.must("spare", "chmod 666 "+Marker)
 	refused("written by anybody", y.all())
-	y.must("spare", "chmod 644 "+site.Marker+"; mkdir -p /var/lib/trysail/agent; touch /var/lib/trysail/agent/identity.json")
+	y.must("spare", "chmod 644 "+Marker+"; mkdir -p /var/lib/trysail/agent; touch /var/lib/trysail/agent/identity.json")
 	refused("works for a fleet", y.all())
 	y.must("spare", "rm -r /var/lib/trysail")
 
@@ -270,9 +324,9 @@ func (y *yard) over(scenario string) *drill.Verdict {
 // TestDrillOverSSHCut: three machines, of which one is cut off; in the middle of it the
 // drill is killed where it is run. Every host is soon as it was, without anybody.
 func TestDrillOverSSHCut(t *testing.T) {
-	y := newYard(t, "drills/plain", "control", "primary", "backup", "spare")
+	y := newYard(t, "control", "primary", "backup", "spare")
 	for name := range y.hosts {
-		y.must(name, "echo "+word+" > "+site.Marker)
+		y.must(name, "echo "+word+" > "+Marker)
 	}
 	if v := y.over("cut-off.yaml"); v.Value != drill.Pass {
 		t.Errorf("cut off: %s\nsystem: %v\nharness: %v\nclean-up: %v", v.Sentence, v.System, v.Harness, v.Cleanup)
@@ -284,7 +338,7 @@ func TestDrillOverSSHCut(t *testing.T) {
 	ruled := ""
 	for end := time.Now().Add(2 * time.Minute); ruled == "" && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		for name := range y.hosts {
-			if strings.Contains(y.must(name, "nft list tables"), "-cut") {
+			if strings.Contains(y.tables(name), "-cut") {
 				ruled = name
 			}
 		}
