@@ -91,6 +91,17 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 	x.OK, x.Why = answer(f.Inject())
 	r.record(x)
 	if !*x.OK {
+		// Half of it may be done. An undo of what was not done may well fail: whether
+		// something is left, the probe says.
+		if f.Undo != nil {
+			u := drill.Record{Kind: drill.Undone, Name: a.Name, Host: a.Host}
+			err := f.Undo()
+			if f.Probe(ctx) != nil {
+				err = nil
+			}
+			u.OK, u.Why = answer(err)
+			r.record(u)
+		}
 		return
 	}
 	if k.Down {

@@ -77,15 +77,16 @@ func (r *runner) responds(who drill.Response, name string, now time.Time) time.T
 	if more := who.Most - who.Least; more > 0 {
 		d += time.Duration(r.rand.Int64N(int64(more)))
 	}
-	at := now
-	if c, ok := r.o.Hours[name]; ok {
-		at = c.Add(at, d)
-	} else {
-		at = at.Add(d)
+	after := func(t time.Time) time.Time {
+		if c, ok := r.o.Hours[name]; ok {
+			return c.Add(t, d)
+		}
+		return t.Add(d)
 	}
+	at := after(now)
 	for _, s := range who.Away {
 		if at.After(s.From) && at.Before(s.To) {
-			at = s.To.Add(d)
+			at = after(s.To)
 		}
 	}
 	return at
