@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (a *app) agent(ctx context.Context, o agentOptions) error {
 			return err
 		}
 	}
-	who, client, cert, err := joined(dir, a.clock.Now)
+	who, client, cert, err := joined(dir, a.clock.Now, a.log)
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (*notJoinedError) Hint() string {
 
 // joined gives what this machine keeps of its joining, and a client that shows its
 // certificate.
-func joined(dir string, now func() time.Time) (*identity, *api.Client, *certificate, error) {
+func joined(dir string, now func() time.Time, log *slog.Logger) (*identity, *api.Client, *certificate, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "identity.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil, &notJoinedError{}
@@ -188,7 +189,7 @@ func joined(dir string, now func() time.Time) (*identity, *api.Client, *certific
 	if len(who.Controls) == 0 {
 		return nil, nil, nil, &notJoinedError{}
 	}
-	k, err := openCertificate(dir, now)
+	k, err := openCertificate(dir, now, log)
 	if err != nil {
 		return nil, nil, nil, err
 	}

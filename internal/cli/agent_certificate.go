@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,25 +27,15 @@ type certificate struct {
 	cert atomic.Pointer[tls.Certificate]
 }
 
-// expiredError says that control takes this machine for nobody any more.
-type expiredError struct{ since time.Time }
-
-func (e *expiredError) Error() string {
-	return "this machine's certificate has ended " + e.since.Format(time.DateOnly) + ": it was off for too long to renew it"
-}
-
-// Hint says what to type.
-func (*expiredError) Hint() string {
-	return "on control: trysail fleet token; here: sudo trysail agent --join LINK"
-}
-
-func openCertificate(dir string, now func() time.Time) (*certificate, error) {
+// openCertificate reads it. One that has ended is shown all the same: it may be this
+// machine's clock that is wrong, and control decides.
+func openCertificate(dir string, now func() time.Time, log *slog.Logger) (*certificate, error) {
 	k := &certificate{dir: dir, now: now}
 	if err := k.read(); err != nil {
 		return nil, err
 	}
 	if end := k.cert.Load().Leaf.NotAfter; now().After(end) {
-		return nil, &expiredError{end}
+		log.Warn("this machine's certificate has ended by its clock. If the clock is right, join again: on control trysail fleet token, here trysail agent --join LINK", "ended", end)
 	}
 	return k, nil
 }
@@ -83,8 +74,12 @@ func (k *certificate) renew(ctx context.Context, c *api.Client) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tls.X509KeyPair(answer.Certificate, own); err != nil {
+	made, err := tls.X509KeyPair(answer.Certificate, own)
+	if err != nil {
 		return fmt.Errorf("what control answers is no certificate of this machine's key: %w", err)
+	}
+	if !made.Leaf.NotAfter.After(now.Leaf.NotAfter) {
+		return fmt.Errorf("control gives a certificate until %s, and this machine has one until %s: is control's clock right?", made.Leaf.NotAfter.Format(time.DateOnly), now.Leaf.NotAfter.Format(time.DateOnly))
 	}
 	if err := renameio.WriteFile(filepath.Join(k.dir, "cert.pem"), answer.Certificate, 0o600); err != nil {
 		return err

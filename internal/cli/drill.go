@@ -84,8 +84,8 @@ func (a *app) drillCommand() *cobra.Command {
 	add("hosts FILE", "Look whether the real hosts of a drill may be broken, and break nothing", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.drillHosts(ctx, args[0])
 	})
-	add("hand WITHIN", "Do on a real host what a drill says", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.drillHand(ctx, args[0])
+	add("hand WITHIN WORD BOOT", "Do on a real host what a drill says", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
+		return a.drillHand(ctx, args[0], args[1], args[2])
 	}).Hidden = true
 	add("deadman HAND WITHIN", "Take away what a hand leaves", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.drillDeadMan(ctx, args[0], args[1])

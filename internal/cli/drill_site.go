@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"trysail/drill"
+	"trysail/internal/exercise"
 	"trysail/internal/lab"
 	"trysail/internal/machine"
 	"trysail/internal/site"
@@ -65,9 +66,14 @@ func (a *app) onSite(ctx context.Context, file string, p *drill.Plan, st *machin
 	if len(p.World.Services) > 0 {
 		return nil, usage("%s has services, and a drill on real hosts has none of its own: leave world.services out", p.Name)
 	}
+	// Whoever is refused leaves nothing behind, not even a run that was not begun.
+	found, err := h.Look(ctx, a.ui.Step)
+	if err != nil {
+		return nil, err
+	}
 	return func() (lab.Stage, error) {
 		// A host takes everything away by itself a little after the drill's own guard.
-		s, err := site.Open(ctx, h, st, p.Within+2*time.Minute, a.log, a.ui.Step)
+		s, err := site.Open(h, found, st, p.Within+2*time.Minute, exercise.Port, a.log)
 		if err != nil {
 			return nil, err
 		}
@@ -83,20 +89,30 @@ type standard struct {
 
 func (standard) Close() error { return nil }
 
-// drillHand is the drill's hand on a real host.
-func (a *app) drillHand(ctx context.Context, within string) error {
+// drillHand is the drill's hand on a real host. His dead man is there before anything
+// that he would have to take away.
+func (a *app) drillHand(ctx context.Context, within, word, boot string) error {
 	d, err := time.ParseDuration(within)
 	if err != nil {
+		return err
+	}
+	if filepath.Dir(a.state) != site.Dir {
+		return usage("a hand has its things in %s, and nowhere else", site.Dir)
+	}
+	if err := site.Same(word, boot); err != nil {
+		return err
+	}
+	if err := site.Guarded(site.Dir, d, []string{"--state", a.state, "drill", "deadman"}); err != nil {
 		return err
 	}
 	st, err := a.openState(ctx)
 	if err != nil {
 		return err
 	}
-	return site.Serve(st, a.log, standard{a.stdin, a.stdout}, d, []string{"--state", a.state, "drill", "deadman"})
+	return site.Serve(ctx, st, a.log, standard{a.stdin, a.stdout})
 }
 
-// drillDeadMan takes away what a hand leaves.
+// drillDeadMan takes away what a hand leaves. He is the hand's child, or it has ended.
 func (a *app) drillDeadMan(ctx context.Context, hand, within string) error {
 	pid, err := strconv.Atoi(hand)
 	if err != nil {
@@ -109,5 +125,5 @@ func (a *app) drillDeadMan(ctx context.Context, hand, within string) error {
 	if filepath.Dir(a.state) != site.Dir {
 		return usage("a dead man takes %s away, and nothing else", site.Dir)
 	}
-	return site.DeadMan(a.stdin, pid, d, filepath.Dir(a.state), func() (*machine.State, error) { return a.openState(ctx) })
+	return site.DeadMan(pid, d, site.Dir, a.log, func() (*machine.State, error) { return a.openState(context.WithoutCancel(ctx)) })
 }

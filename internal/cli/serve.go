@@ -162,6 +162,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			func() { a.printf("Control at https://%s stands by: another decides\n", at.name) })
 	})
 	g.Go(func() error { return store.Tend(gctx, a.log) })
+	g.Go(func() error { return id.Tend(gctx, a.log) })
 	g.Go(func() error {
 		if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -196,7 +196,11 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 			c.mu.Lock()
 			m := c.members[name]
 			in := m != nil && m.set != fleet.Retired
+			known := m == nil || m.Key == "" || m.Key == keyDigest(cert)
 			c.mu.Unlock()
+			if !known {
+				return nil, &DeniedError{"another machine has joined as " + name + " since", "join this one again under a name of its own: trysail fleet token"}
+			}
 			if !in {
 				return nil, &DeniedError{"machine " + name + " does not belong to the fleet", "on control: trysail fleet readmit " + name}
 			}

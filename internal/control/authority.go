@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -115,19 +117,19 @@ func (a *authority) fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// sign answers a machine's certificate request. The name is control's decision,
-// whatever the request says.
-func (a *authority) sign(request []byte, name string, now time.Time) ([]byte, error) {
+// sign answers a machine's certificate request, and gives a digest of its key. The
+// name is control's decision, whatever the request says.
+func (a *authority) sign(request []byte, name string, now time.Time) (cert []byte, key string, err error) {
 	q, err := x509.ParseCertificateRequest(request)
 	if err != nil {
-		return nil, fmt.Errorf("certificate request: %w", err)
+		return nil, "", fmt.Errorf("certificate request: %w", err)
 	}
 	if err := q.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("certificate request: %w", err)
+		return nil, "", fmt.Errorf("certificate request: %w", err)
 	}
 	serial, err := serialNumber()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{"machine"}},
@@ -136,9 +138,19 @@ func (a *authority) sign(request []byte, name string, now time.Time) ([]byte, er
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, q.PublicKey, a.key)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+	made, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, "", err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyDigest(made), nil
+}
+
+// keyDigest names the key that a certificate is of.
+func keyDigest(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
 }
 
 // controlUnit and controlName are in the certificates of controls, and in no
@@ -225,14 +237,41 @@ func (i *Identity) current() (*tls.Certificate, error) {
 		return i.cert, nil
 	}
 	cert, err := i.authority.server(i.names, i.now())
+	if err == nil && i.peer {
+		err = i.writePeer(cert)
+	}
 	if err != nil {
+		if i.cert != nil && i.now().Before(i.cert.Leaf.NotAfter) {
+			return i.cert, nil // it is good yet, and Tend says what is wrong
+		}
 		return nil, err
 	}
 	i.cert = cert
-	if i.peer {
-		err = i.writePeer()
+	return cert, nil
+}
+
+// tending is how often control looks whether its certificate ends soon. Months are
+// left when it does.
+const tending = time.Hour
+
+// Tend ends when ctx does. It renews control's certificate, also where nobody connects.
+func (i *Identity) Tend(ctx context.Context, log *slog.Logger) error {
+	t := time.NewTicker(tending)
+	defer t.Stop()
+	for {
+		cert, err := i.current()
+		if err == nil && api.EndsSoon(cert.Leaf, i.now()) {
+			err = errors.New("it cannot be written")
+		}
+		if err != nil {
+			log.Warn("control's certificate is not renewed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
 	}
-	return cert, err
 }
 
 // AdoptAuthority keeps another control's authority, of whose fleet this one is to be.
@@ -285,19 +324,19 @@ func (i *Identity) Peer(name, address, cluster string) (*ledger.Peer, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.peer = true
-	return p, i.writePeer()
+	return p, i.writePeer(i.cert)
 }
 
-// writePeer writes what etcd shows to other controls. Its lock is held.
-func (i *Identity) writePeer() error {
-	der, err := x509.MarshalPKCS8PrivateKey(i.cert.PrivateKey)
+// writePeer writes what etcd shows to other controls. The lock is held.
+func (i *Identity) writePeer(cert *tls.Certificate) error {
+	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		return err
 	}
 	if err := renameio.WriteFile(filepath.Join(i.dir, "peer.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(i.dir, "peer.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Certificate[0]}), 0o644)
+	return renameio.WriteFile(filepath.Join(i.dir, "peer.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644)
 }
 
 // keyPEM is the authority's key, for a control that joins.

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,7 +154,7 @@ func TestSign(t *testing.T) {
 		{"an authority", x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}}, key},
 		{"another kind of key", x509.CertificateRequest{Subject: pkix.Name{CommonName: "m2"}}, edKey},
 	} {
-		out, err := a.sign(request(t, x.q, x.key), "m1", now)
+		out, _, err := a.sign(request(t, x.q, x.key), "m1", now)
 		if err != nil {
 			t.Errorf("%s: %v", x.name, err)
 			continue
@@ -208,7 +209,7 @@ func TestSign(t *testing.T) {
 		"nothing": nil, "text": []byte("please"), "a certificate": a.cert.Raw, "half a request": good[:len(good)/2], "a request and more": append(bytes.Clone(good), 0),
 		"another signature": flipped, "what was not signed": renamed, "a request as text": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: good}),
 	} {
-		if out, err := a.sign(garbage, "m1", now); err == nil || out != nil {
+		if out, _, err := a.sign(garbage, "m1", now); err == nil || out != nil {
 			t.Errorf("%s is signed: %v", name, err)
 		}
 	}
@@ -295,6 +296,27 @@ func TestControlRenews(t *testing.T) {
 		t.Errorf("etcd has another: %v", err)
 	}
 	private(t, p.Key)
+	// A disk that takes nothing keeps what is good; what ends is not shown.
+	at.now = last.Leaf.NotAfter.AddDate(0, 0, -10)
+	if err := os.Remove(p.Key); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(p.Key, 0o700); err != nil { // what is renamed over it fails
+		t.Fatal(err)
+	}
+	if cert, err := id.current(); err != nil || !cert.Leaf.Equal(last.Leaf) {
+		t.Errorf("ten days before it ends: %v", err)
+	}
+	at.now = last.Leaf.NotAfter.AddDate(0, 0, 1)
+	if cert, err := id.current(); err == nil {
+		t.Errorf("one that has ended is shown: %v", cert.Leaf.NotAfter)
+	}
+	if err := os.Remove(p.Key); err != nil {
+		t.Fatal(err)
+	}
+	if cert, err := id.current(); err != nil || api.EndsSoon(cert.Leaf, at.now) {
+		t.Errorf("once the disk takes it: %v", err)
+	}
 }
 
 // TestMachineRenews: a machine is certified anew under its own name, whatever it asks
@@ -307,9 +329,10 @@ func TestMachineRenews(t *testing.T) {
 	}
 	key := ecKey(t)
 	a := c.o.Identity.authority
+	next := key // for which another certificate is asked
 	ask := func(name string) (*httptest.ResponseRecorder, *x509.Certificate) {
 		t.Helper()
-		out, err := a.sign(request(t, x509.CertificateRequest{}, key), name, at.now)
+		out, _, err := a.sign(request(t, x509.CertificateRequest{}, key), name, at.now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +341,7 @@ func TestMachineRenews(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := json.Marshal(api.Renew{Request: request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "other"}}, key)})
+		data, err := json.Marshal(api.Renew{Request: request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "other"}}, next)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,6 +361,18 @@ func TestMachineRenews(t *testing.T) {
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil || cert.Subject.CommonName != "m1" || !key.PublicKey.Equal(cert.PublicKey) || cert.NotAfter.Sub(at.now) != api.CertificateDays*24*time.Hour {
 		t.Errorf("%+v, until %s: %v", cert.Subject, cert.NotAfter, err)
+	}
+	next = ecKey(t)
+	if w, _ := ask("m1"); w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "another key") {
+		t.Errorf("for another key: %d %s", w.Code, w.Body)
+	}
+	next = key
+	// Another disk has joined under the name since: this one was stolen, or thrown away.
+	if err := c.enlist(t.Context(), membership{Joined: &enrolled{Name: "m1", Slots: 1, Key: "another"}}); err != nil {
+		t.Fatal(err)
+	}
+	if w, _ := ask("m1"); w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "another machine has joined") {
+		t.Errorf("an earlier machine of the name: %d %s", w.Code, w.Body)
 	}
 	if w, _ := ask("m2"); w.Code != http.StatusForbidden {
 		t.Errorf("a machine that does not belong to the fleet: %d %s", w.Code, w.Body)

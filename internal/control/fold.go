@@ -20,6 +20,9 @@ type enrolled struct {
 	Serves []string   `json:"serves,omitempty"`
 	Plain  bool       `json:"plain,omitempty"`
 	Slots  int        `json:"slots"`
+	// Key is a digest of the machine's public key. One of the same name with another key
+	// is not that machine: its disk was replaced, or was stolen.
+	Key string `json:"key,omitempty"`
 }
 
 // membership is one event of the fleet's stream.

@@ -230,7 +230,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(fleet.Ranks(), q.Rank) {
 			return nil, &badRequest{fmt.Errorf("%q is no rank: primary, backup or spare", q.Rank)}
 		}
-		cert, err := c.o.Identity.authority.sign(q.Request, q.Name, c.o.Now())
+		cert, key, err := c.o.Identity.authority.sign(q.Request, q.Name, c.o.Now())
 		if err != nil {
 			return nil, &badRequest{err}
 		}
@@ -240,7 +240,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if err := c.useJoin(r.Context(), "machine "+q.Name, q.Token, false); err != nil {
 			return nil, err
 		}
-		e := membership{Actor: "machine " + q.Name, Joined: &enrolled{q.Name, q.Rank, q.Serves, q.Plain, q.Slots}}
+		e := membership{Actor: "machine " + q.Name, Joined: &enrolled{q.Name, q.Rank, q.Serves, q.Plain, q.Slots, key}}
 		if err := c.enlist(r.Context(), c.anew(e)); err != nil {
 			return nil, err
 		}
@@ -253,15 +253,19 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 	c.answer(w, answer)
 }
 
-// renew certifies a machine of the fleet anew, before its certificate ends.
+// renew certifies a machine of the fleet anew, before its certificate ends, with the
+// key that it has: whoever has another is not that machine.
 func (c *Control) renew(_ context.Context, q *caller, r *http.Request) (any, error) {
 	asks, err := body[api.Renew](r)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := c.o.Identity.authority.sign(asks.Request, q.machine, c.o.Now())
+	cert, key, err := c.o.Identity.authority.sign(asks.Request, q.machine, c.o.Now())
 	if err != nil {
 		return nil, &badRequest{err}
+	}
+	if key != keyDigest(r.TLS.VerifiedChains[0][0]) {
+		return nil, &DeniedError{"machine " + q.machine + " asks for a certificate of another key", "join it again: trysail fleet token"}
 	}
 	return &api.Enrolled{Certificate: cert, Authority: c.o.Identity.authority.pem}, nil
 }

@@ -62,7 +62,7 @@ func (r *runner) works(x api.ItemStatus) bool {
 // inject breaks something, after the guards have agreed, and looks whether it bites.
 func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration) {
 	x := drill.Record{Kind: drill.Injected, Name: a.Name, Host: a.Host}
-	k := drill.Faults()[slices.IndexFunc(drill.Faults(), func(k drill.FaultKind) bool { return k.Fault == a.Fault })]
+	k := kind(a.Fault)
 	if k.Down && len(r.down) >= r.p.Guards.DownAtOnce {
 		x.OK, x.Why = answer(fmt.Errorf("the guard allows %d host(s) down at once", r.p.Guards.DownAtOnce))
 		r.record(x)
@@ -254,7 +254,7 @@ func (r *runner) undoAll() {
 func (r *runner) takeBack(name string) {
 	delete(r.undoAt, name)
 	r.moved()
-	a := r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
+	a := r.action(name)
 	x := drill.Record{Kind: drill.Undone, Name: name, Host: a.Host}
 	if a.Fault == "person-away" {
 		delete(r.away, a.Of)
@@ -277,20 +277,41 @@ func (r *runner) takeBack(name string) {
 	}
 	x.OK, x.Why = answer(err)
 	r.record(x)
-	delete(r.faults, name)
-	delete(r.down, a.Host)
+	if err == nil {
+		delete(r.faults, name)
+	}
+	r.down = r.gone()
 	r.o.Progress(r.ahead() + name + " is over")
 }
 
-// gone tells whether a fault that is in force took a service away.
-func (r *runner) gone(host string) bool {
+// gone are the hosts that a fault which is in force took away.
+func (r *runner) gone() map[string]bool {
+	down := map[string]bool{}
 	for name := range r.faults {
-		a := r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
-		if a.Host == host && (a.Fault == "service-gone" || r.down[host]) {
+		a := r.action(name)
+		if kind(a.Fault).Down {
+			down[a.Host] = true
+		}
+	}
+	return down
+}
+
+// refuses tells whether a service was told to.
+func (r *runner) refuses(host string) bool {
+	for name := range r.faults {
+		if a := r.action(name); a.Host == host && a.Fault == "service-gone" {
 			return true
 		}
 	}
 	return false
+}
+
+func (r *runner) action(name string) drill.Action {
+	return r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
+}
+
+func kind(f drill.Fault) drill.FaultKind {
+	return drill.Faults()[slices.IndexFunc(drill.Faults(), func(k drill.FaultKind) bool { return k.Fault == f })]
 }
 
 // command does what a person would type.
@@ -330,7 +351,7 @@ func (r *runner) recover(args []string) error {
 		return err
 	}
 	control := r.stage.Get("control")
-	serve := []string{"serve", "--listen", control.Address(port)}
+	serve := []string{"serve", "--listen", control.Address(Port)}
 	if err := control.Start(append(serve, "--recover", file)...); err != nil {
 		return err
 	}

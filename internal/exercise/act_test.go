@@ -223,11 +223,18 @@ func TestResponds(t *testing.T) {
 	}
 }
 
-// What would take more away than the guard allows is not injected, and goes on when
-// there is room again; one action is due after another, and each once.
+// What would take more away than the guard allows is not injected; one action is due
+// after another, and each once. What ends on a host that something else took away does
+// not bring it back.
 func TestGuardAndOrder(t *testing.T) {
 	b := &board{}
-	b.fault = &lab.Fault{Inject: func() error { return nil }, Probe: func(context.Context) error { return nil }, Undo: func() error { return nil }}
+	bites := false
+	b.fault = &lab.Fault{Inject: func() error { bites = true; return nil }, Probe: func(context.Context) error {
+		if bites {
+			return nil
+		}
+		return errors.New("it does not bite")
+	}, Undo: func() error { bites = false; return nil }}
 	r := one(t, b)
 	r.acts(t.Context())
 	if got := r.wrote(t); len(got) != 0 {
@@ -249,5 +256,15 @@ func TestGuardAndOrder(t *testing.T) {
 	r.undo()
 	if r.away["ann"] || r.down["a"] {
 		t.Errorf("after it was undone: away %v, down %v", r.away, r.down)
+	}
+	// Two faults on one host, of which the one that takes it away lasts longer.
+	r.p.Method[0].For, r.p.Timed[0].For = "", 0
+	r.inject(t.Context(), r.p.Method[0], 0)
+	r.p.Method[1].Fault, r.p.Method[1].Host = "disk-full", "a"
+	r.inject(t.Context(), r.p.Method[1], time.Second)
+	b.now = b.now.Add(time.Hour)
+	r.undo()
+	if !r.down["a"] || len(r.faults) != 1 {
+		t.Errorf("a is back because its disk has room again: down %v, in force %v", r.down, r.faults)
 	}
 }

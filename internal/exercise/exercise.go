@@ -473,7 +473,7 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 		}
 	case drill.ServicesAnswer:
 		for _, name := range serviceNames(r.p) {
-			if r.gone(name) {
+			if r.down[name] || r.refuses(name) {
 				continue
 			}
 			if err := r.stage.Get(name).Answers(ctx); err != nil {

@@ -104,7 +104,7 @@ func (r *runner) idle() bool {
 		working = working || x.Kind == runbook.Step && x.Status == release.Ready && x.Waiting == ""
 	}
 	for name := range r.faults {
-		a := r.p.Method[slices.IndexFunc(r.p.Method, func(a drill.Action) bool { return a.Name == name })]
+		a := r.action(name)
 		if c := r.fleet[a.Host].Condition; r.down[a.Host] && c == "up" && time.Since(r.hurt[name]) < noticing {
 			return false // it has yet to be noticed; a machine without its disk may answer for ever
 		}

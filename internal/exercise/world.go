@@ -29,7 +29,7 @@ func (r *runner) world(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := control.Start("serve", "--listen", control.Address(port)); err != nil {
+	if err := control.Start("serve", "--listen", control.Address(Port)); err != nil {
 		return err
 	}
 	var link api.Link
@@ -79,7 +79,8 @@ func (r *runner) world(ctx context.Context) error {
 	return nil
 }
 
-const port = 7440
+// Port is where control answers in a drill.
+const Port = 7440
 
 // service makes a host that is neither control nor builds.
 func (r *runner) service(ctx context.Context, of drill.Service) error {
@@ -130,7 +131,7 @@ func (r *runner) control(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	serve := []string{"serve", "--listen", h.Address(port)}
+	serve := []string{"serve", "--listen", h.Address(Port)}
 	if err := h.Start(append(serve, "--join", file)...); err != nil {
 		return err
 	}
@@ -142,14 +143,14 @@ func (r *runner) control(ctx context.Context, name string) error {
 		if err := r.client.Do(ctx, http.MethodGet, "/controls", nil, &list); err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(list, func(c api.ControlStatus) bool { return c.Name == h.Address(port) && c.Votes && c.Answers }) {
+		if !slices.ContainsFunc(list, func(c api.ControlStatus) bool { return c.Name == h.Address(Port) && c.Votes && c.Answers }) {
 			return fmt.Errorf("it is not among %+v", list)
 		}
 		return nil
 	}, h); err != nil {
 		return err
 	}
-	r.client.Learn(append(r.client.Addresses(), h.Address(port)))
+	r.client.Learn(append(r.client.Addresses(), h.Address(Port)))
 	r.record(drill.Record{Kind: drill.Made, Host: name})
 	return nil
 }

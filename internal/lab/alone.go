@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -13,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"trysail/drill"
 	"trysail/internal/machine"
 )
 
@@ -21,6 +25,7 @@ import (
 type Place struct {
 	Address string   // of this host
 	Peers   []string // addresses of the others
+	Answers int      // a port on which control answers, wherever it is
 	SSH     int      // the port on which this host is reached meanwhile, whatever breaks
 }
 
@@ -43,7 +48,7 @@ func (h *Host) here() error {
 
 // apart drops what goes between this host and the others of the drill: what is sent,
 // what comes, or both.
-func (h *Host) apart(out, in bool) (*Fault, error) {
+func (h *Host) apart(kind drill.Fault, out, in bool) (*Fault, error) {
 	at := h.lab.alone
 	if len(at.Peers) == 0 {
 		return nil, errors.New("this host has nobody to be cut off from")
@@ -76,7 +81,7 @@ func (h *Host) apart(out, in bool) (*Fault, error) {
 			if err != nil {
 				return err
 			}
-			return h.nft(func(c *nftables.Conn) {
+			err = h.nft(func(c *nftables.Conn) {
 				t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: table})
 				const source, destination = 12, 16 // where they stand in IPv4's header
 				if out {
@@ -86,6 +91,12 @@ func (h *Host) apart(out, in bool) (*Fault, error) {
 					chain(c, t, nftables.ChainHookInput, source)
 				}
 			})
+			if err != nil {
+				h.lab.mu.Lock()
+				defer h.lab.mu.Unlock()
+				return errors.Join(&UnavailableError{kind, "nftables: " + err.Error()}, h.lab.n.DropRules(table))
+			}
+			return nil
 		},
 		Probe: h.hearsNobody,
 		Undo: func() error {
@@ -97,19 +108,56 @@ func (h *Host) apart(out, in bool) (*Fault, error) {
 }
 
 // hearsNobody is the probe of a machine that is cut off, on a real host: none of the
-// others answers or refuses.
+// others answers or refuses, on a port where control answers or where nothing listens.
 func (h *Host) hearsNobody(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+	defer cancel()
+	var mu sync.Mutex
+	var heard []error
+	var wg sync.WaitGroup
 	for _, peer := range h.lab.alone.Peers {
-		one, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
-		c, err := (&net.Dialer{}).DialContext(one, "tcp4", net.JoinHostPort(peer, "9")) // discard: nothing listens there
-		cancel()
-		if err == nil {
-			err = c.Close()
-			return errors.Join(fmt.Errorf("%s answers", peer), err)
-		}
-		if errors.Is(err, unix.ECONNREFUSED) {
-			return fmt.Errorf("%s answers", peer)
+		for _, port := range []int{9, h.lab.alone.Answers} {
+			wg.Go(func() {
+				c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", net.JoinHostPort(peer, fmt.Sprint(port)))
+				if err != nil && !errors.Is(err, unix.ECONNREFUSED) {
+					return
+				}
+				if err == nil {
+					c.Close()
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				heard = append(heard, fmt.Errorf("%s answers", peer))
+			})
 		}
 	}
-	return nil
+	wg.Wait()
+	return errors.Join(heard...)
+}
+
+// resolves gives a machine on a real host the names that the host knows: the release
+// uses the services that the team has.
+func (h *Host) resolves() []machine.Mount {
+	var list []machine.Mount
+	for _, f := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+		real, err := filepath.EvalSymlinks(f)
+		switch {
+		case err != nil || h.spec.Plain && real == f:
+			continue // this host does without it; or it is there, with all of /etc
+		case h.spec.Plain:
+			list = append(list, machine.Mount{Source: real, Target: real, ReadOnly: true}) // where the link leads
+		default:
+			list = append(list, machine.Mount{Source: real, Target: f, ReadOnly: true})
+		}
+	}
+	return list
+}
+
+// Free gives how many bytes are free where the lab has its disks.
+func Free(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(s.Bavail) * s.Bsize, nil
 }

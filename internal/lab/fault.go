@@ -447,21 +447,21 @@ func (h *Host) corrupt(of string) (*Fault, error) {
 // to drop it.
 func (h *Host) cut(string) (*Fault, error) {
 	if h.lab.alone != nil {
-		return h.apart(true, true)
+		return h.apart("partition", true, true)
 	}
 	return &Fault{Inject: func() error { return h.plugged(false) }, Probe: h.unreachable, Undo: func() error { return h.plugged(true) }}, nil
 }
 
 func (h *Host) cutOut(string) (*Fault, error) {
 	if h.lab.alone != nil {
-		return h.apart(true, false)
+		return h.apart("partition-out", true, false)
 	}
 	return h.drop(true)
 }
 
 func (h *Host) cutIn(string) (*Fault, error) {
 	if h.lab.alone != nil {
-		return h.apart(false, true)
+		return h.apart("partition-in", false, true)
 	}
 	return h.drop(false)
 }

@@ -203,7 +203,9 @@ func (h *Host) StartProgram(args ...string) error {
 		sp.Mounts = append(sp.Mounts, machine.Mount{Source: self, Target: "/drill-bin", ReadOnly: true})
 	}
 	// Machines find each other by name, as on any network.
-	if _, err := os.Stat("/etc/hosts"); h.lab.alone == nil && (err == nil || !h.spec.Plain) {
+	if h.lab.alone != nil {
+		sp.Mounts = append(sp.Mounts, h.resolves()...)
+	} else if _, err := os.Stat("/etc/hosts"); err == nil || !h.spec.Plain {
 		sp.Mounts = append(sp.Mounts, machine.Mount{Source: h.lab.names(), Target: "/etc/hosts", ReadOnly: true})
 	}
 	go func() {

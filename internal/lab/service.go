@@ -48,8 +48,9 @@ func (l *Lab) Service(ctx context.Context, of drill.Service, from string) (*Host
 	}
 	switch of.Kind {
 	case drill.Mirror:
-		if err := copyTree(h.site(), from); err != nil {
-			return nil, err
+		// What a link names is copied: a file that is changed is never anybody's own.
+		if out, err := exec.CommandContext(ctx, "cp", "--recursive", "--dereference", "--preserve=mode,timestamps", "--no-target-directory", from, h.site()).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("copy %s: %w: %s", from, err, bytes.TrimSpace(out))
 		}
 		err = h.Start("drill", "mirror", "/var/lib/trysail/site", "/drill/trouble")
 	case drill.Registry:

@@ -114,13 +114,20 @@ func (h *Host) trouble(what string) error {
 
 // wrong changes bytes of a file on a mirror.
 func (h *Host) wrong(of string) (*Fault, error) {
-	if !filepath.IsLocal(of) {
-		return nil, fmt.Errorf("%q is no file of %s", of, h.Name)
-	}
-	file := filepath.Join(h.site(), of)
-	data, err := os.ReadFile(file)
+	site, err := os.OpenRoot(h.site())
 	if err != nil {
 		return nil, err
+	}
+	data, err := site.ReadFile(of)
+	if err := errors.Join(err, site.Close()); err != nil {
+		return nil, err
+	}
+	write := func(data []byte) error {
+		site, err := os.OpenRoot(h.site())
+		if err != nil {
+			return err
+		}
+		return errors.Join(site.WriteFile(of, data, 0o644), site.Close())
 	}
 	if len(data) == 0 {
 		return nil, fmt.Errorf("%s is empty", of)
@@ -129,7 +136,7 @@ func (h *Host) wrong(of string) (*Fault, error) {
 		Inject: func() error {
 			other := bytes.Clone(data)
 			other[len(other)/2] ^= 1
-			return os.WriteFile(file, other, 0o644)
+			return write(other)
 		},
 		Probe: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -140,7 +147,7 @@ func (h *Host) wrong(of string) (*Fault, error) {
 			}
 			return err
 		},
-		Undo: func() error { return os.WriteFile(file, data, 0o644) },
+		Undo: func() error { return write(data) },
 	}, nil
 }
 
@@ -191,6 +198,16 @@ func (h *Host) rewrite(string) (*Fault, error) {
 	}
 	return &Fault{
 		Inject: func() error {
+			// What a tag names would be kept.
+			tags, err := git("for-each-ref", "--format=delete %(refname)", "refs/tags")
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(tags) {
+				if _, err := git("update-ref", "-d", strings.TrimPrefix(strings.TrimSpace(line), "delete ")); err != nil {
+					return err
+				}
+			}
 			for name, id := range before {
 				other, err := git("commit-tree", "-m", "as it never was", id+"^{tree}")
 				if err != nil {
@@ -200,7 +217,7 @@ func (h *Host) rewrite(string) (*Fault, error) {
 					return err
 				}
 			}
-			_, err := git("-c", "gc.reflogExpire=now", "gc", "--quiet", "--prune=now")
+			_, err = git("-c", "gc.reflogExpire=now", "gc", "--quiet", "--prune=now")
 			return err
 		},
 		Probe: func(ctx context.Context) error {

@@ -340,6 +340,22 @@ func (s *State) Others() ([]string, error) {
 	return list, nil
 }
 
+// Holds tells whether a process has a journal yet: what is in it was not undone.
+func (s *State) Holds(pid int) (bool, error) {
+	names, err := filepath.Glob(filepath.Join(s.journals(), "trysail-*.json"))
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		var j journal
+		if err == nil && json.Unmarshal(data, &j) == nil && j.PID == pid {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func undo(runcRoot string, e entry) error {
 	switch e.Kind {
 	case "mount":

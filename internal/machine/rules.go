@@ -1,7 +1,10 @@
 package machine
 
 import (
+	"errors"
+
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // Rules notes that a table of packet rules is about to be made in the network of this
@@ -22,6 +25,9 @@ func dropRules(table string) error {
 		return err
 	}
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // a kernel that has no tables has not this one
+	}
 	if err != nil {
 		return err
 	}

@@ -7,18 +7,21 @@
 // that the drill is run from, a name that leads elsewhere than it says, two names of
 // one machine, and a machine that works for a fleet.
 //
+// What is copied and started there asks once more whether it is that host.
+//
 // On each host runs this program, as a hand ([Serve]): a lab of one machine, in the
 // host's own network (lab.Alone), which does what it is told over the standard input
 // and output of ssh. What breaks is that machine, with its own disk and its own
 // processes, and what goes between it and the others; the host's own power and disks
 // are nobody's to break. Beside the hand stands a dead man ([DeadMan]): if the hand
 // ends, however it ends, or is there for longer than the drill may take, it takes
-// everything away by the journal that every undo was written to before, and itself.
+// everything away by the journal that every undo was written to before, and itself. The
+// hand ends too when nobody has been heard of for [Silence].
 package site
 
 import (
 	"fmt"
-	"net"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -86,10 +89,10 @@ func ParseHosts(file string, data []byte) (*Hosts, error) {
 		if t.Address == "" {
 			t.Address = host
 		}
-		switch other := addresses[t.Address]; {
-		case net.ParseIP(t.Address).To4() == nil:
+		switch other, ip := addresses[t.Address], address(t.Address); {
+		case !ip.IsValid():
 			return nil, fail(at+".address", "address: 10.0.0.7 (IPv4), by which the other hosts reach it", "%q is no address", t.Address)
-		case net.ParseIP(t.Address).IsLoopback():
+		case ip.IsLoopback():
 			return nil, fail(at+".address", "the address by which the other hosts reach it", "%s is every host's own", t.Address)
 		case other != "":
 			return nil, fail(at+".address", "each machine on a host of its own", "%s and %s are one host", other, t.Name)
@@ -97,6 +100,16 @@ func ParseHosts(file string, data []byte) (*Hosts, error) {
 		names[t.Name], addresses[t.Address] = true, t.Name
 	}
 	return h, nil
+}
+
+// address reads an IPv4 address; it is not valid if it is none. There is one way to
+// write one, so that two that are equal look so.
+func address(s string) netip.Addr {
+	ip, err := netip.ParseAddr(s)
+	if err != nil || !ip.Is4() || ip.String() != s {
+		return netip.Addr{}
+	}
+	return ip
 }
 
 // split takes what ssh is told apart: a user, a host as people write it, a port.

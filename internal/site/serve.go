@@ -10,8 +10,11 @@ import (
 	"net/rpc/jsonrpc"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,6 +57,9 @@ type (
 type Hand struct {
 	st  *machine.State
 	log *slog.Logger
+	ctx context.Context // ends with the hand
+
+	heard atomic.Int64 // when the drill was heard of last, as time.Now().UnixNano()
 
 	mu     sync.Mutex
 	lab    *lab.Lab
@@ -61,72 +67,136 @@ type Hand struct {
 	faults []*lab.Fault
 }
 
-// Serve is a hand: it answers on a connection until that ends, and takes everything
-// away then. dead are the arguments with which this program is a dead man.
-func Serve(st *machine.State, log *slog.Logger, c io.ReadWriteCloser, within time.Duration, dead []string) error {
-	alive, err := guarded(within, dead)
-	if err != nil {
-		return err
-	}
-	h := &Hand{st: st, log: log}
+// Silence is for how long nobody may be heard of before a hand takes everything away. A
+// drill says [Hand.Beat] every [beat].
+const (
+	Silence = 30 * time.Second
+	beat    = 5 * time.Second
+)
+
+// Serve is a hand: it answers on a connection until that ends, nobody is heard of any
+// more, or ctx ends; then it takes everything away.
+func Serve(ctx context.Context, st *machine.State, log *slog.Logger, c io.ReadWriteCloser) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &Hand{st: st, log: log, ctx: ctx}
+	h.heard.Store(time.Now().UnixNano())
 	s := rpc.NewServer()
 	if err := s.RegisterName("Hand", h); err != nil {
 		return err
 	}
-	s.ServeCodec(jsonrpc.NewServerCodec(c))
-	err = h.Close(None{}, &[]string{})
-	return errors.Join(err, alive.Close()) // the dead man goes on from here
+	ended := make(chan struct{})
+	go func() {
+		s.ServeCodec(jsonrpc.NewServerCodec(c))
+		close(ended)
+	}()
+	for over := false; !over; {
+		select {
+		case <-ended:
+			over = true
+		case <-ctx.Done():
+			over = true
+		case <-time.After(time.Second):
+			over = time.Since(time.Unix(0, h.heard.Load())) > Silence
+		}
+	}
+	cancel()
+	return h.Close(None{}, &[]string{})
 }
 
-// guarded starts the dead man, and gives what he listens to: it closes when this
-// process ends, however it ends.
-func guarded(within time.Duration, dead []string) (io.Closer, error) {
+// Beat says that the drill is there.
+func (h *Hand) Beat(None, *None) error {
+	h.heard.Store(time.Now().UnixNano())
+	return nil
+}
+
+// Same refuses a host that is not the one that was asked who it is: the way to it may
+// lead elsewhere the next time.
+func Same(word, boot string) error {
+	f, err := Self()
+	if err != nil {
+		return err
+	}
+	marker, err := os.ReadFile(Marker)
+	if err != nil || strings.TrimSpace(string(marker)) != word || f.Boot != boot {
+		return &HostsError{"this is not the host that was asked who it is", "look where its name leads: each must be one host"}
+	}
+	return nil
+}
+
+// Guarded starts the dead man of this process, with the arguments by which this program
+// is one. What he says goes to a file in the drill's directory, until he takes that away.
+func Guarded(dir string, within time.Duration, dead []string) error {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r, w, err := os.Pipe()
+	said, err := os.OpenFile(filepath.Join(dir, "deadman.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer r.Close()
+	defer said.Close()
 	cmd := exec.Command(self, append(dead, strconv.Itoa(os.Getpid()), within.String())...)
-	cmd.Stdin = r
+	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends the session of ssh does not end him
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, w.Close())
+		return err
 	}
-	return w, cmd.Process.Release()
+	return cmd.Process.Release()
 }
 
 // DeadMan waits until the hand has ended, or for as long as the drill may take, and
 // then for the hand no more; he takes away what is in the journals, and dir, the
-// drill's directory on this host.
-func DeadMan(alive io.Reader, hand int, within time.Duration, dir string, open func() (*machine.State, error)) error {
-	ended := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(io.Discard, alive)
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(within):
-		// The pipe is open, so the number is still the hand's.
-		if err := unix.Kill(hand, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+// drill's directory on this host. What he cannot take away he tries again, for a day.
+func DeadMan(hand int, within time.Duration, dir string, log *slog.Logger, open func() (*machine.State, error)) error {
+	// The kernel's own handle of the process: its number may be another's later.
+	fd, err := unix.PidfdOpen(hand, 0)
+	switch {
+	case errors.Is(err, unix.ESRCH): // it has ended already
+	case err != nil:
+		return err
+	default:
+		defer unix.Close(fd)
+		if !ends(fd, within) {
+			if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+			ends(fd, time.Hour)
+		}
+	}
+	wait := 100 * time.Millisecond
+	for end := time.Now().Add(24 * time.Hour); ; wait = min(2*wait, time.Minute) {
+		if err = away(hand, dir, open); err == nil || time.Now().After(end) {
 			return err
 		}
-		<-ended
+		log.Warn("what the drill left is not gone yet", "err", err)
+		time.Sleep(wait) // what has just been killed holds its mounts for a moment
 	}
-	var err error
-	for range 30 { // what has just been killed holds its mounts for a moment
-		if _, err = open(); err == nil { // which sweeps
-			if err = machine.RemoveAll(dir); err == nil {
-				return nil
-			}
+}
+
+// ends waits until a process has ended, and tells whether it has.
+func ends(fd int, within time.Duration) bool {
+	for end := time.Now().Add(within); ; {
+		left := time.Until(end)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(max(left, 0).Milliseconds()))
+		if n > 0 || left <= 0 && err == nil {
+			return n > 0
 		}
-		time.Sleep(time.Second)
 	}
-	return fmt.Errorf("what the drill left is not gone: %w", err)
+}
+
+// away undoes the hand's journals, and removes its directory.
+func away(hand int, dir string, open func() (*machine.State, error)) error {
+	st, err := open() // which sweeps
+	if err != nil {
+		return err
+	}
+	// A process that nobody has waited for yet is taken for one that lives.
+	if held, err := st.Holds(hand); err != nil || held {
+		return errors.Join(err, errors.New("its journals are there"))
+	}
+	return machine.RemoveAll(dir)
 }
 
 // Make makes the machine.
@@ -135,6 +205,13 @@ func (h *Hand) Make(a Make, _ *None) (err error) {
 	defer h.mu.Unlock()
 	if h.lab != nil {
 		return errors.New("this host has its machine")
+	}
+	free, err := lab.Free(h.st.Dir)
+	if err != nil {
+		return err
+	}
+	if free < a.Spec.Disk {
+		return fmt.Errorf("%s has %d MB free, and the machine's disk may take %d MB", h.st.Dir, free>>20, a.Spec.Disk>>20)
 	}
 	if h.lab, err = lab.Alone(h.st, h.log, a.Place); err != nil {
 		return err
@@ -219,7 +296,7 @@ func (h *Hand) Skew(by time.Duration, _ *None) error {
 
 // Verify reads its depot.
 func (h *Hand) Verify(None, *None) error {
-	return h.do(func(m *lab.Host) error { return m.Verify(context.Background()) })
+	return h.do(func(m *lab.Host) error { return m.Verify(h.ctx) })
 }
 
 // Tail is the end of its log.
@@ -275,7 +352,7 @@ func (h *Hand) Probe(id int, _ *None) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(h.ctx, 10*time.Second)
 	defer cancel()
 	return f.Probe(ctx)
 }

@@ -1,7 +1,6 @@
 package site
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"trysail/drill"
@@ -26,10 +26,12 @@ import (
 
 // Site is real hosts as the place of a drill.
 type Site struct {
-	hosts  *Hosts
-	within time.Duration
-	log    *slog.Logger
-	n      *machine.Session
+	hosts   *Hosts
+	found   []Found
+	within  time.Duration
+	answers int
+	log     *slog.Logger
+	n       *machine.Session
 
 	mu       sync.Mutex
 	machines map[string]*remote
@@ -46,20 +48,18 @@ type remote struct {
 	cmd    *exec.Cmd
 	said   *tail
 	client *rpc.Client
+	stop   context.CancelFunc // ends the beats, and in the end ssh
 }
 
-// Open looks at the hosts, and makes a site of those that may be broken: nothing is on
-// them yet. within is how long a drill may take: then each host takes everything away
-// by itself.
-func Open(ctx context.Context, hosts *Hosts, st *machine.State, within time.Duration, log *slog.Logger, progress func(string)) (*Site, error) {
-	if _, err := hosts.Look(ctx, progress); err != nil {
-		return nil, err
-	}
+// Open makes a site of hosts that were found to be those that may be broken
+// ([Hosts.Look]): nothing is on them yet. within is how long a drill may take: then each
+// host takes everything away by itself. answers is a port on which control does.
+func Open(hosts *Hosts, found []Found, st *machine.State, within time.Duration, answers int, log *slog.Logger) (*Site, error) {
 	n, err := st.Begin()
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{hosts: hosts, within: within, log: log, n: n, machines: map[string]*remote{}}
+	s := &Site{hosts: hosts, found: found, within: within, answers: answers, log: log, n: n, machines: map[string]*remote{}}
 	desk := s.desk()
 	if err := errors.Join(os.Mkdir(desk, 0o700), os.WriteFile(filepath.Join(desk, clock.Marker), []byte(n.ID+"\n"), 0o600), s.setClock()); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -73,26 +73,6 @@ func (s *Site) clockFile() string { return s.n.Path("clock") }
 
 func (s *Site) setClock() error { return clock.Write(s.clockFile(), clock.Set{Jump: s.jump}) }
 
-// tail keeps the end of what a hand says.
-type tail struct {
-	mu   sync.Mutex
-	data []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.data = append(t.data, p...)
-	t.data = t.data[max(0, len(t.data)-4096):]
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.data))
-}
-
 // pipe is both ends of a hand's ssh.
 type pipe struct {
 	io.Reader
@@ -105,7 +85,7 @@ func (s *Site) Machine(spec lab.HostSpec) (lab.Machine, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("no host is named for %s", spec.Name)
 	}
-	m := &remote{site: s, name: spec.Name, target: s.hosts.Hosts[i], said: &tail{}}
+	m := &remote{site: s, name: spec.Name, target: s.hosts.Hosts[i], said: &tail{most: 4096}}
 	if err := m.begin(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.target.SSH, err)
 	}
@@ -114,7 +94,7 @@ func (s *Site) Machine(spec lab.HostSpec) (lab.Machine, error) {
 	jump := s.jump
 	s.mu.Unlock()
 	_, _, port, _ := m.target.split()
-	place := lab.Place{Address: m.target.Address, SSH: port}
+	place := lab.Place{Address: m.target.Address, SSH: port, Answers: s.answers}
 	for _, t := range s.hosts.Hosts {
 		if t.Name != m.name {
 			place.Peers = append(place.Peers, t.Address)
@@ -123,6 +103,20 @@ func (s *Site) Machine(spec lab.HostSpec) (lab.Machine, error) {
 	return m, m.call("Make", Make{place, spec, jump}, &None{})
 }
 
+// laying puts the program on a host, which is asked once more who it is: by marker, run
+// of the kernel and process namespace. What is not whole, or does not run there, goes
+// again at once, whatever ends the shell.
+const laying = `umask 077
+[ "$(head -c 100 %[1]s)" = '%[2]s' ] && [ "$(cat /proc/sys/kernel/random/boot_id)" = '%[3]s' ] && [ "$(readlink /proc/self/ns/pid)" = '%[4]s' ] ||
+	{ echo 'this is not the host that was asked who it is' >&2; exit 1; }
+mkdir %[5]s || exit 1
+trap 'rm -rf %[5]s' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+echo '%[3]s' >%[5]s/boot && cat >%[5]s/trysail || exit 1
+[ "$(wc -c <%[5]s/trysail)" -eq %[6]d ] || { echo 'not all of the program came' >&2; exit 1; }
+chmod 700 %[5]s/trysail && %[5]s/trysail drill faults >/dev/null || exit 1
+trap - EXIT`
+
 // begin lays the program before the host and starts a hand.
 func (m *remote) begin() error {
 	self, err := os.Open("/proc/self/exe")
@@ -130,15 +124,29 @@ func (m *remote) begin() error {
 		return err
 	}
 	defer self.Close()
-	program := Dir + "/trysail"
-	// Only the first drill makes the directory.
-	copied := m.site.hosts.ssh(context.Background(), m.target, nil, "umask 077 && mkdir "+Dir+" && cat > "+program+" && chmod 700 "+program)
-	copied.Stdin = self
-	if out, err := copied.CombinedOutput(); err != nil {
-		return fmt.Errorf("copy this program there: %w: %s", err, bytes.TrimSpace(out))
+	info, err := self.Stat()
+	if err != nil {
+		return err
 	}
-	m.cmd = m.site.hosts.ssh(context.Background(), m.target, nil, program+" --state "+Dir+"/state drill hand "+m.site.within.String())
+	i := slices.IndexFunc(m.site.found, func(f Found) bool { return f.Name == m.name })
+	if i < 0 {
+		return errors.New("nobody has asked it who it is")
+	}
+	f := m.site.found[i]
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	said := &tail{most: 4096}
+	copied := m.site.hosts.ssh(ctx, m.target, nil, fmt.Sprintf(laying, Marker, m.site.hosts.Nonce, f.Boot, f.Space, Dir, info.Size()))
+	copied.Stdin, copied.Stderr = self, said
+	// Ctrl-C is for the drill, and not for what it needs to clean up with.
+	copied.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := copied.Run(); err != nil {
+		stop()
+		return fmt.Errorf("lay this program there: %w: %s", err, said)
+	}
+	m.cmd = m.site.hosts.ssh(ctx, m.target, nil, fmt.Sprintf("%s/trysail --state %s/state drill hand %s %s %s", Dir, Dir, m.site.within, m.site.hosts.Nonce, f.Boot))
 	m.cmd.Stderr = m.said
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := m.cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -150,8 +158,32 @@ func (m *remote) begin() error {
 	if err := m.cmd.Start(); err != nil {
 		return err
 	}
-	m.client = jsonrpc.NewClient(pipe{out, in})
+	m.client = jsonrpc.NewClient(pipe{io.LimitReader(out, mostAnswers), in})
+	go m.beats(ctx)
+	if err := m.call("Beat", None{}, &None{}); err != nil {
+		_, eerr := m.end()
+		return errors.Join(fmt.Errorf("no hand answers: %w", err), eerr)
+	}
 	return nil
+}
+
+// mostAnswers bounds what a hand answers in a drill, in bytes.
+const mostAnswers = 256 << 20
+
+// beats says that the drill is there, until ctx ends.
+func (m *remote) beats(ctx context.Context) {
+	t := time.NewTicker(beat)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := m.call("Beat", None{}, &None{}); err != nil && ctx.Err() == nil {
+			m.site.log.Warn("a host of the drill", "host", m.target.SSH, "err", err)
+		}
+	}
 }
 
 // patience is how long a host may take for what it is told.
@@ -159,6 +191,10 @@ const patience = 2 * time.Minute
 
 // call tells the hand to do something.
 func (m *remote) call(what string, args, answer any) error {
+	return m.callFor(patience, what, args, answer)
+}
+
+func (m *remote) callFor(patience time.Duration, what string, args, answer any) error {
 	c := m.client.Go("Hand."+what, args, answer, make(chan *rpc.Call, 1))
 	select {
 	case <-c.Done:
@@ -168,7 +204,7 @@ func (m *remote) call(what string, args, answer any) error {
 		if errors.Is(c.Error, rpc.ErrShutdown) || errors.Is(c.Error, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("the connection to %s is lost: %s", m.target.SSH, m.said)
 		}
-		return c.Error
+		return errors.New(readable(c.Error.Error()))
 	case <-time.After(patience):
 		return fmt.Errorf("%s does not answer: %s", m.target.SSH, what)
 	}
@@ -199,13 +235,17 @@ func (s *Site) Now() time.Time {
 // Jump lets time pass on the clocks of all machines.
 func (s *Site) Jump(d time.Duration) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.jump += d
-	errs := []error{s.setClock()}
-	for _, m := range s.order {
-		errs = append(errs, m.call("Jump", d, &None{}))
+	err := s.setClock()
+	order := slices.Clone(s.order)
+	s.mu.Unlock()
+	errs := make([]error, len(order))
+	var wg sync.WaitGroup
+	for i, m := range order { // at once, or their clocks would differ
+		wg.Go(func() { errs[i] = m.call("Jump", d, &None{}) })
 	}
-	return errors.Join(errs...)
+	wg.Wait()
+	return errors.Join(append(errs, err)...)
 }
 
 // Dial connects from this machine.
@@ -229,7 +269,7 @@ func (s *Site) Clone(context.Context, string, string) error {
 
 // Recover would need the ledger of one host on another.
 func (s *Site) Recover(string, string) (string, error) {
-	return "", errors.New("control recover is not available on real hosts: copy the ledger yourself, as docs/fleet.md says")
+	return "", errors.New("control recover is not available on real hosts: copy the ledger of a machine's agent yourself, and begin with trysail serve --recover")
 }
 
 // Scratch goes with the site.
@@ -271,12 +311,21 @@ func (s *Site) Close() error {
 func (m *remote) end() (left []string, err error) {
 	err = m.call("Close", None{}, &left)
 	err = errors.Join(err, m.client.Close())
+	// ssh ends with its host's side of it, or is ended.
+	late := time.AfterFunc(Silence, m.stop)
 	if werr := m.cmd.Wait(); err == nil && werr != nil {
 		err = fmt.Errorf("%w: %s", werr, m.said)
 	}
-	gone := "for i in $(seq 200); do [ -e " + Dir + " ] || exit 0; sleep 0.1; done; ls -d " + Dir + "/*; exit 1"
-	if out, gerr := m.site.hosts.ssh(context.Background(), m.target, nil, gone).CombinedOutput(); gerr != nil {
-		left = append(left, "directory "+strings.Join(strings.Fields(string(out)), ", "))
+	late.Stop()
+	m.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), Silence+asking)
+	defer cancel()
+	gone := "i=0; while [ $i -lt 300 ]; do [ -e " + Dir + " ] || exit 0; i=$((i+1)); sleep 0.1; done; echo " + Dir + "; cat " + Dir + "/deadman.log; exit 1"
+	out := &tail{most: 4096}
+	cmd := m.site.hosts.ssh(ctx, m.target, nil, gone)
+	cmd.Stdout, cmd.Stderr = out, out
+	if gerr := cmd.Run(); gerr != nil {
+		left = append(left, "directory "+strings.Join(strings.Fields(out.String()), " "))
 	}
 	return left, err
 }
@@ -327,7 +376,9 @@ func (m *remote) Skew(by time.Duration) error { return m.call("Skew", by, &None{
 func (m *remote) Keep(dir string) error { return m.call("Keep", dir, &None{}) }
 
 // Verify reads its depot.
-func (m *remote) Verify(context.Context) error { return m.call("Verify", None{}, &None{}) }
+func (m *remote) Verify(context.Context) error {
+	return m.callFor(time.Hour, "Verify", None{}, &None{}) // a depot may be large
+}
 
 // Answers is of services.
 func (m *remote) Answers(context.Context) error { return errors.New(m.name + " is no service") }

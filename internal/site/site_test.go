@@ -1,16 +1,23 @@
 package site
 
 import (
+	"bufio"
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/rpc/jsonrpc"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"trysail/internal/machine"
@@ -53,6 +60,7 @@ func TestParseHosts(t *testing.T) {
 		{"a port that is none", ":2222", ":70000", "70000", "no port"},
 		{"a name without an address", ", address: 10.0.0.6", "", "build1", "no address"},
 		{"an address that is a name", "address: 10.0.0.6", "address: build1", "address: build1", "no address"},
+		{"an address in other clothes", "address: 10.0.0.6", `address: "::ffff:10.0.0.6"`, "::ffff", "no address"},
 		{"its own", "address: 10.0.0.6", "address: 127.0.0.1", "127.0.0.1", "every host's own"},
 		{"two on one host", "root@10.0.0.7", "root@10.0.0.5", "backup", "control and backup are one host"},
 	} {
@@ -94,32 +102,37 @@ func FuzzParseHosts(f *testing.F) {
 }
 
 func TestGuard(t *testing.T) {
-	self := Found{Boot: "b0", Space: "pid:[1]"}
-	before := []Found{{Name: "control", Boot: "b1", Space: "pid:[1]"}}
+	boot := func(n int) string { return fmt.Sprintf("%08d-0000-4000-8000-000000000000", n) }
+	self := Found{Boot: boot(0), Space: "pid:[1]"}
+	before := []Found{{Name: "control", Boot: boot(1), Space: "pid:[1]"}}
 	target := Target{Name: "primary", SSH: "root@build1.example.org:2222", Address: "10.0.0.6"}
-	good := Found{Name: "primary", Host: "build1.example.org", User: "root", Port: 2222, Marker: "fathom-2026", Safe: true, Boot: "b2", Space: "pid:[1]"}
+	good := Found{Name: "primary", Host: "build1.example.org", User: "root", Port: 2222, Marker: "fathom-2026", Safe: true, Boot: boot(2), Space: "pid:[1]", Addresses: []string{"10.0.0.6", "192.168.1.6"}}
 	for _, x := range []struct {
 		name   string
 		change func(f *Found)
 		what   string // "": it may be broken
 	}{
 		{"good", func(*Found) {}, ""},
-		{"a container beside this machine", func(f *Found) { f.Boot, f.Space = "b0", "pid:[2]" }, ""},
-		{"a container beside another", func(f *Found) { f.Boot, f.Space = "b1", "pid:[2]" }, ""},
+		{"a container beside this machine", func(f *Found) { f.Boot, f.Space = boot(0), "pid:[2]" }, ""},
+		{"a container beside another", func(f *Found) { f.Boot, f.Space = boot(1), "pid:[2]" }, ""},
 		{"an alias", func(f *Found) { f.Host = "10.0.0.99" }, "alias"},
 		{"an alias for a port", func(f *Found) { f.Port = 22 }, "alias"},
 		{"an alias for a user", func(f *Found) { f.User = "ann" }, "alias"},
 		{"another's key", func(f *Found) { f.KeyAlias = "build2" }, "alias"},
 		{"nobody", func(f *Found) { f.Boot = "" }, "who it is"},
-		{"this machine", func(f *Found) { f.Boot, f.Space = "b0", "pid:[1]" }, "is this machine"},
-		{"this machine, marked", func(f *Found) { f.Boot = "b0" }, "is this machine"},
+		{"this machine", func(f *Found) { f.Boot, f.Space = boot(0), "pid:[1]" }, "is this machine"},
+		{"this machine, marked", func(f *Found) { f.Boot = boot(0) }, "is this machine"},
 		{"no marker", func(f *Found) { f.Marker = "" }, "no marker"},
 		{"another marker", func(f *Found) { f.Marker = "fathom-2025" }, "another drill"},
 		{"a marker that begins so", func(f *Found) { f.Marker = "fathom-2026-not" }, "another drill"},
 		{"anybody's marker", func(f *Found) { f.Safe = false }, "anybody"},
 		{"a build server at work", func(f *Found) { f.Fleet = true }, "works for a fleet"},
-		{"another drill", func(f *Found) { f.Busy = true }, "another drill"},
-		{"twice", func(f *Found) { f.Boot = "b1" }, "control and primary are one machine"},
+		{"another drill", func(f *Found) { f.Busy = f.Boot }, "another drill"},
+		{"a drill before it went down", func(f *Found) { f.Busy = boot(7) }, "when that host went down"},
+		{"an address of another host", func(f *Found) { f.Addresses = []string{"10.0.0.8"} }, "no address of"},
+		{"words for a shell", func(f *Found) { f.Boot = "$(reboot)" }, "who it is"},
+		{"more words for a shell", func(f *Found) { f.Space = "pid:[1]'; reboot; '" }, "who it is"},
+		{"twice", func(f *Found) { f.Boot = boot(1) }, "control and primary are one machine"},
 	} {
 		f := good
 		x.change(&f)
@@ -148,24 +161,41 @@ func TestFound(t *testing.T) {
 		{"marker x\nsafe 0 646 regular file\n", Found{Marker: "x"}},
 		{"marker x\nsafe 0 755 directory\n", Found{Marker: "x"}},
 		{"marker x\nsafe 0 regular\n", Found{Marker: "x"}},
-		{"fleet\nbusy\nnoise\n", Found{Fleet: true, Busy: true}},
+		{"fleet\nbusy b\nnoise\n", Found{Fleet: true, Busy: "b"}},
+		{"busy\n", Found{Busy: "unknown"}},
+		{"address 127.0.0.1\naddress 10.0.0.6\naddress 10.0.0.6\naddress $(x)\naddress 10.0.0.7\n", Found{Addresses: []string{"10.0.0.6", "10.0.0.7"}}},
 	} {
 		var f Found
 		f.read(x.answer)
-		if f != x.want {
+		if !reflect.DeepEqual(f, x.want) {
 			t.Errorf("%q: %+v", x.answer, f)
 		}
 	}
 }
 
-// The dead man acts when the hand has ended, and when its time is up.
-func TestDeadMan(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("TRYSAIL_TESTS") == "all" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
+// hand is a process with a journal, as one that serves a drill: a mount and a directory.
+func hand(dir, run string) int {
+	st, err := machine.OpenState(context.Background(), filepath.Join(dir, "state"), run, slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Println(err)
+		return 1
 	}
+	n, err := st.Begin()
+	if err == nil {
+		var at string
+		if at, err = n.MkdirAll(0o755, "mounted"); err == nil {
+			err = n.Mount("tmpfs", at, "tmpfs", 0, "")
+		}
+	}
+	fmt.Println("ready", err)
+	time.Sleep(time.Hour)
+	return 0
+}
+
+// The dead man acts when the hand has ended, and when its time is up. What is in the
+// hand's journals is gone then, and the drill's directory.
+func TestDeadMan(t *testing.T) {
+	root(t)
 	for _, within := range []time.Duration{time.Hour, 100 * time.Millisecond} {
 		t.Run(within.String(), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "drill")
@@ -173,21 +203,23 @@ func TestDeadMan(t *testing.T) {
 			open := func() (*machine.State, error) {
 				return machine.OpenState(t.Context(), filepath.Join(dir, "state"), run, slog.New(slog.DiscardHandler))
 			}
-			if _, err := open(); err != nil {
-				t.Fatal(err)
-			}
-			r, w, err := os.Pipe()
+			hand := exec.Command(os.Args[0])
+			hand.Env = append(os.Environ(), "SITE_HAND="+dir, "SITE_RUN="+run)
+			out, err := hand.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
 			}
-			hand := exec.Command("sleep", "1000")
-			hand.ExtraFiles = []*os.File{w}
 			if err := hand.Start(); err != nil {
 				t.Fatal(err)
 			}
-			w.Close()
+			line, err := bufio.NewReader(out).ReadString('\n')
+			if err != nil || line != "ready <nil>\n" {
+				t.Fatalf("the hand says %q: %v", line, err)
+			}
 			ended := make(chan error, 1)
-			go func() { ended <- DeadMan(r, hand.Process.Pid, within, dir, open) }()
+			go func() {
+				ended <- DeadMan(hand.Process.Pid, within, dir, slog.New(slog.DiscardHandler), open)
+			}()
 			if within == time.Hour {
 				if _, err := os.Stat(dir); err != nil {
 					t.Errorf("he acts while the hand is there: %v", err)
@@ -196,7 +228,8 @@ func TestDeadMan(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_ = hand.Wait() // by a signal
+			time.Sleep(300 * time.Millisecond) // nobody has waited for it yet: it is taken for one that lives
+			_ = hand.Wait()                    // by a signal
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
@@ -210,6 +243,47 @@ func TestDeadMan(t *testing.T) {
 			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("its directory is there: %v", err)
 			}
+			if left, err := filepath.Glob(filepath.Join(run, "journal", "*")); err != nil || len(left) > 0 {
+				t.Errorf("journals are there: %v %v", left, err)
+			}
+			if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir)); err != nil || len(mounts) > 0 {
+				t.Errorf("mounts are there: %v %v", mounts, err)
+			}
 		})
+	}
+}
+
+// A hand that hears nothing any more ends by itself, and so does one that is told to.
+func TestHandEnds(t *testing.T) {
+	root(t)
+	st, err := machine.OpenState(t.Context(), t.TempDir(), t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, there := net.Pipe()
+	defer there.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(ctx, st, slog.New(slog.DiscardHandler), here) }()
+	c := jsonrpc.NewClient(there)
+	if err := c.Call("Hand.Beat", None{}, &None{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Call("Hand.Tail", 10, new(string)); err == nil || !strings.Contains(err.Error(), "no machine") {
+		t.Errorf("without a machine: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func root(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("TRYSAIL_TESTS") == "all" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root")
 	}
 }

@@ -28,8 +28,11 @@ import (
 const word = "fathom-2026"
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == machine.InitPath {
+	switch {
+	case os.Args[0] == machine.InitPath:
 		os.Exit(machine.Init())
+	case os.Getenv("SITE_HAND") != "":
+		os.Exit(hand(os.Getenv("SITE_HAND"), os.Getenv("SITE_RUN")))
 	}
 	os.Exit(m.Run())
 }
@@ -48,12 +51,7 @@ type yard struct {
 
 func newYard(t *testing.T, names ...string) *yard {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("TRYSAIL_TESTS") == "all" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
-	}
+	root(t)
 	tmp := t.TempDir()
 	y := &yard{t: t, bin: filepath.Join(tmp, "trysail"), state: filepath.Join(tmp, "state"), app: filepath.Join(tmp, "app"), dir: t.TempDir(), hosts: map[string]*lab.Host{}}
 	build := exec.Command("go", "build", "-trimpath", "-o", y.bin, "../../cmd/trysail")
@@ -119,7 +117,7 @@ func (y *yard) keygen(name string) []byte {
 // host makes a machine with sshd, of which /etc and /var/lib are its own.
 func (y *yard) host(name string) {
 	y.t.Helper()
-	h, err := y.lab.Host(lab.HostSpec{Name: name, Disk: 4 << 30, Plain: true})
+	h, err := y.lab.Host(lab.HostSpec{Name: name, Disk: 12 << 30, Plain: true})
 	if err != nil {
 		y.t.Fatal(err)
 	}
@@ -285,6 +283,7 @@ func TestDrillOverSSH(t *testing.T) {
 	rest := []string{line("backup", "ssh: root@"+ip("backup")), line("control", "ssh: root@"+ip("control")), line("second", "ssh: root@"+ip("second")), line("spare", "ssh: root@"+ip("spare"))}
 	refused("is an alias", y.file(append(rest, line("primary", "ssh: root@build9, address: "+ip("primary")))...))
 	refused("are one machine", y.file(append(rest, line("primary", "ssh: root@"+ip("spare")+":2222, address: "+ip("primary")))...))
+	refused("is no address of", y.file(append(rest, line("primary", "ssh: root@"+ip("primary")+", address: 198.18.0.99"))...))
 	refused("from which the drill is run", y.file(append(rest, line("primary", "ssh: root@"+ip("primary")+", address: "+y.desk.IP))...))
 	file := y.file(rest...)
 	if out, err := y.trysail(ctx, "drill", "run", "--hosts", file, "two-servers-lost.yaml").CombinedOutput(); err == nil || !strings.Contains(string(out), "no host is named for it") {
@@ -347,16 +346,23 @@ func (y *yard) killed(hosts string) {
 	if ruled == "" {
 		t.Fatal("nobody is cut off")
 	}
+	rid := func(what, name string) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); y.traces(name) != "0"; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("a minute after %s was killed, on %s: %s", what, name, y.traces(name))
+				return
+			}
+		}
+	}
+	// The hand on the host that is cut off: nobody but the dead man is left there.
+	y.must(ruled, "pkill -9 -f 'drill hand'")
+	rid("its hand", ruled)
 	if err := cmd.Process.Kill(); err != nil { // nsenter became the program
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed
 	for name := range y.hosts {
-		for end := time.Now().Add(time.Minute); y.traces(name) != "0"; time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Errorf("a minute after the drill was killed, on %s: %s", name, y.traces(name))
-				break
-			}
-		}
+		rid("the drill", name)
 	}
 }
