@@ -75,6 +75,9 @@ func (w *world) finish() {
 		w.t.Errorf("the runs of gold: %q", runs)
 	}
 	w.trysail("release", "log", "4.2", "gold", "--run", "1")
+	if report := w.trysail("release", "report", "4.2"); !strings.HasPrefix(report, "# Release 4.2, as it was run") || !strings.Contains(report, "Release 4.2 shipped") {
+		w.t.Errorf("the report:\n%s", report)
+	}
 	// The secret is where a person put it, and nowhere else.
 	if out := w.sh("grep -rlF " + uploadToken + " " + w.dir + "/control " + w.dir + "/*/agent/ledger " + w.dir + "/*/depot " + w.dir + "/*.log || true"); out != "" {
 		w.t.Errorf("the secret is in %s", out)

@@ -22,6 +22,7 @@ type releaseOptions struct {
 	amended       string // the runbook of an amendment
 	runbook, ship string
 	clone         string // of the source; empty: the working copy
+	into          string // of a report
 	as, reason    string
 	spent         time.Duration
 	follow, runs  bool
@@ -72,6 +73,10 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	checkpoint.Flags().StringVar(&o.since, "since", "", "check that what `FILE`, a checkpoint kept earlier, speaks of is still there unchanged (exit status 3 if not)")
 	checkpoint.Flags().BoolVar(&o.key, "key", false, "print the key that checkpoints are verified with")
+	report := add("report VERSION", "Write the release as it was run: planned against measured, work against waiting", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseReport(ctx, args[0], o.into)
+	})
+	report.Flags().StringVar(&o.into, "into", "", "write report.md, report.html and report.json into `DIR`")
 	log := add("log VERSION STEP", "Print a step's log, of its last run if there were several", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		if o.runs {
 			return a.releaseRuns(ctx, args[0], args[1])

@@ -79,12 +79,27 @@ func (a *app) releaseRuns(ctx context.Context, version, step string) error {
 
 // stepRuns reads them from the ledger.
 func stepRuns(ctx context.Context, c *api.Client, version, step string) ([]stepRun, error) {
+	events, err := ledgerOf(ctx, c, version)
+	if err != nil {
+		return nil, err
+	}
+	list := []stepRun{}
+	for _, e := range events {
+		if g, ok := e.Body.(release.Granted); ok && g.Item == step {
+			list = append(list, stepRun{len(list) + 1, g.Machine, e.Seq, g.Confirm})
+		}
+	}
+	return list, nil
+}
+
+// ledgerOf reads the ledger of a release.
+func ledgerOf(ctx context.Context, c *api.Client, version string) ([]release.Event, error) {
 	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
-	list := []stepRun{}
+	list := []release.Event{}
 	for d := json.NewDecoder(res.Body); ; {
 		var e release.Event
 		if err := d.Decode(&e); errors.Is(err, io.EOF) {
@@ -92,8 +107,6 @@ func stepRuns(ctx context.Context, c *api.Client, version, step string) ([]stepR
 		} else if err != nil {
 			return nil, fmt.Errorf("the ledger of release %s: %w", version, err)
 		}
-		if g, ok := e.Body.(release.Granted); ok && g.Item == step {
-			list = append(list, stepRun{len(list) + 1, g.Machine, e.Seq, g.Confirm})
-		}
+		list = append(list, e)
 	}
 }
