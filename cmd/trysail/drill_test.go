@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +30,7 @@ type rehearsal struct {
 	t        *testing.T
 	bin      string
 	dir, app string
+	notify   string // a file that says who is told the verdicts; "": nobody
 }
 
 // newRehearsal makes one of a directory of the project.
@@ -72,7 +76,11 @@ func (r *rehearsal) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs a scenario and gives its verdict.
 func (r *rehearsal) run(scenario string) *drill.Verdict {
 	r.t.Helper()
-	cmd := r.command(r.t.Context(), "--json", "drill", "run", scenario)
+	args := []string{"--json", "drill", "run", scenario}
+	if r.notify != "" {
+		args = append(args, "--notify", r.notify)
+	}
+	cmd := r.command(r.t.Context(), args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
@@ -121,6 +129,7 @@ func TestDrillLibrary(t *testing.T) {
 	}{{"plain", 18}, {"services", 7}} {
 		t.Run(part.name, func(t *testing.T) {
 			r := newRehearsal(t, "drills/"+part.name)
+			told := r.tells()
 			before := r.look()
 			names, err := filepath.Glob(filepath.Join(r.app, "*.yaml"))
 			if err != nil || len(names) < part.least {
@@ -141,7 +150,44 @@ func TestDrillLibrary(t *testing.T) {
 			if after := r.look(); !slices.Equal(before, after) {
 				t.Errorf("the host was\n%q\nand is\n%q", before, after)
 			}
+			// Somebody reads of each in the morning.
+			if got := told(); len(got) != len(names) || slices.ContainsFunc(got, func(s string) bool { return s != "trysail.drill-judged pass" }) {
+				t.Errorf("of %d drills was told: %q", len(names), got)
+			}
 		})
+	}
+}
+
+// tells lets the verdicts be told to a webhook, and gives what came there.
+func (r *rehearsal) tells() func() []string {
+	r.t.Helper()
+	var mu sync.Mutex
+	var got []string
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
+		var e struct {
+			Type string `json:"type"`
+			Data struct {
+				Verdict string `json:"verdict"`
+			} `json:"data"`
+		}
+		err := json.NewDecoder(q.Body).Decode(&e)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			got = append(got, err.Error())
+			return
+		}
+		got = append(got, e.Type+" "+e.Data.Verdict)
+	}))
+	r.t.Cleanup(hook.Close)
+	r.notify = filepath.Join(r.dir, "notify.yaml")
+	if err := os.WriteFile(r.notify, []byte("webhooks: [{url: \""+hook.URL+"\", kinds: [drill-judged]}]\n"), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return got
 	}
 }
 

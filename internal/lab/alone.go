@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -110,7 +109,7 @@ func (h *Host) apart(kind drill.Fault, out, in bool) (*Fault, error) {
 // hearsNobody is the probe of a machine that is cut off, on a real host: none of the
 // others answers or refuses, on a port where control answers or where nothing listens.
 func (h *Host) hearsNobody(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, answering)
 	defer cancel()
 	var mu sync.Mutex
 	var heard []error

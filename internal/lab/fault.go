@@ -74,10 +74,15 @@ func (h *Host) silent(ctx context.Context) error {
 	return nil
 }
 
+// answering is how long whoever is there may take to answer a connection. The first
+// packet may be lost where a cable was put in a moment ago, and is sent again after a
+// second.
+const answering = 1500 * time.Millisecond
+
 // reaches tells whether packets go from a machine, or from the switch, to an address
 // and back: a connection that is refused went there.
 func (l *Lab) reaches(ctx context.Context, from *Host, ip string) error {
-	ctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, answering)
 	defer cancel()
 	c, err := l.Dial(ctx, &net.Dialer{}, from, net.JoinHostPort(ip, "9")) // discard: nothing listens there
 	if err == nil {

@@ -62,13 +62,14 @@ func Guard(t Target, word string, f, self Found, before []Found) error {
 		return refuse("wait for the other drill; what it left goes by itself once its time is up", "another drill has its things on %s (%s)", t.SSH, Dir)
 	case f.Busy != "":
 		return refuse("on that host, as root: rm -r "+Dir, "a drill was on %s when that host went down, and its things are there (%s)", t.SSH, Dir)
-	case !slices.Contains(f.Addresses, t.Address):
-		return refuse("address: one of "+strings.Join(f.Addresses, ", "), "%s is no address of %s", t.Address, t.SSH)
 	}
 	for _, o := range before {
 		if f.Boot == o.Boot && f.Space == o.Space {
 			return refuse("each machine on a host of its own", "%s and %s are one machine", o.Name, t.Name)
 		}
+	}
+	if !slices.Contains(f.Addresses, t.Address) {
+		return refuse("address: one of "+strings.Join(f.Addresses, ", "), "%s is no address of %s", t.Address, t.SSH)
 	}
 	return nil
 }
