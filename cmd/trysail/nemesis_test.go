@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netns"
 
 	"trysail/release"
 )
@@ -357,6 +362,44 @@ func (w *world) marks() string {
 	return dir
 }
 
+// holdUp loses what a host sends to an address, but for what TCP says of itself: the
+// connections stand, and what was sent comes when it is let through.
+func (w *world) holdUp(from, to string) (letThrough func()) {
+	w.t.Helper()
+	ns, err := netns.GetFromName(w.tag + "-" + from)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	change := func(f func(c *nftables.Conn)) {
+		w.t.Helper()
+		c, err := nftables.New(nftables.WithNetNSFd(int(ns)))
+		if err == nil {
+			f(c)
+			err = c.Flush()
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "held"}
+	change(func(c *nftables.Conn) {
+		t := c.AddTable(table)
+		chain := c.AddChain(&nftables.Chain{Name: "out", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}, // whereto
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(to).To4()},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 2, Len: 2}, // how long
+			&expr.Cmp{Op: expr.CmpOpGt, Register: 1, Data: []byte{0, 80}},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}})
+	})
+	return func() {
+		w.t.Helper()
+		change(func(c *nftables.Conn) { c.DelTable(table) })
+		ns.Close()
+	}
+}
+
 // A lease that comes late: what control gave a machine is held up on its way until
 // the lease is over and the step runs elsewhere. The machine, which is in touch
 // again by then, must not begin it.
@@ -371,15 +414,14 @@ func TestFleetLateLease(t *testing.T) {
 	w.write("app/RELEASE.md", strings.Replace(nemesisRelease(filepath.Dir(w.marks())), "sleep 1\nmkdir -p obj", "sleep 20\nmkdir -p obj", 1))
 	w.sh("cd " + w.app + " && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm 1.0")
 	time.Sleep(time.Second) // x asks for work
-	control := "ip -n " + w.tag + "-control route "
-	w.sh(control + "add blackhole " + x.ip)
+	letThrough := w.holdUp("control", x.ip)
 	w.trysail("release", "start", "1.0", "--ship", "2036-12-01T09:00:00Z")
 	ran := func() int {
 		list, _ := filepath.Glob(filepath.Join(w.marks(), "1.0/began-compile.*"))
 		return len(list)
 	}
 	w.until("compile runs on y", func() bool { return ran() > 0 && w.statusOf("1.0").Items[0].Machine == "y" })
-	w.sh(control + "del blackhole " + x.ip)
+	letThrough()
 	w.until("the late lease has come", func() bool { return strings.Contains(w.logOf("x"), "release=1.0 step=compile") })
 	time.Sleep(2 * time.Second) // it would say that it is alive
 	events := w.eventsOf("1.0")
