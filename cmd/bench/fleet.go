@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -274,6 +275,11 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	}
 	srv := httptest.NewUnstartedServer(c.Handler())
 	srv.TLS = id.TLS()
+	cert, err := srv.TLS.GetCertificate(nil)
+	if err != nil {
+		return err
+	}
+	srv.TLS.Certificates = []tls.Certificate{*cert} // or the test server shows one of its own
 	srv.StartTLS()
 	defer srv.Close()
 	client := api.NewClient([]string{srv.Listener.Addr().String()}, secret, api.TrustFingerprint(id.Fingerprint(), time.Now))
