@@ -37,9 +37,12 @@ demo: packages-demo build
 	@scripts/demo bin/trysail
 
 # Every scenario of the library, on small programs, one after the other: 25 drills in
-# some twelve minutes.
+# some twelve minutes; then those on rebuilt servers, over SSH, and killed wherever they
+# are.
 drills: packages-test build
 	@scripts/drills bin/trysail
+	@TRYSAIL_DRILLS=all scripts/test -timeout 30m $(AS_ROOT) -run 'TestDrill(Blank|KillSweep)' ./cmd/trysail
+	@CGO_ENABLED=0 TRYSAIL_DRILLS=all scripts/test -timeout 30m $(AS_ROOT) ./internal/site
 
 # Real builds, each captured and then released while both of its build servers die.
 releases: packages-test build
