@@ -59,7 +59,7 @@ type Hand struct {
 	log *slog.Logger
 	ctx context.Context // ends with the hand
 
-	heard atomic.Int64 // when the drill was heard of last, as time.Now().UnixNano()
+	heard atomic.Pointer[time.Time] // when the drill was heard of last, on a clock that only goes forward
 
 	mu     sync.Mutex
 	lab    *lab.Lab
@@ -80,7 +80,8 @@ func Serve(ctx context.Context, st *machine.State, log *slog.Logger, c io.ReadWr
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h := &Hand{st: st, log: log, ctx: ctx}
-	h.heard.Store(time.Now().UnixNano())
+	now := time.Now()
+	h.heard.Store(&now)
 	s := rpc.NewServer()
 	if err := s.RegisterName("Hand", h); err != nil {
 		return err
@@ -97,7 +98,7 @@ func Serve(ctx context.Context, st *machine.State, log *slog.Logger, c io.ReadWr
 		case <-ctx.Done():
 			over = true
 		case <-time.After(time.Second):
-			over = time.Since(time.Unix(0, h.heard.Load())) > Silence
+			over = time.Since(*h.heard.Load()) > Silence
 		}
 	}
 	cancel()
@@ -106,7 +107,8 @@ func Serve(ctx context.Context, st *machine.State, log *slog.Logger, c io.ReadWr
 
 // Beat says that the drill is there.
 func (h *Hand) Beat(None, *None) error {
-	h.heard.Store(time.Now().UnixNano())
+	now := time.Now()
+	h.heard.Store(&now)
 	return nil
 }
 
