@@ -42,7 +42,7 @@ demo: packages-demo build
 drills: packages-test build
 	@scripts/drills bin/trysail
 	@TRYSAIL_DRILLS=all scripts/test -timeout 30m $(AS_ROOT) -run 'TestDrill(Blank|KillSweep)' ./cmd/trysail
-	@CGO_ENABLED=0 TRYSAIL_DRILLS=all scripts/test -timeout 30m $(AS_ROOT) ./internal/site
+	@CGO_ENABLED=0 TRYSAIL_DRILLS=all scripts/test -tags drills -timeout 30m $(AS_ROOT) ./internal/site
 
 # Real builds, each captured and then released while both of its build servers die.
 releases: packages-test build
@@ -60,6 +60,7 @@ test: packages-test build
 lint:
 	@unformatted=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags drills,killpoint ./internal/site ./internal/machine
 	$(GO) run $(STATICCHECK) ./...
 	@scripts/govulncheck $(GO) run $(GOVULNCHECK) ./...
 	$(GO) mod verify

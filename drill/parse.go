@@ -282,14 +282,23 @@ func (p *Plan) builds(host string) bool {
 	return slices.ContainsFunc(p.World.Hosts, func(h Host) bool { return h.Name == host })
 }
 
-// hosts are the names that a fault's host may have.
-func (p *Plan) hosts() map[string]OfHosts {
-	known := map[string]OfHosts{"control": Machine}
+// Machines names the controls and the build machines, in their order.
+func (p *Plan) Machines() []string {
+	list := []string{"control"}
 	for n := 2; n <= p.World.Controls; n++ {
-		known["control"+strconv.Itoa(n)] = Machine
+		list = append(list, "control"+strconv.Itoa(n))
 	}
 	for _, h := range p.World.Hosts {
-		known[h.Name] = Machine
+		list = append(list, h.Name)
+	}
+	return list
+}
+
+// hosts are the names that a fault's host may have.
+func (p *Plan) hosts() map[string]OfHosts {
+	known := map[string]OfHosts{}
+	for _, name := range p.Machines() {
+		known[name] = Machine
 	}
 	for _, s := range p.World.Services {
 		known[s.Name] = s.Kind

@@ -4,11 +4,35 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
+
+	"trysail/release"
 )
+
+// Events reads the ledger of a release as it is now.
+func (c *Client) Events(ctx context.Context, version string) ([]release.Event, error) {
+	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	list := []release.Event{}
+	for d := json.NewDecoder(res.Body); ; {
+		var e release.Event
+		if err := d.Decode(&e); errors.Is(err, io.EOF) {
+			return list, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("the ledger of release %s: %w", version, err)
+		}
+		list = append(list, e)
+	}
+}
 
 // Follow gives the events of a release after the one with a number, each a line of
 // JSON, as they happen. Whoever is cut off, or whose control is gone, goes on after

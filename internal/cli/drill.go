@@ -217,7 +217,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		if stage, err = a.onSite(ctx, o.hosts, p, st); err != nil {
 			return nil, err
 		}
-		h.Hosts = len(stageHosts(p))
+		h.Hosts = len(p.Machines())
 	}
 	dir, err := a.runDir(&h)
 	if err != nil {

@@ -42,25 +42,13 @@ func (a *app) drillHosts(ctx context.Context, file string) error {
 	return nil
 }
 
-// stageHosts are the machines of a scenario, each of which needs a host.
-func stageHosts(p *drill.Plan) []string {
-	machines := []string{"control"}
-	for n := 2; n <= p.World.Controls; n++ {
-		machines = append(machines, "control"+strconv.Itoa(n))
-	}
-	for _, x := range p.World.Hosts {
-		machines = append(machines, x.Name)
-	}
-	return machines
-}
-
 // onSite is real hosts as the place of a drill.
 func (a *app) onSite(ctx context.Context, file string, p *drill.Plan, st *machine.State) (func() (lab.Stage, error), error) {
 	h, err := readHosts(file)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.Covers(stageHosts(p)); err != nil {
+	if err := h.Covers(p.Machines()); err != nil {
 		return nil, err
 	}
 	if len(p.World.Services) > 0 {

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -79,7 +77,7 @@ func (a *app) releaseRuns(ctx context.Context, version, step string) error {
 
 // stepRuns reads them from the ledger.
 func stepRuns(ctx context.Context, c *api.Client, version, step string) ([]stepRun, error) {
-	events, err := ledgerOf(ctx, c, version)
+	events, err := c.Events(ctx, version)
 	if err != nil {
 		return nil, err
 	}
@@ -90,23 +88,4 @@ func stepRuns(ctx context.Context, c *api.Client, version, step string) ([]stepR
 		}
 	}
 	return list, nil
-}
-
-// ledgerOf reads the ledger of a release.
-func ledgerOf(ctx context.Context, c *api.Client, version string) ([]release.Event, error) {
-	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	list := []release.Event{}
-	for d := json.NewDecoder(res.Body); ; {
-		var e release.Event
-		if err := d.Decode(&e); errors.Is(err, io.EOF) {
-			return list, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("the ledger of release %s: %w", version, err)
-		}
-		list = append(list, e)
-	}
 }

@@ -18,7 +18,7 @@ func (a *app) releaseReport(ctx context.Context, version, into string) error {
 	if err != nil {
 		return err
 	}
-	events, err := ledgerOf(ctx, c, version)
+	events, err := c.Events(ctx, version)
 	if err != nil {
 		return err
 	}

@@ -272,7 +272,7 @@ func (r *runner) reread() {
 	x := drill.Record{Kind: drill.Reread}
 	var err error
 	for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
-		if x.Ledger, err = r.ledger(ctx); err != nil {
+		if x.Ledger, err = r.client.Events(ctx, r.p.Release.Version); err != nil {
 			continue
 		}
 		// The watch may be behind what was read; what it saw later is not missing.
@@ -285,24 +285,6 @@ func (r *runner) reread() {
 	}
 	x.OK, x.Why = answer(err)
 	r.record(x)
-}
-
-func (r *runner) ledger(ctx context.Context) ([]release.Event, error) {
-	res, err := r.client.Open(ctx, http.MethodGet, "/releases/"+r.p.Release.Version+"/events", nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	list := []release.Event{}
-	for d := json.NewDecoder(res.Body); ; {
-		var e release.Event
-		if err := d.Decode(&e); errors.Is(err, io.EOF) {
-			return list, nil
-		} else if err != nil {
-			return nil, err
-		}
-		list = append(list, e)
-	}
 }
 
 // look asks control how things stand, and writes down what changed.
@@ -390,7 +372,7 @@ func (r *runner) keepLogs() error {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return err
 	}
-	for _, name := range slices.Concat([]string{"control", "control2", "control3"}, hostNames(r.p), serviceNames(r.p)) {
+	for _, name := range slices.Concat(r.p.Machines(), serviceNames(r.p)) {
 		if h := r.stage.Get(name); h != nil {
 			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
 				return err

@@ -309,34 +309,6 @@ func TestDrillOverSSH(t *testing.T) {
 	y.killed(four)
 }
 
-// Both build servers are lost, and others are made, on hosts over SSH: with
-// TRYSAIL_DRILLS=all, as make drills does.
-func TestDrillBlankOverSSH(t *testing.T) {
-	if os.Getenv("TRYSAIL_DRILLS") != "all" {
-		return
-	}
-	y := newYard(t, "control", "primary", "backup", "blank", "second")
-	if err := os.RemoveAll(y.app); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(y.app, os.DirFS("../../cmd/trysail/testdata/blank")); err != nil {
-		t.Fatal(err)
-	}
-	commit := "git add -A; git -c user.name=t -c user.email=t@example.org commit -qm x\n"
-	cmd := exec.Command("sh", "-euc", "chmod 755 release.sh; git init -q\n"+commit+y.bin+" --state "+y.state+" capture --yes --output 'dist/*' -- ./release.sh\n"+commit)
-	cmd.Dir = y.app
-	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for name := range y.hosts {
-		y.must(name, "echo "+word+" > "+Marker)
-	}
-	if v := y.over(y.all(), "drill.yaml"); v.Value != drill.Pass {
-		t.Errorf("%s\nsystem: %v\nharness: %v\nclean-up: %v", v.Sentence, v.System, v.Harness, v.Cleanup)
-	}
-}
-
 // over runs a scenario on hosts.
 func (y *yard) over(hosts, scenario string) *drill.Verdict {
 	y.t.Helper()

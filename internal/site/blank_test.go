@@ -1,0 +1,37 @@
+//go:build drills
+
+package site
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"trysail/drill"
+)
+
+// Both build servers are lost, and others are made, on hosts over SSH. It
+// takes two minutes, and is there with the tag drills only, as make drills has it: a test
+// that does not run must not say that it passed.
+func TestDrillBlankOverSSH(t *testing.T) {
+	y := newYard(t, "control", "primary", "backup", "blank", "second")
+	if err := os.RemoveAll(y.app); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(y.app, os.DirFS("../../cmd/trysail/testdata/blank")); err != nil {
+		t.Fatal(err)
+	}
+	commit := "git add -A; git -c user.name=t -c user.email=t@example.org commit -qm x\n"
+	cmd := exec.Command("sh", "-euc", "chmod 755 release.sh; git init -q\n"+commit+y.bin+" --state "+y.state+" capture --yes --output 'dist/*' -- ./release.sh\n"+commit)
+	cmd.Dir = y.app
+	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name := range y.hosts {
+		y.must(name, "echo "+word+" > "+Marker)
+	}
+	if v := y.over(y.all(), "drill.yaml"); v.Value != drill.Pass {
+		t.Errorf("%s\nsystem: %v\nharness: %v\nclean-up: %v", v.Sentence, v.System, v.Harness, v.Cleanup)
+	}
+}
