@@ -101,7 +101,7 @@ func (r *Report) people() [][]string {
 		}
 		said := fmt.Sprintf("asked %d time(s)", asked)
 		if len(did) > 0 {
-			said += "; " + strings.Join(did, ", ") + "; spent " + Human(spent)
+			said += "; " + strings.Join(did, ", ") + "; spent " + release.Human(spent)
 		} else {
 			said += "; decided nothing"
 		}
@@ -213,25 +213,25 @@ func (r *Report) Markdown() string {
 	if list := Issues(r.Plan, r.History, r.Verdict); len(list) > 0 {
 		w("\n## Issues\n\n| issue | what | axis | owner | due |\n|---|---|---|---|---|")
 		for _, x := range list {
-			w("| %s | %s | %s: %s | %s | %s |", cell(x.ID), cell(x.What), x.Axis, x.Severity, or(x.Owner), or(x.Due))
+			w("| %s | %s | %s: %s | %s | %s |", release.Cell(x.ID), release.Cell(x.What), x.Axis, x.Severity, or(x.Owner), or(x.Due))
 		}
 	}
 	w("\n## Deviations\n")
 	for _, x := range deviations(r.Plan, r.History) {
-		w("- %s", cell(x))
+		w("- %s", release.Cell(x))
 	}
 	if len(deviations(r.Plan, r.History)) == 0 {
 		w("None: everything that the scenario says was done, and nobody overrode anything.")
 	}
 	w("\n## Clean-up\n")
 	for _, x := range r.cleanUp() {
-		w("- %s: %s", cell(x[0]), cell(x[1]))
+		w("- %s: %s", release.Cell(x[0]), release.Cell(x[1]))
 	}
-	w("\n## Runs before\n\n%s\n", cell(r.before()))
+	w("\n## Runs before\n\n%s\n", release.Cell(r.before()))
 	if len(r.Runs) > 0 {
 		w("| run | verdict | recovery |\n|---|---|---|")
 		for _, s := range slices.Backward(r.Runs) {
-			w("| %s | %s | %s |", cell(s.Run), s.Verdict, cell(s.recovered()))
+			w("| %s | %s | %s |", release.Cell(s.Run), s.Verdict, release.Cell(s.recovered()))
 		}
 	}
 	return b.String()

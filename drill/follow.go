@@ -185,7 +185,7 @@ func (f *follow) detectable(j *judging, b *Bite, limit string) string {
 	case b.Detected == 0 && j.blind:
 		return "not every event was seen when it happened"
 	case b.Detected == 0 && j.elapsed(f.begun, f.until) <= d:
-		return "it lasted " + Human(j.elapsed(f.begun, f.until)) + " only"
+		return "it lasted " + release.Human(j.elapsed(f.begun, f.until)) + " only"
 	}
 	return ""
 }
@@ -204,7 +204,7 @@ func (f *follow) movable(j *judging, b *Bite, limit string) string {
 	case !f.ran:
 		return "nothing ran on " + b.Host + " then"
 	case b.Moved == 0 && j.elapsed(f.begun, end) <= d:
-		return "it lasted " + Human(j.elapsed(f.begun, end)) + " only"
+		return "it lasted " + release.Human(j.elapsed(f.begun, end)) + " only"
 	}
 	return ""
 }

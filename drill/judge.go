@@ -296,7 +296,7 @@ func (j *judging) outcome() {
 		v.System.say(Unknown, "the runbook has no budget of person-hours")
 	}
 	if e.OnTime && v.Shipped && !*v.OnTime {
-		v.System.say(Fail, "it shipped %s after the ship date", Human(-time.Duration(v.Slack*float64(time.Second))))
+		v.System.say(Fail, "it shipped %s after the ship date", release.Human(-time.Duration(v.Slack*float64(time.Second))))
 	}
 	if e.Gold != "" && v.Gold != e.Gold && (v.Gold != "identical" || e.Gold != "equivalent") {
 		value := Fail

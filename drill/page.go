@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"trysail/release"
 )
 
 //go:embed page.html
@@ -208,7 +210,7 @@ func objectives(p *Plan, v *Verdict) []objective {
 		add("on time", "by "+p.Ship.UTC().Format("2006-01-02 15:04 UTC"), came, "machines measured, people as they are modelled", value)
 	}
 	if e.OnBudget {
-		add("on budget", "within the runbook's person-hours", Human(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), tell(v.OnBudget))
+		add("on budget", "within the runbook's person-hours", release.Human(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), tell(v.OnBudget))
 	}
 	if e.Gold != "" {
 		ok := v.Gold == e.Gold || v.Gold == "identical"

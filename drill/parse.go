@@ -294,6 +294,15 @@ func (p *Plan) Machines() []string {
 	return list
 }
 
+// Services names the hosts that neither control nor build.
+func (p *Plan) Services() []string {
+	var list []string
+	for _, s := range p.World.Services {
+		list = append(list, s.Name)
+	}
+	return list
+}
+
 // hosts are the names that a fault's host may have.
 func (p *Plan) hosts() map[string]OfHosts {
 	known := map[string]OfHosts{}

@@ -310,7 +310,7 @@ func works(p *Plan, h []Record, v *Verdict, machine string) []stretch {
 	for _, r := range h {
 		to := r.At.Seconds()
 		if r.Kind == Warmed && r.Host == machine && r.Took > 0 {
-			list = append(list, stretch{(r.At - r.Took).Seconds(), to, "rebuild", "", "made a build server in " + Human(r.Took)})
+			list = append(list, stretch{(r.At - r.Took).Seconds(), to, "rebuild", "", "made a build server in " + release.Human(r.Took)})
 		}
 		if r.Event == nil {
 			continue

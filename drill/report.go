@@ -24,7 +24,7 @@ func Short(p *Plan, h []Record, v *Verdict) string {
 	}
 	fmt.Fprintf(&b, "\n  system %s · harness %s · clean-up %s\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
 	fmt.Fprintf(&b, "  machines %s (measured) · people %s (%s) · the drill's own time %s · it took %s, and %s of the calendar passed\n",
-		seconds(v.Machine), Human(time.Duration(v.People*float64(time.Hour))), how(kinds(h, Decided)), seconds(v.Overhead), seconds(v.Real), Human(time.Duration(v.Skipped*float64(time.Second))))
+		seconds(v.Machine), release.Human(time.Duration(v.People*float64(time.Hour))), how(kinds(h, Decided)), seconds(v.Overhead), seconds(v.Real), release.Human(time.Duration(v.Skipped*float64(time.Second))))
 	for _, a := range []struct {
 		name string
 		axis Axis
@@ -40,7 +40,7 @@ func kinds(h []Record, k Kind) []Record {
 	return slices.DeleteFunc(slices.Clone(h), func(r Record) bool { return r.Kind != k })
 }
 
-func seconds(s float64) string { return Human(time.Duration(s * float64(time.Second))) }
+func seconds(s float64) string { return release.Human(time.Duration(s * float64(time.Second))) }
 
 // TMinus writes a time of the drill as people on a release say it.
 func TMinus(p *Plan, t time.Time) string {
@@ -97,14 +97,14 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 	if fix := v.Fix(); len(fix) > 0 {
 		w("## What to fix first\n")
 		for _, x := range fix {
-			w("- %s", cell(x))
+			w("- %s", release.Cell(x))
 		}
 		w("")
 	}
 	w("## What happened\n\n| when | real time | what |\n|---|---|---|")
 	for _, r := range h {
 		if s := line(r); s != "" {
-			w("| %s | %s | %s |", TMinus(p, r.Clock), seconds(r.At.Seconds()), cell(s))
+			w("| %s | %s | %s |", TMinus(p, r.Clock), seconds(r.At.Seconds()), release.Cell(s))
 		}
 	}
 	w("\n## Faults\n\n| fault | where | seen to bite | noticed | moved to | work again | slack then | undone |\n|---|---|---|---|---|---|---|---|")
@@ -127,15 +127,15 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 		w("| %s | %s | %s | %s | %s | %s |", m.What, m.Of, seconds(m.Seconds), limit, met, m.How)
 	}
 	for _, m := range v.Modelled {
-		w("| %s | | %s | | | modelled: %s |", cell(m.What), cell(m.Distribution), cell(m.Source))
+		w("| %s | | %s | | | modelled: %s |", release.Cell(m.What), release.Cell(m.Distribution), release.Cell(m.Source))
 	}
 	w("\n## Scope\n\n- Hypothesis: %s\n- Why this scenario: %s\n- What it challenges: %s\n- Owner of what it found: %s", or(p.Hypothesis), or(p.Why), or(p.Challenges), or(p.Owner))
-	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, Human(time.Duration(v.Skipped*float64(time.Second))))
+	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, release.Human(time.Duration(v.Skipped*float64(time.Second))))
 	for _, x := range p.Scenario.People {
 		w("- %s", person(x))
 	}
 	for _, f := range p.Frameworks {
-		w("- %s: %s", cell(f.Control), cell(f.How))
+		w("- %s: %s", release.Cell(f.Control), release.Cell(f.How))
 	}
 	w("\n## Identity\n\n- Run %s, begun %s\n- %s; scenario %s; seed %d\n- Source %s\n- %d records in the history, from which `trysail drill report %s` judges again", head.Run, head.Began.Format(time.RFC3339), head.Tool, head.Scenario, head.Seed, head.Source, len(h), head.Run)
 	return b.String()
@@ -156,9 +156,9 @@ func (v *Verdict) Fix() []string {
 
 func person(x Person) string {
 	if x.Live {
-		return cell(x.Name) + " was asked at the terminal (measured)"
+		return release.Cell(x.Name) + " was asked at the terminal (measured)"
 	}
-	s := fmt.Sprintf("%s answered within %s and spent %s on each decision (modelled)", cell(x.Name), x.Responds, x.Spends)
+	s := fmt.Sprintf("%s answered within %s and spent %s on each decision (modelled)", release.Cell(x.Name), x.Responds, x.Spends)
 	if len(x.Away) > 0 {
 		s += ", away " + strings.Join(x.Away, ", ")
 	}
@@ -169,12 +169,7 @@ func or(s string) string {
 	if s = strings.TrimSpace(s); s == "" {
 		return "not said"
 	}
-	return cell(s)
-}
-
-// cell is text that breaks no table, and is no markup.
-func cell(s string) string {
-	return strings.NewReplacer("|", "\\|", "\n", " ", "<", "&lt;", ">", "&gt;", "`", "'").Replace(strings.TrimSpace(s))
+	return release.Cell(s)
 }
 
 func some(s float64) string {
@@ -193,7 +188,7 @@ func line(r Record) string {
 	case Made:
 		return r.Host + " stands"
 	case Jumped:
-		return Human(r.Took) + " pass: " + r.Why
+		return release.Human(r.Took) + " pass: " + r.Why
 	case Injected:
 		if no {
 			return "**" + r.Name + "** could not be injected: " + r.Why
@@ -222,7 +217,7 @@ func line(r Record) string {
 		return "control holds " + r.Host + " for " + r.Why
 	case Warmed:
 		if r.Took > 0 {
-			return r.Host + " was made a build server, in " + Human(r.Took)
+			return r.Host + " was made a build server, in " + release.Human(r.Took)
 		}
 	case Undone:
 		if no {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"trysail/release"
 )
 
 // A stranger drill asks whether the document is enough: somebody who did not write
@@ -150,14 +152,14 @@ func (v ByHand) Sentence() string {
 	for _, f := range v.Followed {
 		stumbles += len(f.Stumbles)
 		if f.GaveUp {
-			return fmt.Sprintf("The document is not enough: it was given up at %q (line %d), after %s by hand.", f.Title, f.Line, Human(v.Took))
+			return fmt.Sprintf("The document is not enough: it was given up at %q (line %d), after %s by hand.", f.Title, f.Line, release.Human(v.Took))
 		}
 	}
 	switch v.Verdict {
 	case Pass:
-		return fmt.Sprintf("A stranger made the machine from the document alone, in %s by hand (measured).", Human(v.Took))
+		return fmt.Sprintf("A stranger made the machine from the document alone, in %s by hand (measured).", release.Human(v.Took))
 	case Unknown:
 		return fmt.Sprintf("Not known: %d of %d commands were typed.", len(v.Followed), v.Commands)
 	}
-	return fmt.Sprintf("A stranger made the machine in %s by hand (measured), and stumbled %d time(s): mend the document.", Human(v.Took), stumbles)
+	return fmt.Sprintf("A stranger made the machine in %s by hand (measured), and stumbled %d time(s): mend the document.", release.Human(v.Took), stumbles)
 }

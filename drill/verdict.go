@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"trysail/release"
 )
 
 // Value is what an axis comes to.
@@ -131,16 +133,16 @@ func (j *judging) passed() string {
 	}
 	parts := []string{}
 	if slack := time.Duration(v.Slack * float64(time.Second)); *v.OnTime {
-		parts = append(parts, "on time, "+Human(slack)+" before the ship date")
+		parts = append(parts, "on time, "+release.Human(slack)+" before the ship date")
 	} else {
-		parts = append(parts, Human(-slack)+" after the ship date")
+		parts = append(parts, release.Human(-slack)+" after the ship date")
 	}
 	if v.OnBudget != nil {
 		parts = append(parts, map[bool]string{true: "on budget", false: "over budget"}[*v.OnBudget])
 	}
-	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), Human(time.Duration(v.Machine*float64(time.Second))))
+	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), release.Human(time.Duration(v.Machine*float64(time.Second))))
 	if v.People > 0 {
-		s += fmt.Sprintf("; people %s (%s)", Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
+		s += fmt.Sprintf("; people %s (%s)", release.Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
 	}
 	return s + "."
 }
@@ -155,21 +157,4 @@ func first(list ...Axis) string {
 		}
 	}
 	return "of no reason"
-}
-
-// Human writes a time as people say it.
-func Human(d time.Duration) string {
-	sign := ""
-	if d < 0 {
-		sign, d = "-", -d
-	}
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%s%.1f days", sign, d.Hours()/24)
-	case d >= 100*time.Minute:
-		return fmt.Sprintf("%s%.1f h", sign, d.Hours())
-	case d >= 100*time.Second:
-		return fmt.Sprintf("%s%dm%02ds", sign, int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%s%.1f s", sign, d.Seconds())
 }

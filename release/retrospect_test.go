@@ -96,7 +96,7 @@ func TestRetrospect(t *testing.T) {
 		t.Errorf("holds %+v, changes %+v, people %+v", r.Holds, r.Changes, r.Team)
 	}
 	text := r.Markdown()
-	for _, want := range []string{"Release 4.2 shipped", "on budget", "| gold \\(gold\\) |", "over its budget", "b, after 1m00s", "flaky \\| \\<b\\>", "held the release for 1m00s"} {
+	for _, want := range []string{"Release 4.2 shipped", "on budget", "| gold \\(gold\\) |", "over its budget", "b, after 60.0 s", "flaky \\| &lt;b&gt;", "held the release for 60.0 s"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}

@@ -33,7 +33,7 @@ func (r *Retrospective) Sentence() string {
 func (r *Retrospective) Markdown() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("# Release %s, as it was run\n\n%s\n", cell(r.Version), cell(r.Sentence()))
+	p("# Release %s, as it was run\n\n%s\n", Cell(r.Version), Cell(r.Sentence()))
 	p("| | planned | measured |\n|---|---|---|")
 	p("| began | | %s |", stamp(r.Began))
 	p("| %s | %s | %s |", map[bool]string{true: "shipped", false: "ends"}[r.Outcome == "shipped"], stamp(r.Ship), stamp(r.Ended))
@@ -42,8 +42,8 @@ func (r *Retrospective) Markdown() string {
 	p("| machine time that was done again | | %s |", lasted(r.Again))
 	p("| some step ran | | %s |", lasted(r.Working))
 	p("| no step ran: people, waits, nobody's turn | | %s |", lasted(r.Waiting))
-	p("| second build of gold | identical | %s |", cell(or(r.Gold, "not made")))
-	p("\nSource: %s. Times are by control's clock; what steps took was measured on their machines.\n", cell(r.Revision))
+	p("| second build of gold | identical | %s |", Cell(or(r.Gold, "not made")))
+	p("\nSource: %s. Times are by control's clock; what steps took was measured on their machines.\n", Cell(r.Revision))
 	p("## Steps\n\n| step | phase | runs | on | took | budget | |\n|---|---|---|---|---|---|---|")
 	for _, s := range r.Steps {
 		said := s.Result
@@ -54,7 +54,7 @@ func (r *Retrospective) Markdown() string {
 		if s.Gold {
 			name += " (gold)"
 		}
-		p("| %s | %s | %d | %s | %s | %s | %s |", cell(name), cell(s.Phase), s.Runs, cell(s.On), lasted(s.Took), budget(s.Budget), said)
+		p("| %s | %s | %d | %s | %s | %s | %s |", Cell(name), Cell(s.Phase), s.Runs, Cell(s.On), lasted(s.Took), budget(s.Budget), said)
 	}
 	p("\n## Sign-offs\n\n| sign-off | asked | waited | spent | budget | |\n|---|---|---|---|---|---|")
 	for _, s := range r.SignOffs {
@@ -70,7 +70,7 @@ func (r *Retrospective) Markdown() string {
 			}
 			words = append(words, text)
 		}
-		p("| %s | %s | %s | %s | %s | %s |", cell(s.Item), asked, lasted(s.Waited), lasted(s.Spent), budget(s.Budget), cell(s.Outcome+joined("; ", words)))
+		p("| %s | %s | %s | %s | %s | %s |", Cell(s.Item), asked, lasted(s.Waited), lasted(s.Spent), budget(s.Budget), Cell(s.Outcome+joined("; ", words)))
 	}
 	p("\n## Lost and recovered\n")
 	if len(r.Losses) == 0 {
@@ -82,29 +82,29 @@ func (r *Retrospective) Markdown() string {
 			if l.Recovered != "" {
 				on = l.Recovered + ", after " + lasted(l.After)
 			}
-			p("| %s | %s | %s | %s | %s | %s |", stamp(l.At), cell(l.Item), cell(l.Machine), cell(l.Why), lasted(l.Ran), cell(on))
+			p("| %s | %s | %s | %s | %s | %s |", stamp(l.At), Cell(l.Item), Cell(l.Machine), Cell(l.Why), lasted(l.Ran), Cell(on))
 		}
 	}
 	p("\n## People\n\n| who | decisions | spent |\n|---|---|---|")
 	for _, c := range r.Team {
-		p("| %s | %d | %s |", cell(c.Name), c.Words, lasted(c.Spent))
+		p("| %s | %d | %s |", Cell(c.Name), c.Words, lasted(c.Spent))
 	}
 	if len(r.Changes)+len(r.Holds) > 0 {
 		p("\n## What people changed\n\n| when | who | what | why |\n|---|---|---|---|")
 		for _, c := range r.Changes {
-			p("| %s | %s | %s | %s |", stamp(c.At), cell(c.By), cell(c.What), cell(c.Why))
+			p("| %s | %s | %s | %s |", stamp(c.At), Cell(c.By), Cell(c.What), Cell(c.Why))
 		}
 		for _, h := range r.Holds {
 			until := "until the end"
 			if h.To != nil {
 				until = "for " + lasted(h.To.Sub(h.From).Seconds())
 			}
-			p("| %s | %s | held the release %s | %s |", stamp(h.From), cell(h.By), until, cell(h.Reason))
+			p("| %s | %s | held the release %s | %s |", stamp(h.From), Cell(h.By), until, Cell(h.Reason))
 		}
 	}
 	p("\n## What happened\n")
 	for _, t := range r.Timeline {
-		p("- %s %s", stamp(t.At), cell(t.What))
+		p("- %s %s", stamp(t.At), Cell(t.What))
 	}
 	return b.String()
 }
@@ -121,19 +121,6 @@ func (r *Retrospective) HTML() ([]byte, error) {
 	}
 	b.WriteString("</main></body></html>\n")
 	return b.Bytes(), nil
-}
-
-// cell writes text that people typed so that Markdown shows it as it is, in one line.
-func cell(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	var b strings.Builder
-	for _, c := range s {
-		if strings.ContainsRune("\\`*_{}[]<>()#+!|~&", c) {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
 }
 
 func joined(sep string, list []string) string {
@@ -159,16 +146,5 @@ func budget(seconds float64) string {
 	return lasted(seconds)
 }
 
-// lasted writes how long something took.
-func lasted(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second))
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%.1f days", d.Hours()/24)
-	case d >= time.Hour:
-		return fmt.Sprintf("%.1f h", d.Hours())
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%.1f s", d.Seconds())
-}
+// lasted writes how many seconds something took.
+func lasted(seconds float64) string { return Human(time.Duration(seconds * float64(time.Second))) }

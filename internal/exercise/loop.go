@@ -154,7 +154,7 @@ func (r *runner) skip() (stuck bool, err error) {
 		return false, err
 	}
 	r.record(drill.Record{Kind: drill.Jumped, Took: d, Why: why})
-	r.o.Progress(r.ahead() + "… " + drill.Human(d) + " pass: " + why)
+	r.o.Progress(r.ahead() + "… " + release.Human(d) + " pass: " + why)
 	r.moved()
 	return false, nil
 }
