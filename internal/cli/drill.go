@@ -217,7 +217,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		if stage, err = a.onSite(ctx, o.hosts, p, st); err != nil {
 			return nil, err
 		}
-		h.Hosts = len(p.Machines())
+		h.Hosts = len(p.Machines()) + len(p.Services())
 	}
 	dir, err := a.runDir(&h)
 	if err != nil {

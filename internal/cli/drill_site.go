@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -48,11 +49,8 @@ func (a *app) onSite(ctx context.Context, file string, p *drill.Plan, st *machin
 	if err != nil {
 		return nil, err
 	}
-	if err := h.Covers(p.Machines()); err != nil {
+	if err := h.Covers(slices.Concat(p.Machines(), p.Services())); err != nil {
 		return nil, err
-	}
-	if len(p.World.Services) > 0 {
-		return nil, usage("%s has services, and a drill on real hosts has none of its own: leave world.services out", p.Name)
 	}
 	// Whoever is refused leaves nothing behind, not even a run that was not begun.
 	found, err := h.Look(ctx, a.ui.Step)

@@ -372,7 +372,7 @@ func (r *runner) keepLogs() error {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return err
 	}
-	for _, name := range slices.Concat(r.p.Machines(), serviceNames(r.p)) {
+	for _, name := range slices.Concat(r.p.Machines(), r.p.Services()) {
 		if h := r.stage.Get(name); h != nil {
 			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
 				return err
@@ -386,14 +386,6 @@ func hostNames(p *drill.Plan) []string {
 	var list []string
 	for _, h := range p.World.Hosts {
 		list = append(list, h.Name)
-	}
-	return list
-}
-
-func serviceNames(p *drill.Plan) []string {
-	var list []string
-	for _, s := range p.World.Services {
-		list = append(list, s.Name)
 	}
 	return list
 }
@@ -454,7 +446,7 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 			return errors.New(strings.Join(r.status.Trouble, "; "))
 		}
 	case drill.ServicesAnswer:
-		for _, name := range serviceNames(r.p) {
+		for _, name := range r.p.Services() {
 			if r.down[name] || r.refuses(name) {
 				continue
 			}

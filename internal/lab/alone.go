@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -22,10 +23,26 @@ import (
 // Place is where the machine of a lab stands that has only one, on a real host: in
 // the host's own network, and the others of its drill are hosts too.
 type Place struct {
-	Address string   // of this host
-	Peers   []string // addresses of the others
-	Answers int      // a port on which control answers, wherever it is
-	SSH     int      // the port on which this host is reached meanwhile, whatever breaks
+	Address string // of this host
+	Peers   []Peer // the others
+	Answers int    // a port on which control answers, wherever it is
+	SSH     int    // the port on which this host is reached meanwhile, whatever breaks
+}
+
+// Peer is another host of the drill.
+type Peer struct{ Name, Address string }
+
+// names is the hosts file of the machine: the others, and then what this host knows.
+func (p *Place) names() ([]byte, error) {
+	var text []byte
+	for _, peer := range p.Peers {
+		text = fmt.Appendln(text, peer.Address, peer.Name)
+	}
+	known, err := os.ReadFile("/etc/hosts")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return append(append(text, known...), '\n'), nil
 }
 
 // Alone makes a lab of one machine in the network of this host. There is no switch: a
@@ -52,7 +69,6 @@ func (h *Host) apart(kind drill.Fault, out, in bool) (*Fault, error) {
 	if len(at.Peers) == 0 {
 		return nil, errors.New("this host has nobody to be cut off from")
 	}
-	table := h.lab.n.ID + "-cut"
 	chain := func(c *nftables.Conn, t *nftables.Table, hook *nftables.ChainHook, address uint32) {
 		ch := c.AddChain(&nftables.Chain{Name: fmt.Sprint("hook", *hook), Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
 		for _, port := range []uint32{0, 2} { // from and to
@@ -67,43 +83,21 @@ func (h *Host) apart(kind drill.Fault, out, in bool) (*Fault, error) {
 		for _, peer := range at.Peers {
 			c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
 				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: address, Len: 4},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(peer).To4()},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(peer.Address).To4()},
 				&expr.Verdict{Kind: expr.VerdictDrop},
 			}})
 		}
 	}
-	return &Fault{
-		Inject: func() error {
-			h.lab.mu.Lock()
-			err := h.lab.n.Rules(table)
-			h.lab.mu.Unlock()
-			if err != nil {
-				return err
-			}
-			err = h.nft(func(c *nftables.Conn) {
-				t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: table})
-				const source, destination = 12, 16 // where they stand in IPv4's header
-				if out {
-					chain(c, t, nftables.ChainHookOutput, destination)
-				}
-				if in {
-					chain(c, t, nftables.ChainHookInput, source)
-				}
-			})
-			if err != nil {
-				h.lab.mu.Lock()
-				defer h.lab.mu.Unlock()
-				return errors.Join(&UnavailableError{kind, "nftables: " + err.Error()}, h.lab.n.DropRules(table))
-			}
-			return nil
-		},
-		Probe: h.hearsNobody,
-		Undo: func() error {
-			h.lab.mu.Lock()
-			defer h.lab.mu.Unlock()
-			return h.lab.n.DropRules(table)
-		},
-	}, nil
+	inject, undo := h.rules(kind, "cut", func(c *nftables.Conn, t *nftables.Table) {
+		const source, destination = 12, 16 // where they stand in IPv4's header
+		if out {
+			chain(c, t, nftables.ChainHookOutput, destination)
+		}
+		if in {
+			chain(c, t, nftables.ChainHookInput, source)
+		}
+	})
+	return &Fault{Inject: inject, Probe: h.hearsNobody, Undo: undo}, nil
 }
 
 // hearsNobody is the probe of a machine that is cut off, on a real host: none of the
@@ -117,7 +111,7 @@ func (h *Host) hearsNobody(ctx context.Context) error {
 	for _, peer := range h.lab.alone.Peers {
 		for _, port := range []int{9, h.lab.alone.Answers} {
 			wg.Go(func() {
-				c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", net.JoinHostPort(peer, fmt.Sprint(port)))
+				c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", net.JoinHostPort(peer.Address, fmt.Sprint(port)))
 				if err != nil && !errors.Is(err, unix.ECONNREFUSED) {
 					return
 				}
@@ -126,7 +120,7 @@ func (h *Host) hearsNobody(ctx context.Context) error {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				heard = append(heard, fmt.Errorf("%s answers", peer))
+				heard = append(heard, fmt.Errorf("%s answers", peer.Name))
 			})
 		}
 	}
@@ -134,19 +128,23 @@ func (h *Host) hearsNobody(ctx context.Context) error {
 	return errors.Join(heard...)
 }
 
-// resolves gives a machine on a real host the names that the host knows: the release
-// uses the services that the team has.
+// resolves gives a machine of a real host the names that the host knows, and those of
+// the drill's other hosts: the release uses the services that the team has.
 func (h *Host) resolves() []machine.Mount {
 	var list []machine.Mount
 	for _, f := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 		real, err := filepath.EvalSymlinks(f)
+		from := real
+		if f == "/etc/hosts" {
+			from = h.lab.names()
+		}
 		switch {
-		case err != nil || h.spec.Plain && real == f:
+		case from == "" || h.spec.Plain && (err != nil || real == from):
 			continue // this host does without it; or it is there, with all of /etc
 		case h.spec.Plain:
-			list = append(list, machine.Mount{Source: real, Target: real, ReadOnly: true}) // where the link leads
+			list = append(list, machine.Mount{Source: from, Target: real, ReadOnly: true}) // where the link leads
 		default:
-			list = append(list, machine.Mount{Source: real, Target: f, ReadOnly: true})
+			list = append(list, machine.Mount{Source: from, Target: f, ReadOnly: true})
 		}
 	}
 	return list

@@ -50,7 +50,7 @@ type Lab struct {
 
 	state *machine.State
 	n     *machine.Session
-	sw    netns.NsHandle // -1: none
+	sw    netns.NsHandle // where people look from; -1: none
 	alone *Place         // nil: its machines are all here, and meet on the switch
 	log   *slog.Logger
 
@@ -87,7 +87,10 @@ func open(state *machine.State, log *slog.Logger, alone *Place) (*Lab, error) {
 }
 
 func (l *Lab) make() (err error) {
-	if l.alone != nil {
+	if l.alone != nil { // who looks, looks from the host itself
+		if l.sw, err = netns.Get(); err != nil {
+			return err
+		}
 		return l.root()
 	}
 	if l.sw, err = namespace(); err != nil {
@@ -146,7 +149,13 @@ func (l *Lab) root() error {
 			return err
 		}
 	}
-	if err := os.WriteFile(l.names(), []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+	names := []byte("127.0.0.1 localhost\n")
+	if l.alone != nil {
+		if names, err = l.alone.names(); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(l.names(), names, 0o644); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{

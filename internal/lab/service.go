@@ -37,12 +37,15 @@ func port(kind drill.OfHosts) int {
 	return 80
 }
 
-// Service makes a host that the release needs besides its machines, gives it what
-// is in a directory of this host, and starts it. What answers is the program that
+// ServiceDisk is the size of a service's disk, in bytes.
+const ServiceDisk = 2 << 30
+
+// Service makes a host that the release needs besides its machines, gives it what is in
+// a directory of this host (of a git host: a repository, or a bundle), and starts it. What answers is the program that
 // people run: git's own daemon and docker-registry, from this host; and for a mirror,
 // which is any server of files, this program.
 func (l *Lab) Service(ctx context.Context, of drill.Service, from string) (*Host, error) {
-	h, err := l.Host(HostSpec{Name: of.Name, Disk: 2 << 30, Plain: of.Kind != drill.Mirror, Service: of.Kind})
+	h, err := l.Host(HostSpec{Name: of.Name, Disk: ServiceDisk, Plain: of.Kind != drill.Mirror, Service: of.Kind})
 	if err != nil {
 		return nil, err
 	}

@@ -26,26 +26,19 @@ import (
 // refuse answers every connection to the service's port with a reset, as a host
 // does on which the service does not run.
 func (h *Host) refuse(string) (*Fault, error) {
-	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "drill-gone"}
 	at := uint16(port(h.spec.Service))
+	inject, undo := h.rules("service-gone", "gone", func(c *nftables.Conn, t *nftables.Table) {
+		chain := c.AddChain(&nftables.Chain{Name: "gone", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(at >> 8), byte(at)}},
+			&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
+		}})
+	})
 	return &Fault{
-		Inject: func() error {
-			err := h.nft(func(c *nftables.Conn) {
-				t := c.AddTable(t)
-				chain := c.AddChain(&nftables.Chain{Name: "gone", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
-				c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
-					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
-					&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(at >> 8), byte(at)}},
-					&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
-				}})
-			})
-			if err != nil {
-				return &UnavailableError{"service-gone", "nftables: " + err.Error()}
-			}
-			return nil
-		},
+		Inject: inject,
 		Probe: func(ctx context.Context) error {
 			if err := h.Answers(ctx); err == nil {
 				return fmt.Errorf("%s answers", h.Name)
@@ -53,7 +46,7 @@ func (h *Host) refuse(string) (*Fault, error) {
 			// It is the service that is gone, and not the host.
 			return h.lab.reaches(ctx, nil, h.IP)
 		},
-		Undo: func() error { return h.nft(func(c *nftables.Conn) { c.DelTable(t) }) },
+		Undo: undo,
 	}, nil
 }
 

@@ -128,13 +128,11 @@ func (s *local) Recover(control, from string) (string, error) {
 	if c == nil || f == nil {
 		return "", fmt.Errorf("there is no machine %s, or no %s", control, from)
 	}
-	if err := c.PowerOff(); err != nil {
+	ledger, err := f.Ledger()
+	if err != nil {
 		return "", err
 	}
-	if err := c.Put("recovered", filepath.Join(f.Disk(), "agent", "ledger")); err != nil {
-		return "", err
-	}
-	return "/var/lib/trysail/recovered", os.RemoveAll(filepath.Join(c.Disk(), "control", "etcd"))
+	return c.Begins(ledger)
 }
 
 func (s *local) Scratch() string { return s.Dir }
@@ -147,6 +145,28 @@ func (h *Host) Read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%q is no file of the state directory", name)
 	}
 	return os.ReadFile(filepath.Join(h.State(), name))
+}
+
+// Ledger is the copy of it that an agent has on the machine's disk.
+func (h *Host) Ledger() ([]File, error) {
+	return ReadFiles(filepath.Join(h.State(), "agent", "ledger"))
+}
+
+// Begins turns a machine off that is control, and lays a ledger before it instead of
+// its own; it says where that is there.
+func (h *Host) Begins(ledger []File) (string, error) {
+	if err := h.PowerOff(); err != nil {
+		return "", err
+	}
+	const name = "recovered"
+	dir := filepath.Join(h.State(), name)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if err := WriteFiles(dir, ledger); err != nil {
+		return "", err
+	}
+	return "/var/lib/trysail/" + name, os.RemoveAll(filepath.Join(h.State(), "control", "etcd"))
 }
 
 // Verify reads every original in the machine's depot again.

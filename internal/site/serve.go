@@ -34,6 +34,12 @@ type (
 		Spec  lab.HostSpec
 		Jump  time.Duration // of the drill's clock
 	}
+	// Serving makes a service of it instead.
+	Serving struct {
+		Make
+		Of    drill.Service
+		Files []lab.File // what it has
+	}
 	// Give lays a file before the machine.
 	Give struct {
 		Name string
@@ -205,6 +211,33 @@ func away(hand int, dir string, open func() (*machine.State, error)) error {
 func (h *Hand) Make(a Make, _ *None) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := h.begin(a, a.Spec.Disk); err != nil {
+		return err
+	}
+	h.host, err = h.lab.Host(a.Spec)
+	return err
+}
+
+// Serve makes a service.
+func (h *Hand) Serve(a Serving, _ *None) (err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.begin(a.Make, lab.ServiceDisk); err != nil {
+		return err
+	}
+	from := filepath.Join(h.lab.Dir, "given")
+	if err := lab.WriteFiles(from, a.Files); err != nil {
+		return err
+	}
+	if a.Of.Kind == drill.Git {
+		from = filepath.Join(from, bundle)
+	}
+	h.host, err = h.lab.Service(h.ctx, a.Of, from)
+	return err
+}
+
+// begin makes the lab of this host.
+func (h *Hand) begin(a Make, disk int64) error {
 	if h.lab != nil {
 		return errors.New("this host has its machine")
 	}
@@ -212,17 +245,13 @@ func (h *Hand) Make(a Make, _ *None) (err error) {
 	if err != nil {
 		return err
 	}
-	if free < a.Spec.Disk {
-		return fmt.Errorf("%s has %d MB free, and the machine's disk may take %d MB", h.st.Dir, free>>20, a.Spec.Disk>>20)
+	if free < disk {
+		return fmt.Errorf("%s has %d MB free, and the machine's disk may take %d MB", h.st.Dir, free>>20, disk>>20)
 	}
 	if h.lab, err = lab.Alone(h.st, h.log, a.Place); err != nil {
 		return err
 	}
-	if err := h.lab.Jump(a.Jump); err != nil {
-		return err
-	}
-	h.host, err = h.lab.Host(a.Spec)
-	return err
+	return h.lab.Jump(a.Jump)
 }
 
 // Close takes everything away, and lists what is left.
@@ -299,6 +328,21 @@ func (h *Hand) Skew(by time.Duration, _ *None) error {
 // Verify reads its depot.
 func (h *Hand) Verify(None, *None) error {
 	return h.do(func(m *lab.Host) error { return m.Verify(h.ctx) })
+}
+
+// Answers asks a service for something.
+func (h *Hand) Answers(None, *None) error {
+	return h.do(func(m *lab.Host) error { return m.Answers(h.ctx) })
+}
+
+// Ledger gives the copy of it that an agent has.
+func (h *Hand) Ledger(_ None, list *[]lab.File) error {
+	return h.do(func(m *lab.Host) (err error) { *list, err = m.Ledger(); return err })
+}
+
+// Begins lays a ledger before control instead of its own.
+func (h *Hand) Begins(ledger []lab.File, file *string) error {
+	return h.do(func(m *lab.Host) (err error) { *file, err = m.Begins(ledger); return err })
 }
 
 // Tail is the end of its log.

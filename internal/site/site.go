@@ -81,13 +81,23 @@ type pipe struct {
 
 // Machine copies this program to its host and makes the machine there.
 func (s *Site) Machine(spec lab.HostSpec) (lab.Machine, error) {
-	i := slices.IndexFunc(s.hosts.Hosts, func(t Target) bool { return t.Name == spec.Name })
-	if i < 0 {
-		return nil, fmt.Errorf("no host is named for %s", spec.Name)
+	m, make, err := s.host(spec.Name)
+	if err != nil {
+		return nil, err
 	}
-	m := &remote{site: s, name: spec.Name, target: s.hosts.Hosts[i], said: &tail{most: 4096}}
+	make.Spec = spec
+	return m, m.call("Make", make, &None{})
+}
+
+// host copies this program to the host of a machine, and says how it is to be made.
+func (s *Site) host(name string) (*remote, Make, error) {
+	i := slices.IndexFunc(s.hosts.Hosts, func(t Target) bool { return t.Name == name })
+	if i < 0 {
+		return nil, Make{}, fmt.Errorf("no host is named for %s", name)
+	}
+	m := &remote{site: s, name: name, target: s.hosts.Hosts[i], said: &tail{most: 4096}}
 	if err := m.begin(); err != nil {
-		return nil, fmt.Errorf("%s: %w", m.target.SSH, err)
+		return nil, Make{}, fmt.Errorf("%s: %w", m.target.SSH, err)
 	}
 	s.mu.Lock()
 	s.machines[m.name], s.order = m, append(s.order, m)
@@ -97,10 +107,10 @@ func (s *Site) Machine(spec lab.HostSpec) (lab.Machine, error) {
 	place := lab.Place{Address: m.target.Address, SSH: port, Answers: s.answers}
 	for _, t := range s.hosts.Hosts {
 		if t.Name != m.name {
-			place.Peers = append(place.Peers, t.Address)
+			place.Peers = append(place.Peers, lab.Peer{Name: t.Name, Address: t.Address})
 		}
 	}
-	return m, m.call("Make", Make{place, spec, jump}, &None{})
+	return m, Make{Place: place, Jump: jump}, nil
 }
 
 // laying puts the program on a host, which is asked once more who it is: by marker, run
@@ -210,19 +220,44 @@ func (m *remote) callFor(patience time.Duration, what string, args, answer any) 
 	}
 }
 
-// Service is no part of a site.
-func (s *Site) Service(context.Context, drill.Service, string) (lab.Machine, error) {
-	return nil, &HostsError{"a drill on real hosts has no services of its own", "leave world.services out: the release uses those that the team has"}
+// bundle is the name of a git host's repository while it goes there.
+const bundle = "release.bundle"
+
+// Service copies what the service has to its host, and starts it there.
+func (s *Site) Service(ctx context.Context, of drill.Service, from string) (lab.Machine, error) {
+	if of.Kind == drill.Git {
+		dir := filepath.Join(s.n.Dir, of.Name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, err
+		}
+		if out, err := exec.CommandContext(ctx, "git", "-C", from, "bundle", "create", "--quiet", filepath.Join(dir, bundle), "--all").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("git bundle: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+		from = dir
+	}
+	files, err := lab.ReadFiles(from)
+	if err != nil {
+		return nil, fmt.Errorf("what %s has: %w", of.Name, err)
+	}
+	m, make, err := s.host(of.Name)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.call("Serve", Serving{make, of, files}, &None{})
 }
 
 // Get gives a machine by name; nil if there is none.
 func (s *Site) Get(name string) lab.Machine {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m := s.machines[name]; m != nil {
+	if m := s.get(name); m != nil {
 		return m
 	}
 	return nil
+}
+
+func (s *Site) get(name string) *remote {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.machines[name]
 }
 
 // Now is the time on clocks that are right.
@@ -262,14 +297,30 @@ func (s *Site) Command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	return exec.CommandContext(ctx, self, append([]string{"--state", s.desk(), "--drill-clock", s.clockFile()}, args...)...), nil
 }
 
-// Clone is of services.
-func (s *Site) Clone(context.Context, string, string) error {
-	return errors.New("a drill on real hosts has no services of its own")
+// Clone gives the repository of a git host.
+func (s *Site) Clone(ctx context.Context, host, dir string) error {
+	m := s.get(host)
+	if m == nil {
+		return fmt.Errorf("there is no machine %s", host)
+	}
+	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "git://"+m.target.Address+"/release", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("git clone: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
-// Recover would need the ledger of one host on another.
-func (s *Site) Recover(string, string) (string, error) {
-	return "", errors.New("control recover is not available on real hosts: copy the ledger of a machine's agent yourself, and begin with trysail serve --recover")
+// Recover lays the ledger that an agent has a copy of before control.
+func (s *Site) Recover(control, from string) (file string, err error) {
+	c, f := s.get(control), s.get(from)
+	if c == nil || f == nil {
+		return "", fmt.Errorf("there is no machine %s, or no %s", control, from)
+	}
+	var ledger []lab.File
+	if err := f.call("Ledger", None{}, &ledger); err != nil {
+		return "", err
+	}
+	err = c.call("Begins", ledger, &file)
+	return file, err
 }
 
 // Scratch goes with the site.
@@ -380,8 +431,8 @@ func (m *remote) Verify(context.Context) error {
 	return m.callFor(time.Hour, "Verify", None{}, &None{}) // a depot may be large
 }
 
-// Answers is of services.
-func (m *remote) Answers(context.Context) error { return errors.New(m.name + " is no service") }
+// Answers asks a service for something.
+func (m *remote) Answers(context.Context) error { return m.call("Answers", None{}, &None{}) }
 
 // Tail is the end of its log.
 func (m *remote) Tail(bytes int64) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,7 @@ type yard struct {
 	lab   *lab.Lab
 	desk  *lab.Host
 	dir   string // keys and configuration of ssh
+	files int    // of hosts
 	hosts map[string]*lab.Host
 }
 
@@ -53,20 +55,13 @@ func newYard(t *testing.T, names ...string) *yard {
 	t.Helper()
 	root(t)
 	tmp := t.TempDir()
-	y := &yard{t: t, bin: filepath.Join(tmp, "trysail"), state: filepath.Join(tmp, "state"), app: filepath.Join(tmp, "app"), dir: t.TempDir(), hosts: map[string]*lab.Host{}}
+	y := &yard{t: t, bin: filepath.Join(tmp, "trysail"), state: filepath.Join(tmp, "state"), dir: t.TempDir(), hosts: map[string]*lab.Host{}}
 	build := exec.Command("go", "build", "-trimpath", "-o", y.bin, "../../cmd/trysail")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	if err := os.CopyFS(y.app, os.DirFS("../../drills/plain")); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x"}} {
-		if out, err := exec.Command("git", append([]string{"-C", y.app}, args...)...).CombinedOutput(); err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
-	}
+	y.copy("plain")
 	if _, err := exec.LookPath("/usr/sbin/sshd"); err != nil {
 		t.Fatal("needs openssh-server: make packages-test")
 	}
@@ -93,6 +88,20 @@ func newYard(t *testing.T, names ...string) *yard {
 	config += "Host build9\n  HostName " + y.hosts[names[0]].IP + "\n"
 	y.put("config", config)
 	return y
+}
+
+// copy makes a working copy of scenarios, in which drills are run from now on.
+func (y *yard) copy(library string) {
+	y.t.Helper()
+	y.app = filepath.Join(y.t.TempDir(), library)
+	if err := os.CopyFS(y.app, os.DirFS("../../drills/"+library)); err != nil {
+		y.t.Fatal(err)
+	}
+	for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x"}} {
+		if out, err := exec.Command("git", append([]string{"-C", y.app}, args...)...).CombinedOutput(); err != nil {
+			y.t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
 }
 
 func (y *yard) put(name, text string) {
@@ -200,17 +209,24 @@ func (y *yard) file(lines ...string) string {
 	for _, l := range lines {
 		text += "  - " + l + "\n"
 	}
-	name := fmt.Sprintf("hosts-%d.yaml", len(lines))
+	y.files++
+	name := fmt.Sprintf("hosts-%d.yaml", y.files)
 	y.put(name, text)
 	return filepath.Join(y.dir, name)
 }
 
-func (y *yard) all() string {
+// line is that of a host.
+func (y *yard) line(name string) string {
+	return "{name: " + name + ", ssh: root@" + y.hosts[name].IP + "}"
+}
+
+func (y *yard) all() string { return y.only(slices.Sorted(maps.Keys(y.hosts))) }
+
+func (y *yard) only(names []string) string {
 	var lines []string
-	for name, h := range y.hosts {
-		lines = append(lines, "{name: "+name+", ssh: root@"+h.IP+"}")
+	for _, name := range names {
+		lines = append(lines, y.line(name))
 	}
-	slices.Sort(lines)
 	return y.file(lines...)
 }
 
@@ -269,9 +285,7 @@ func TestDrillOverSSH(t *testing.T) {
 		y.must(name, "echo another-drill > "+Marker)
 	}
 	refused("of another drill", y.all())
-	for _, name := range names {
-		y.must(name, "echo "+word+" > "+Marker)
-	}
+	y.mark()
 	y.must("spare", "chmod 666 "+Marker)
 	refused("written by anybody", y.all())
 	y.must("spare", "chmod 644 "+Marker+"; mkdir -p /var/lib/trysail/agent; touch /var/lib/trysail/agent/identity.json")
@@ -280,7 +294,7 @@ func TestDrillOverSSH(t *testing.T) {
 
 	line := func(name, at string) string { return "{name: " + name + ", " + at + "}" }
 	ip := func(name string) string { return y.hosts[name].IP }
-	rest := []string{line("backup", "ssh: root@"+ip("backup")), line("control", "ssh: root@"+ip("control")), line("second", "ssh: root@"+ip("second")), line("spare", "ssh: root@"+ip("spare"))}
+	rest := []string{y.line("backup"), y.line("control"), y.line("second"), y.line("spare")}
 	refused("is an alias", y.file(append(rest, line("primary", "ssh: root@build9, address: "+ip("primary")))...))
 	refused("are one machine", y.file(append(rest, line("primary", "ssh: root@"+ip("spare")+":2222, address: "+ip("primary")))...))
 	refused("is no address of", y.file(append(rest, line("primary", "ssh: root@"+ip("primary")+", address: 198.18.0.99"))...))
@@ -291,22 +305,57 @@ func TestDrillOverSSH(t *testing.T) {
 	}
 
 	// As in a lab.
-	four := y.file(line("backup", "ssh: root@"+ip("backup")), line("control", "ssh: root@"+ip("control")), line("primary", "ssh: root@"+ip("primary")), line("spare", "ssh: root@"+ip("spare")))
-	for scenario, hosts := range map[string]string{"two-servers-lost.yaml": y.all(), "cut-off.yaml": four} {
-		if scenario != "two-servers-lost.yaml" && os.Getenv("TRYSAIL_DRILLS") != "all" {
-			continue
+	y.library("plain", "two-servers-lost")
+	y.killed(y.only([]string{"control", "primary", "backup", "spare"}))
+}
+
+// mark lets all of the hosts be broken.
+func (y *yard) mark() {
+	y.t.Helper()
+	for name := range y.hosts {
+		y.must(name, "echo "+word+" > "+Marker)
+	}
+}
+
+// library plays scenarios on those hosts that each names: these, or all of a directory.
+func (y *yard) library(of string, names ...string) {
+	t := y.t
+	t.Helper()
+	y.copy(of)
+	if len(names) == 0 {
+		files, err := filepath.Glob(filepath.Join(y.app, "*.yaml"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no scenarios: %v", err)
 		}
-		v := y.over(hosts, scenario)
-		if v.Value != drill.Pass || !strings.HasPrefix(v.Sentence, "Rehearsed on ") || !strings.Contains(v.Sentence, " hosts: ") {
-			t.Errorf("%s: %s\nsystem: %v\nharness: %v\nclean-up: %v", scenario, v.Sentence, v.System, v.Harness, v.Cleanup)
-		}
-		for _, name := range names {
-			if got := y.traces(name); got != "0" {
-				t.Errorf("%s: left on %s: %s", scenario, name, got)
-			}
+		for _, f := range files {
+			names = append(names, strings.TrimSuffix(filepath.Base(f), ".yaml"))
 		}
 	}
-	y.killed(four)
+	if only := os.Getenv("TRYSAIL_DRILL"); only != "" {
+		names = slices.DeleteFunc(names, func(n string) bool { return n != only })
+	}
+	for _, name := range names {
+		file := name + ".yaml"
+		data, err := os.ReadFile(filepath.Join(y.app, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := drill.Parse(file, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		v := y.over(y.only(slices.Concat(p.Machines(), p.Services())), file)
+		if v.Value != drill.Pass || !strings.HasPrefix(v.Sentence, "Rehearsed on ") || !strings.Contains(v.Sentence, " hosts: ") {
+			t.Errorf("%s: %s\nsystem: %v\nharness: %v\nclean-up: %v", name, v.Sentence, v.System, v.Harness, v.Cleanup)
+		}
+		for name := range y.hosts {
+			if got := y.traces(name); got != "0" {
+				t.Errorf("%s: left on %s: %s", file, name, got)
+			}
+		}
+		t.Logf("%s, %s: %s", name, time.Since(began).Round(time.Second), v.Sentence)
+	}
 }
 
 // over runs a scenario on hosts.

@@ -2,6 +2,9 @@
 
 package site
 
+// What takes long is there with the tag drills only, as make drills has it: a test that
+// does not run must not say that it passed.
+
 import (
 	"os"
 	"os/exec"
@@ -10,14 +13,20 @@ import (
 	"trysail/drill"
 )
 
-// Both build servers are lost, and others are made, on hosts over SSH. It
-// takes two minutes, and is there with the tag drills only, as make drills has it: a test
-// that does not run must not say that it passed.
+// Every scenario of the library, as in a lab: the machines, three controls where it has
+// them, and services, each on a host of its own.
+func TestDrillLibraryOverSSH(t *testing.T) {
+	y := newYard(t, "control", "control2", "control3", "primary", "backup", "spare", "second", "mirror", "images", "vcs")
+	y.mark()
+	y.library("plain")
+	y.library("services")
+}
+
+// Both build servers are lost, and others are made, on hosts over SSH. It takes
+// two minutes.
 func TestDrillBlankOverSSH(t *testing.T) {
 	y := newYard(t, "control", "primary", "backup", "blank", "second")
-	if err := os.RemoveAll(y.app); err != nil {
-		t.Fatal(err)
-	}
+	y.app = t.TempDir()
 	if err := os.CopyFS(y.app, os.DirFS("../../cmd/trysail/testdata/blank")); err != nil {
 		t.Fatal(err)
 	}
@@ -28,9 +37,7 @@ func TestDrillBlankOverSSH(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for name := range y.hosts {
-		y.must(name, "echo "+word+" > "+Marker)
-	}
+	y.mark()
 	if v := y.over(y.all(), "drill.yaml"); v.Value != drill.Pass {
 		t.Errorf("%s\nsystem: %v\nharness: %v\nclean-up: %v", v.Sentence, v.System, v.Harness, v.Cleanup)
 	}
