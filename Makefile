@@ -37,12 +37,12 @@ demo: packages-demo build
 	@scripts/demo bin/trysail
 
 # Every scenario of the library, on small programs, one after the other: 25 drills in
-# some twelve minutes; then those on rebuilt servers, over SSH, and killed wherever they
-# are.
+# some twelve minutes; then those on rebuilt servers and killed wherever they are; then
+# all of them over SSH, in some twenty.
 drills: packages-test build
 	@scripts/drills bin/trysail
 	@TRYSAIL_DRILLS=all scripts/test -timeout 30m $(AS_ROOT) -run 'TestDrill(Blank|KillSweep)' ./cmd/trysail
-	@CGO_ENABLED=0 TRYSAIL_DRILLS=all scripts/test -tags drills -timeout 30m $(AS_ROOT) ./internal/site
+	@CGO_ENABLED=0 TRYSAIL_DRILLS=all scripts/test -tags drills -timeout 60m $(AS_ROOT) ./internal/site
 
 # Real builds, each captured and then released while both of its build servers die.
 releases: packages-test build
