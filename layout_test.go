@@ -27,7 +27,7 @@ type layer struct {
 func layers() []layer {
 	return []layer{
 		{"grammar", "what people write is read strictly, in one way", []string{"internal/strict"}},
-		{"domain", "what the product is about is pure: no I/O, no clock, no goroutine", []string{"blueprint", "runbook", "release", "fleet", "drill"}},
+		{"domain", "what the product is about is pure: no I/O, no clock, no goroutine", []string{"blueprint", "runbook", "release", "fleet", "drill", "evidence"}},
 		{"foundations", "one thing each, knowing nothing of builds that are captured or proved", []string{
 			"internal/api", "internal/compare", "internal/debian", "internal/depot", "internal/ledger", "internal/machine", "internal/clock", "internal/notify", "internal/recorder", "internal/secret", "internal/trace",
 		}},

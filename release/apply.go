@@ -111,6 +111,7 @@ func (s *State) start(e Event, b Started) error {
 	s.Started, s.Begun, s.Phase, s.Candidate = b, e.Time, Running, 1
 	s.Items, s.Source, s.Machines, s.Runbook = b.Items, b.Source, b.Machines, b.Runbook
 	s.Endgame, s.Approvers, s.Team, s.People = b.Endgame, b.Approver, b.Team, b.People
+	s.Signers, s.Revoked = b.Signers, b.Revoked
 	for _, x := range b.Items {
 		s.Progress[x.Name] = &Progress{}
 	}
@@ -376,10 +377,16 @@ func (s *State) sign(e Event, b Signed) error {
 		return forbid(b, "%s is a %s, which nobody signs", b.Item, x.Kind)
 	case !slices.Contains(x.Signers, b.Person):
 		return forbid(b, "%s is not asked to sign %s", b.Person, b.Item)
-	case b.Decision != Approve && b.Decision != Reject:
+	case b.Decision != Approve && b.Decision != ApproveExcept && b.Decision != Reject:
 		return forbid(b, "%q is no decision", b.Decision)
-	case b.Decision == Reject && b.Reason == "":
-		return forbid(b, "a rejection says why")
+	case b.Decision != Approve && b.Reason == "":
+		return forbid(b, "a rejection says why, and so does an exception")
+	case s.Signers != "" && (b.Statement == "" || b.Signature == "" || b.Nonce == ""):
+		return forbid(b, "release %s has allowed signers: %s is signed with an SSH key", s.Started.Version, b.Item)
+	case s.Nonces[b.Nonce]:
+		return forbid(b, "this signature was given before")
+	case b.Decision != Reject && s.Source.Author != "" && s.Person(b.Person).Email == s.Source.Author:
+		return forbid(b, "%s wrote what is released, and another signs for it", b.Person)
 	case !s.needsDone(x):
 		return forbid(b, "%s cannot be signed yet: what it needs is not done", b.Item)
 	case b.Subject != s.Subject(x):
@@ -392,6 +399,9 @@ func (s *State) sign(e Event, b Signed) error {
 	p.Words = slices.DeleteFunc(slices.Clone(p.Words), func(w Signature) bool { return w.Person == b.Person })
 	p.Words = append(p.Words, Signature{b, e.Seq, e.Time})
 	s.Spent[b.Person] += b.Spent
+	if b.Nonce != "" {
+		s.Nonces[b.Nonce] = true
+	}
 	s.Reached[x.Phase] = true
 	return nil
 }
@@ -447,7 +457,7 @@ func (s *State) agree(b Agreed) error {
 	case b.Decision == Reject:
 		s.Amendment = nil
 		return nil
-	case s.Gold != nil:
+	case s.Frozen(a.What) < 0:
 		return forbid(b, "gold is committed: nothing changes any more")
 	}
 	a.Approved = append(slices.Clone(a.Approved), b.Person)
@@ -504,6 +514,9 @@ func (s *State) change(b Amended) {
 	}
 	if b.Machines != nil {
 		s.Machines = b.Machines
+	}
+	if b.Signers != "" {
+		s.Signers, s.Revoked = b.Signers, b.Revoked
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"trysail/runbook"
@@ -36,7 +37,8 @@ type Source struct {
 	VCS      string `json:"vcs"` // git, svn
 	URL      string `json:"url,omitempty"`
 	Revision string `json:"revision"`
-	Original string `json:"original"` // digest of the source's archive in the depot
+	Original string `json:"original"`         // digest of the source's archive in the depot
+	Author   string `json:"author,omitempty"` // e-mail of who wrote the revision
 }
 
 // Machine is what a role's steps run in.
@@ -51,15 +53,24 @@ type Machine struct {
 
 // Person is somebody who signs, and when they work.
 type Person struct {
-	Name  string        `json:"name"`
-	Hours runbook.Hours `json:"hours"`
+	Name   string        `json:"name"`
+	Full   string        `json:"full,omitempty"`
+	Email  string        `json:"email,omitempty"`
+	Groups []string      `json:"groups,omitempty"`
+	Hours  runbook.Hours `json:"hours"`
 }
 
 // People are those of a runbook.
 func People(r *runbook.Runbook) []Person {
 	var list []Person
 	for _, p := range r.People {
-		list = append(list, Person{p.Name, p.Hours.Hours()})
+		q := Person{Name: p.Name, Full: p.Full, Email: p.Email, Hours: p.Hours.Hours()}
+		for _, g := range r.Groups {
+			if slices.Contains(g.Members, p.Name) {
+				q.Groups = append(q.Groups, g.Name)
+			}
+		}
+		list = append(list, q)
 	}
 	return list
 }
@@ -78,6 +89,10 @@ type Started struct {
 	Budget   time.Duration    `json:"budget,omitempty"` // of people's time, nanoseconds
 	Source   Source           `json:"source"`
 	Machines []Machine        `json:"machines"`
+	// Signers is the digest of the allowed_signers file in the depot: then a sign-off
+	// is signed with one of its keys. Revoked is that of the keys that were theirs.
+	Signers string `json:"signers,omitempty"`
+	Revoked string `json:"revoked,omitempty"`
 }
 
 // Granted gives a machine the lease of a step. Confirm says that the step is the
@@ -174,8 +189,9 @@ type Decision string
 
 // The decisions.
 const (
-	Approve Decision = "approve"
-	Reject  Decision = "reject"
+	Approve       Decision = "approve"
+	ApproveExcept Decision = "approve-with-exception" // whose reason says what is excepted
+	Reject        Decision = "reject"
 )
 
 // Signed is one person's word on a sign-off, for exact bytes.
@@ -186,6 +202,11 @@ type Signed struct {
 	Subject  string        `json:"subject"` // digest of what was to be signed: see State.Subject
 	Reason   string        `json:"reason,omitempty"`
 	Spent    time.Duration `json:"spent,omitempty"`
+	// What the person signed, byte for byte, and the SSH signature; a nonce that makes
+	// it good once. They are there where the release has allowed signers.
+	Statement string `json:"statement,omitempty"`
+	Signature string `json:"signature,omitempty"`
+	Nonce     string `json:"nonce,omitempty"`
 }
 
 // Withdrawn takes a person's word back.
@@ -198,7 +219,7 @@ type Withdrawn struct {
 // Amended proposes another runbook, source or machine for the running release.
 // It takes effect once enough people approved.
 type Amended struct {
-	What    []string       `json:"what"` // source, runbook, machines
+	What    []string       `json:"what"` // source, runbook, machines, signers
 	Runbook string         `json:"runbook,omitempty"`
 	Items   []runbook.Item `json:"items,omitempty"`
 	// The rest of the runbook, in force together with its items.
@@ -208,6 +229,8 @@ type Amended struct {
 	People   []Person         `json:"people,omitempty"`
 	Source   *Source          `json:"source,omitempty"`
 	Machines []Machine        `json:"machines,omitempty"`
+	Signers  string           `json:"signers,omitempty"`
+	Revoked  string           `json:"revoked,omitempty"`
 	Reason   string           `json:"reason"`
 	By       string           `json:"by"`
 }

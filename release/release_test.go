@@ -496,3 +496,40 @@ func TestRules(t *testing.T) {
 		}
 	})
 }
+
+// Where there are allowed signers, a word is not enough; a signature counts once; and
+// who wrote what is released does not approve it. Who may sign is changed even after gold.
+func TestSigners(t *testing.T) {
+	g := begin(t)
+	g.s.Signers, g.s.Source.Author = "sha256:signers", "bob@example.org"
+	g.s.People[1].Email = "bob@example.org"
+	g.run("compile", "a", "obj/a", "one")
+	say := func(item, person string, d Decision, nonce string) Signed {
+		return Signed{Item: item, Person: person, Decision: d, Subject: g.s.Subject(g.s.Item(item)), Statement: "s", Signature: "s", Nonce: nonce, Reason: "r"}
+	}
+	g.refused(Signed{Item: "legal", Person: "eve", Decision: Approve, Subject: g.s.Subject(g.s.Item("legal"))}, "has allowed signers")
+	g.must(say("legal", "eve", ApproveExcept, "one"))
+	g.status(map[string]Status{"legal": Complete})
+	g.must(Withdrawn{Item: "legal", Person: "eve"})
+	g.refused(say("legal", "eve", Approve, "one"), "was given before")
+	g.must(say("legal", "eve", Approve, "two"))
+	g.run("test", "a", "", "")
+	epoch := g.must(Granted{Item: "gold", Machine: "a"})
+	r := Report{Machine: "a"}
+	r.Item, r.Epoch, r.Outputs = "gold", epoch, out("dist/app", "gold")
+	g.must(g.s.Result(r))
+	c := g.must(Granted{Item: "gold", Machine: "b", Confirm: true})
+	g.must(Confirmed{Epoch: c, Verdict: Identical})
+	g.refused(say("tried", "bob", Approve, "three"), "wrote what is released")
+	g.must(say("tried", "bob", Reject, "four")) // to say no is anybody's
+
+	n := g.must(Amended{What: []string{"signers"}, Signers: "sha256:others", Revoked: "sha256:lost", Reason: "bob's key is lost", By: "bob"})
+	g.must(Agreed{Amendment: n, Person: "ann", Decision: Approve})
+	if g.s.Signers != "sha256:others" || g.s.Revoked != "sha256:lost" || g.s.Gold == nil {
+		t.Errorf("after gold, who may sign is %q, without %q", g.s.Signers, g.s.Revoked)
+	}
+	g.refused(Amended{What: []string{"signers", "source"}, Signers: "x", Source: &Source{}, Reason: "r", By: "bob"}, "gold is committed")
+	x := say("legal", "eve", Approve, "five")
+	x.Reason, x.Decision = "", ApproveExcept
+	g.refused(x, "so does an exception")
+}

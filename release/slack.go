@@ -29,7 +29,7 @@ type Zones func(name string) (*time.Location, error)
 // neither works whenever they are asked.
 func calendars(team runbook.Hours, people []Person, zones Zones) (map[string]runbook.Calendar, error) {
 	list := map[string]runbook.Calendar{}
-	for _, p := range append([]Person{{"", team}}, people...) {
+	for _, p := range append([]Person{{Hours: team}}, people...) {
 		if p.Hours.Zone == "" && len(p.Hours.Days) == 0 {
 			continue // of an event that is older than hours are
 		}

@@ -19,7 +19,7 @@ func duty(t *testing.T, approvals int, budget time.Duration, change func(p map[s
 	}
 	b := Started{
 		Version: "1", Ship: time.Date(2026, 12, 31, 12, 0, 0, 0, time.UTC), Team: hours("UTC"),
-		People: []Person{{"ann", hours("Europe/Berlin")}, {"bob", hours("America/New_York")}, {"eve", hours("Asia/Kathmandu")}},
+		People: []Person{{Name: "ann", Hours: hours("Europe/Berlin")}, {Name: "bob", Hours: hours("America/New_York")}, {Name: "eve", Hours: hours("Asia/Kathmandu")}},
 		Items: []runbook.Item{
 			{Name: "build", Kind: runbook.Step, Budget: time.Hour},
 			{Name: "tried", Kind: runbook.SignOff, Budget: budget, Approvals: approvals, Signers: []string{"ann", "bob", "eve"}, Needs: []string{"build"}},
@@ -160,7 +160,7 @@ func TestHoursInEvents(t *testing.T) {
 	if want := `"team":{"zone":"UTC","days":["mon","tue","wed","thu","fri"],"from":"09:00","to":"17:00"},"people":[{"name":"ann","hours":{"zone":"UTC"`; !strings.Contains(string(line), want) {
 		t.Errorf("no %s in %s", want, line)
 	}
-	bad := []Person{{"ann", runbook.Hours{Zone: "UTC", Days: []string{"mon"}, From: "17:00", To: "09:00"}}}
+	bad := []Person{{Name: "ann", Hours: runbook.Hours{Zone: "UTC", Days: []string{"mon"}, From: "17:00", To: "09:00"}}}
 	amended := Amended{What: []string{"runbook"}, Items: g.s.Items, Approver: g.s.Approvers, Reason: "r", By: "ann", People: bad}
 	g.refused(amended, "working hours of ann")
 	started := g.events[0].Body.(Started)
@@ -170,7 +170,7 @@ func TestHoursInEvents(t *testing.T) {
 	}
 
 	// An amended runbook has its own people.
-	amended.Team, amended.People = g.s.Team, []Person{{"eve", g.s.Team}}
+	amended.Team, amended.People = g.s.Team, []Person{{Name: "eve", Hours: g.s.Team}}
 	n := g.must(amended)
 	if len(g.s.People) != 3 {
 		t.Errorf("people before it is approved: %+v", g.s.People)

@@ -20,7 +20,8 @@
 //   - A step that is done never runs again, except after an approved amendment.
 //   - Gold is committed once. Another machine then builds it again; what needs
 //     gold waits for the comparison. Different bytes stop the release.
-//   - A signature counts for the bytes that it was given for, and for no others.
+//   - A signature counts for the bytes that it was given for, and for no others; once;
+//     and whoever wrote what is released does not sign for it.
 //   - A failed test stops what needs its step, until a person waives it by name.
 //   - From the phases that the endgame names on, a change of what is frozen
 //     needs as many approvals as it says; the one who proposes is not counted.
@@ -133,6 +134,9 @@ type State struct {
 	People    []Person
 	Source    Source
 	Machines  []Machine
+	Signers   string // digest of the allowed_signers file in force; "": a word is enough
+	Revoked   string
+	Nonces    map[string]bool // of signatures that were given
 	Progress  map[string]*Progress
 	Gold      *Gold
 	Amendment *Amendment
@@ -168,7 +172,7 @@ func Fold(events []Event) (*State, error) {
 
 // Empty is the state before the first event.
 func Empty() *State {
-	return &State{Progress: map[string]*Progress{}, Spent: map[string]time.Duration{}, Reached: map[string]bool{}}
+	return &State{Progress: map[string]*Progress{}, Nonces: map[string]bool{}, Spent: map[string]time.Duration{}, Reached: map[string]bool{}}
 }
 
 // Item finds an item by name.
@@ -265,6 +269,15 @@ func (s *State) Unwaived(x *runbook.Item) []string {
 	return list
 }
 
+// Person finds somebody who signs; one who is only named, if the runbook says no more.
+func (s *State) Person(name string) Person {
+	i := slices.IndexFunc(s.People, func(p Person) bool { return p.Name == name })
+	if i < 0 {
+		return Person{Name: name}
+	}
+	return s.People[i]
+}
+
 // Outputs are the artifacts that an item made; nothing before it is done.
 func (s *State) Outputs(name string) []Artifact {
 	x, p := s.Item(name), s.Progress[name]
@@ -306,9 +319,10 @@ func (s *State) Machine(role string) Machine {
 }
 
 // Frozen tells how many approvals a change of such things needs now, one at
-// least. After gold it is -1: none is enough.
+// least. After gold it is -1: none is enough, but for who may sign: a key that is lost
+// is revoked whatever the hour.
 func (s *State) Frozen(what []string) int {
-	if s.Gold != nil {
+	if s.Gold != nil && !slices.Equal(what, []string{"signers"}) {
 		return -1
 	}
 	n := 1
@@ -329,7 +343,7 @@ func (s *State) Clone() *State {
 		q.Waived, q.Words = maps.Clone(p.Waived), slices.Clone(p.Words)
 		c.Progress[k] = &q
 	}
-	c.Spent, c.Reached, c.Refusals = maps.Clone(s.Spent), maps.Clone(s.Reached), slices.Clone(s.Refusals)
+	c.Spent, c.Reached, c.Refusals, c.Nonces = maps.Clone(s.Spent), maps.Clone(s.Reached), slices.Clone(s.Refusals), maps.Clone(s.Nonces)
 	if s.Gold != nil {
 		g := *s.Gold
 		c.Gold = &g

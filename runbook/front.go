@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,8 @@ type front struct {
 	Groups   map[string][]string    `yaml:"groups"`
 	Approve  []string               `yaml:"approvers"`
 	Endgame  []frontFreeze          `yaml:"endgame"`
+	Signers  string                 `yaml:"signers"`
+	Revoked  string                 `yaml:"revoked"`
 	Runme    map[string]any         `yaml:"runme"` // Runme writes it
 }
 
@@ -47,7 +50,7 @@ type frontFreeze struct {
 }
 
 // frozen are the things that the endgame can freeze.
-func frozen() []string { return []string{"source", "runbook", "machines"} }
+func frozen() []string { return []string{"source", "runbook", "machines", "signers"} }
 
 // frontMatter reads the YAML between two lines of --- and gives the rest.
 func (p *parser) frontMatter() (body []byte, offset int) {
@@ -126,6 +129,15 @@ func (p *parser) apply(line func(at string) int) {
 			}
 		}
 	}
+	for key, file := range map[string]string{"signers": f.Signers, "revoked": f.Revoked} {
+		if file != "" && (path.IsAbs(file) || path.Clean(file) != file || file == ".." || strings.HasPrefix(file, "../")) {
+			p.fail(line(key), "write a path below the runbook's directory: trysail/allowed_signers", "%s: %q leads elsewhere", key, file)
+		}
+	}
+	if f.Revoked != "" && f.Signers == "" {
+		p.fail(line("revoked"), "add signers: trysail/allowed_signers", "keys are revoked, and nobody has any")
+	}
+	r.Signers, r.Revoked = f.Signers, f.Revoked
 	for i, x := range f.Endgame {
 		at := line(fmt.Sprintf("endgame[%d]", i))
 		for _, what := range x.Freezes {

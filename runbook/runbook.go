@@ -65,8 +65,11 @@ type Runbook struct {
 	// a change of the running release and sign for a difference of gold.
 	Approvers []string
 	Endgame   []Freeze
-	Phases    []Phase
-	Items     []Item // as they stand
+	// Signers is the allowed_signers file, beside the document, with whose keys people
+	// sign; Revoked lists keys that are not good any more. Without them a word is enough.
+	Signers, Revoked string
+	Phases           []Phase
+	Items            []Item // as they stand
 }
 
 // Role is a kind of machine that steps ask for.

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"trysail/evidence"
 	"trysail/internal/api"
-	"trysail/internal/ledger"
 )
 
 // releaseCheckpoint prints a signed word on how a release's ledger stands, or
@@ -22,13 +22,13 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o releaseOp
 	}
 	path := "/releases/" + version + "/checkpoint"
 	var kept []byte
-	var old *ledger.Checkpoint
+	var old *evidence.Checkpoint
 	if o.since != "" {
 		if kept, err = os.ReadFile(o.since); err != nil {
 			return err
 		}
 		// Whose it is will be seen: first how long it is.
-		if old, err = ledger.ReadNote(kept, nil); err != nil {
+		if old, err = evidence.ReadNote(kept, nil); err != nil {
 			return fmt.Errorf("%s: %w", o.since, err)
 		}
 	}
@@ -40,14 +40,14 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o releaseOp
 	if err != nil {
 		return fmt.Errorf("control's key: %w", err)
 	}
-	at, err := ledger.ReadNote([]byte(now.Note), verifier)
+	at, err := evidence.ReadNote([]byte(now.Note), verifier)
 	if err != nil {
 		return fmt.Errorf("control's checkpoint: %w", err)
 	}
 	if old == nil {
 		return a.printCheckpoint(now, *at, "", o.key)
 	}
-	if _, err := ledger.ReadNote(kept, verifier); err != nil {
+	if _, err := evidence.ReadNote(kept, verifier); err != nil {
 		return a.printCheckpoint(now, *at, fmt.Sprintf("%s is not signed by this fleet: %v", o.since, err), o.key)
 	}
 	if old.Stream != at.Stream {
@@ -61,7 +61,7 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o releaseOp
 			return err
 		}
 		// It may have grown in between.
-		if at, err = ledger.ReadNote([]byte(now.Note), verifier); err != nil {
+		if at, err = evidence.ReadNote([]byte(now.Note), verifier); err != nil {
 			return fmt.Errorf("control's checkpoint: %w", err)
 		}
 		var proof tlog.TreeProof
@@ -79,7 +79,7 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o releaseOp
 
 // printCheckpoint gives the answer: the note, and why it does not follow the one
 // that was kept.
-func (a *app) printCheckpoint(c api.Checkpoint, at ledger.Checkpoint, broken string, key bool) error {
+func (a *app) printCheckpoint(c api.Checkpoint, at evidence.Checkpoint, broken string, key bool) error {
 	switch {
 	case a.json:
 		if err := a.printJSON(struct {

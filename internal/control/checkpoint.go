@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"trysail/evidence"
 	"trysail/internal/api"
-	"trysail/internal/ledger"
 )
 
 // checkpoint answers with a signed word on how a release's ledger stands. With
@@ -46,7 +46,7 @@ func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (a
 	if err != nil {
 		return nil, err
 	}
-	text := ledger.Checkpoint{Stream: releaseStream(version), Size: size, Root: root}.Text()
+	text := evidence.Checkpoint{Stream: releaseStream(version), Size: size, Root: root}.Text()
 	signed, err := note.Sign(&note.Note{Text: text}, signer)
 	if err != nil {
 		return nil, err

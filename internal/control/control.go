@@ -38,6 +38,7 @@ import (
 	"sync"
 	"time"
 
+	"trysail/evidence"
 	"trysail/fleet"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
@@ -72,20 +73,20 @@ type Control struct {
 	mu       sync.Mutex
 	streams  map[string]*stream
 	members  map[string]*member
-	joined   int64                   // events of the fleet's stream that were folded
-	waiting  map[string]string       // why a step has no machine, by release/item
-	leases   leases                  // in force, by machine
-	heads    heads                   // of all streams
-	fresh    map[string]bool         // releases that moved since place looked at them
-	changed  bell                    // anything moved
-	wanted   []string                // digests that releases need and the depot lacks
-	sums     map[string][]depot.Item // originals, by the digest of their blueprint.sum
-	tokens   []token                 // in force
-	accesses int64                   // events of the stream they come from
-	grown    bell                    // a log did
-	said     time.Time               // when it was said last that there is no room
-	notices  notices                 // with locks of its own
-	trees    map[string]*ledger.Tree // of the streams that are no release's
+	joined   int64                     // events of the fleet's stream that were folded
+	waiting  map[string]string         // why a step has no machine, by release/item
+	leases   leases                    // in force, by machine
+	heads    heads                     // of all streams
+	fresh    map[string]bool           // releases that moved since place looked at them
+	changed  bell                      // anything moved
+	wanted   []string                  // digests that releases need and the depot lacks
+	sums     map[string][]depot.Item   // originals, by the digest of their blueprint.sum
+	tokens   []token                   // in force
+	accesses int64                     // events of the stream they come from
+	grown    bell                      // a log did
+	said     time.Time                 // when it was said last that there is no room
+	notices  notices                   // with locks of its own
+	trees    map[string]*evidence.Tree // of the streams that are no release's
 	doubts   doubts
 	// See safe.go.
 	witnesses []string
@@ -99,7 +100,7 @@ type stream struct {
 	name  string
 	state *release.State
 	lines [][]byte
-	tree  ledger.Tree // over the lines
+	tree  evidence.Tree // over the lines
 	news  bell
 	err   error // it does not fold
 }
@@ -128,7 +129,7 @@ func New(o Options) *Control {
 	return &Control{
 		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
-		trees: map[string]*ledger.Tree{}, doubts: doubts{},
+		trees: map[string]*evidence.Tree{}, doubts: doubts{},
 	}
 }
 

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"trysail/evidence"
 	"trysail/fleet"
 	"trysail/internal/api"
-	"trysail/internal/ledger"
 )
 
 // What was acknowledged is on the disks of machines too, each of which says what
@@ -77,7 +77,7 @@ func (c *Control) rootAt(ctx context.Context, stream string, events int64) (size
 
 // folding is rootAt of what is folded.
 func (c *Control) folding(stream string, events int64) (size int64, root []byte, err error) {
-	of := func(t *ledger.Tree) error {
+	of := func(t *evidence.Tree) error {
 		if t == nil {
 			return nil
 		}

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"trysail/evidence"
 	"trysail/fleet"
 	"trysail/internal/api"
-	"trysail/internal/ledger"
 	"trysail/release"
 )
 
@@ -147,7 +147,7 @@ func TestCheckpoint(t *testing.T) {
 	at := &wall{time.Now()}
 	c, ask := working(t, at)
 	started(t, c, "1")
-	get := func(query string) (api.Checkpoint, ledger.Checkpoint) {
+	get := func(query string) (api.Checkpoint, evidence.Checkpoint) {
 		t.Helper()
 		var a api.Checkpoint
 		if p := ask(http.MethodGet, "/v1/releases/1/checkpoint"+query, nil, &a); p != nil {
@@ -157,11 +157,11 @@ func TestCheckpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := ledger.ReadNote([]byte(a.Note), key)
+		p, err := evidence.ReadNote([]byte(a.Note), key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ledger.ReadNote([]byte(strings.Replace(a.Note, "release.1", "release.2", 1)), key); err == nil {
+		if _, err := evidence.ReadNote([]byte(strings.Replace(a.Note, "release.1", "release.2", 1)), key); err == nil {
 			t.Error("a changed checkpoint is verified")
 		}
 		return a, *p

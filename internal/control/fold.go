@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"trysail/evidence"
 	"trysail/fleet"
 	"trysail/internal/ledger"
 	"trysail/release"
@@ -140,7 +141,7 @@ func (c *Control) follow(ctx context.Context, stream string, folded *int64, fold
 			return fmt.Errorf("%s, event %d: %w", stream, *folded+1, err)
 		}
 		if c.trees[stream] == nil {
-			c.trees[stream] = &ledger.Tree{}
+			c.trees[stream] = &evidence.Tree{}
 		}
 		if err := c.trees[stream].Add(line); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"trysail/evidence"
 	"trysail/internal/ledger"
 )
 
@@ -49,7 +50,7 @@ type notices struct {
 	write sync.Mutex // held by whoever appends; never by who reads
 	mu    sync.Mutex
 	head  int64
-	tree  ledger.Tree      // over its lines
+	tree  evidence.Tree    // over its lines
 	told  map[string]*told // by target
 	slack []noted          // crossings, in order
 	low   map[string]bool  // releases whose slack is under the limit

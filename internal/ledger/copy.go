@@ -11,13 +11,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"trysail/evidence"
 )
 
 // Copy is a stream on this machine's disk: one line an event, in a file that is
 // only appended to. What Append acknowledged is synced.
 type Copy struct {
 	file *os.File
-	Tree Tree
+	Tree evidence.Tree
 	path string
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"trysail/evidence"
 )
 
 func openCopy(t testing.TB, dir, stream string) *Copy {
@@ -22,9 +24,9 @@ func openCopy(t testing.TB, dir, stream string) *Copy {
 }
 
 // tree is the tree over lines.
-func tree(t testing.TB, lines [][]byte) *Tree {
+func tree(t testing.TB, lines [][]byte) *evidence.Tree {
 	t.Helper()
-	x := &Tree{}
+	x := &evidence.Tree{}
 	for _, l := range lines {
 		if err := x.Add(l); err != nil {
 			t.Fatal(err)

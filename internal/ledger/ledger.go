@@ -13,7 +13,7 @@
 // appends.
 //
 // The package does not know what an event means. It numbers lines, hashes them
-// into a Merkle tree ([Tree], the tree of Go's checksum database, so that other
+// into a Merkle tree ([evidence.Tree], the tree of Go's checksum database, so that other
 // tools can check a copy) and keeps copies ([Copy]) on other machines' disks.
 package ledger
 

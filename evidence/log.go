@@ -1,4 +1,4 @@
-package ledger
+package evidence
 
 import (
 	"encoding/base64"

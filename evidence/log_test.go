@@ -1,4 +1,4 @@
-package ledger
+package evidence
 
 import (
 	"encoding/base64"
@@ -204,4 +204,24 @@ func FuzzParseCheckpoint(f *testing.F) {
 			t.Fatalf("%q is read as %+v, which is %q", text, c, c.Text())
 		}
 	})
+}
+
+func events(first, last int, what string) [][]byte {
+	var list [][]byte
+	for i := first; i <= last; i++ {
+		list = append(list, fmt.Appendf(nil, `{"seq":%d,"what":%q}`, i, what))
+	}
+	return list
+}
+
+// tree is the tree over lines.
+func tree(t testing.TB, lines [][]byte) *Tree {
+	t.Helper()
+	x := &Tree{}
+	for _, l := range lines {
+		if err := x.Add(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return x
 }

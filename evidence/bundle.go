@@ -1,0 +1,254 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"encoding/json"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"trysail/release"
+)
+
+// The files of a bundle.
+const (
+	sumsFile       = "SHA256SUMS"
+	sumsSignature  = "SHA256SUMS.sig"
+	readmeFile     = "README.txt"
+	runbookFile    = "runbook.md"
+	eventsFile     = "ledger/events.jsonl"
+	checkpointFile = "ledger/checkpoint.note"
+	logKeyFile     = "ledger/key.txt"
+	provenanceFile = "attest/provenance.sigstore.json"
+	summaryFile    = "attest/summary.sigstore.json"
+	summaryLine    = "attest/summary.dsse.json"
+	releaseKeyFile = "trust/release.pub"
+	releaseSigners = "trust/release_signers"
+	allowedFile    = "trust/allowed_signers"
+	revokedFile    = "trust/revoked"
+	signersDir     = "trust/signers" // each that was in force, by digest
+	signOffDir     = "signoffs"
+	artifactDir    = "artifacts"
+	blueprintDir   = "blueprint"
+	sbomDir        = "sbom"
+	shippedFile    = "sbom/shipped.cdx.json"
+	drillDir       = "drill"
+	// ReleasePrincipal is whom the release key's SSH signature is by.
+	ReleasePrincipal = "release"
+)
+
+// Material is what a bundle is made of.
+type Material struct {
+	Lines      [][]byte // of the ledger, as they are
+	Checkpoint []byte   // the signed note over all of them
+	LogKey     string   // its verifier
+	// Blobs gives what the ledger names by digest: the runbook, signers.
+	Blobs func(digest string) ([]byte, error)
+	// Files are those of blueprint/ROLE/, sbom/, drill/ and of whoever has more to say,
+	// by name.
+	Files map[string][]byte
+	Key   *ecdsa.PublicKey
+	Sign  Sign
+}
+
+// Bundle is what is to be written.
+type Bundle struct {
+	Version   string
+	Files     map[string][]byte
+	Artifacts map[string]release.Artifact // by name in the bundle; their bytes are elsewhere
+}
+
+// Stream names a release's ledger.
+func Stream(version string) string { return "release." + version }
+
+// parseLines reads the ledger's lines.
+func parseLines(lines [][]byte) ([]release.Event, error) {
+	var list []release.Event
+	for i, line := range lines {
+		var e release.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, fmt.Errorf("event %d: %w", i+1, err)
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// Assemble makes a bundle of a release that shipped.
+func Assemble(m Material) (*Bundle, error) {
+	verifier, err := note.NewVerifier(m.LogKey)
+	if err != nil {
+		return nil, fmt.Errorf("the ledger's key: %w", err)
+	}
+	events, err := parseLines(m.Lines)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHistory(events, verifier.Name())
+	if err != nil {
+		return nil, err
+	}
+	version := h.state.Started.Version
+	tree := &Tree{}
+	for _, line := range m.Lines {
+		if err := tree.Add(line); err != nil {
+			return nil, err
+		}
+	}
+	if err := matches(m.Checkpoint, verifier, version, tree); err != nil {
+		return nil, err
+	}
+	b := &Bundle{Version: version, Files: map[string][]byte{}, Artifacts: map[string]release.Artifact{}}
+	for name, data := range m.Files {
+		if !FileName(name) {
+			return nil, fmt.Errorf("%q is no name of a file in a bundle", name)
+		}
+		b.Files[name] = data
+	}
+	for _, a := range h.gold() {
+		b.Artifacts[path.Join(artifactDir, a.Path)] = a
+	}
+	if b.Files[runbookFile], err = m.Blobs(h.state.Runbook); err != nil {
+		return nil, fmt.Errorf("the runbook: %w", err)
+	}
+	b.Files[eventsFile] = append(bytes.Join(m.Lines, []byte("\n")), '\n')
+	b.Files[checkpointFile], b.Files[logKeyFile] = m.Checkpoint, []byte(m.LogKey+"\n")
+	if err := b.signOffs(h, tree); err != nil {
+		return nil, err
+	}
+	if err := b.trust(h, m); err != nil {
+		return nil, err
+	}
+	if err := b.attest(h, m); err != nil {
+		return nil, err
+	}
+	if b.Files[readmeFile], err = readme(h, b, m.Key); err != nil {
+		return nil, err
+	}
+	sums := map[string]string{}
+	for name, a := range b.Artifacts {
+		if _, twice := b.Files[name]; twice || !FileName(name) {
+			return nil, fmt.Errorf("the artifact %q has no place in a bundle", a.Path)
+		}
+		sums[name] = strings.TrimPrefix(a.Digest, sha256Algorithm+":")
+	}
+	for name, data := range b.Files {
+		sums[name] = sum(data)
+	}
+	b.Files[sumsFile] = writeSums(sums)
+	b.Files[sumsSignature], err = sshSign(b.Files[sumsFile], NamespaceBundle, m.Key, m.Sign)
+	return b, err
+}
+
+// matches holds a checkpoint against the whole ledger.
+func matches(signed []byte, key note.Verifier, version string, tree *Tree) error {
+	c, err := ReadNote(signed, key)
+	if err != nil {
+		return fmt.Errorf("the ledger's checkpoint: %w", err)
+	}
+	root, err := tree.Root(tree.Size())
+	switch {
+	case err != nil:
+		return err
+	case c.Stream != Stream(version):
+		return fmt.Errorf("the checkpoint is of %s, and the ledger is that of %s", c.Stream, Stream(version))
+	case c.Size != tree.Size():
+		return fmt.Errorf("the checkpoint is of %d events, and the ledger has %d", c.Size, tree.Size())
+	case c.Root != root:
+		return fmt.Errorf("the ledger is not the one of which the checkpoint speaks")
+	}
+	return nil
+}
+
+// inclusion proves that a line is among those of the checkpoint.
+type inclusion struct {
+	Event  int64       `json:"event"` // from 1
+	Size   int64       `json:"size"`
+	Hashes []tlog.Hash `json:"hashes"` // RFC 6962, audit path
+}
+
+// signOffName is that of an event's files, without their ends.
+func signOffName(e release.Event, b release.Signed) string {
+	return fmt.Sprintf("%s/%04d-%s-%s", signOffDir, e.Seq, clean(b.Item), clean(b.Person))
+}
+
+// signOffFiles are those of each sign-off that was signed.
+func signOffFiles(h *history, tree *Tree) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for _, e := range h.events {
+		b, ok := e.Body.(release.Signed)
+		if !ok || b.Statement == "" {
+			continue
+		}
+		proof, err := tree.Includes(e.Seq - 1)
+		if err != nil {
+			return nil, err
+		}
+		text, err := render(inclusion{e.Seq, tree.Size(), proof})
+		if err != nil {
+			return nil, err
+		}
+		name := signOffName(e, b)
+		files[name+".json"], files[name+".json.sig"], files[name+".proof.json"] = []byte(b.Statement), []byte(b.Signature), text
+	}
+	return files, nil
+}
+
+func (b *Bundle) signOffs(h *history, tree *Tree) error {
+	files, err := signOffFiles(h, tree)
+	for name, data := range files {
+		b.Files[name] = data
+	}
+	return err
+}
+
+func signersFile(digest string) string {
+	return path.Join(signersDir, strings.TrimPrefix(digest, sha256Algorithm+":"))
+}
+
+// trust lays the keys beside the evidence: a convenience, and no proof.
+func (b *Bundle) trust(h *history, m Material) error {
+	for _, d := range h.signers {
+		data, err := m.Blobs(d)
+		if err != nil {
+			return fmt.Errorf("who may sign: %w", err)
+		}
+		b.Files[signersFile(d)] = data
+	}
+	for name, d := range map[string]string{allowedFile: h.state.Signers, revokedFile: h.state.Revoked} {
+		if d != "" {
+			b.Files[name] = b.Files[signersFile(d)]
+		}
+	}
+	k, err := ssh.NewPublicKey(m.Key)
+	if err != nil {
+		return err
+	}
+	b.Files[releaseSigners] = fmt.Appendf(nil, "%s namespaces=%q %s", ReleasePrincipal, NamespaceBundle, ssh.MarshalAuthorizedKey(k))
+	b.Files[releaseKeyFile], err = publicPEM(m.Key)
+	return err
+}
+
+func (b *Bundle) attest(h *history, m Material) error {
+	p, err := h.provenance()
+	if err != nil {
+		return err
+	}
+	if _, b.Files[provenanceFile], err = seal(p, m.Key, m.Sign); err != nil {
+		return fmt.Errorf("sign the provenance: %w", err)
+	}
+	s, err := h.summary(b.Files[provenanceFile])
+	if err != nil {
+		return err
+	}
+	b.Files[summaryLine], b.Files[summaryFile], err = seal(s, m.Key, m.Sign)
+	if err != nil {
+		return fmt.Errorf("sign the summary: %w", err)
+	}
+	return nil
+}

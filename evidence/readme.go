@@ -1,0 +1,137 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"trysail/release"
+)
+
+// readme says to whoever opens the bundle, years later and without this program, what
+// is in it and what to type. Each command is run by a test.
+func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
+	print, err := Fingerprint(key)
+	if err != nil {
+		return nil, err
+	}
+	s := h.state
+	var w bytes.Buffer
+	p := func(format string, args ...any) { fmt.Fprintf(&w, format+"\n", args...) }
+	p("Release %s: the evidence", b.Version)
+	p("")
+	p("Shipped %s, of revision %s.", h.shipped.UTC().Format("2006-01-02 15:04:05 UTC"), s.Source.Revision)
+	if c := s.Gold.Confirmed; c != nil {
+		p("Built on %s, and again on %s: %s.", s.Gold.Machine, s.Gold.By, c.Verdict)
+	}
+	p("")
+	p("The keys in trust/ came with this bundle: alone they prove that it is of one piece, and")
+	p("not whose it is. Compare them with what you have from elsewhere:")
+	p("")
+	p("  release key  %s", print)
+	p("  ledger key   %s", strings.TrimSpace(string(b.Files[logKeyFile])))
+	p("")
+	p("All at once")
+	p("")
+	p("    trysail verify .")
+	p("")
+	p("Every file, and who says so (sha256sum, ssh-keygen)")
+	p("")
+	p("    sha256sum --check --strict --quiet %s", sumsFile)
+	p("    ssh-keygen -Y verify -f %s -I %s -n %s -s %s < %s", releaseSigners, ReleasePrincipal, NamespaceBundle, sumsSignature, sumsFile)
+	p("")
+	p("    sha256sum sees what was changed or removed, and not what was added: compare")
+	p("    find . -type f with the list.")
+	p("")
+	signed := false
+	for _, e := range h.events {
+		v, ok := e.Body.(release.Signed)
+		if !ok || v.Statement == "" {
+			continue
+		}
+		if !signed {
+			p("Sign-offs (ssh-keygen). An SSH signature has no time: it is verified at the time at")
+			p("which the ledger has it")
+			p("")
+			signed = true
+		}
+		name := signOffName(e, v) + ".json"
+		revoked := ""
+		if _, ok := b.Files[revokedFile]; ok {
+			revoked = " -r " + revokedFile
+		}
+		p("    ssh-keygen -Y verify -f %s%s -I %s -n %s -O verify-time=%sZ -s %s.sig < %s", allowedFile, revoked, v.Person, NamespaceSignOff, e.Time.UTC().Format("20060102150405"), name, name)
+	}
+	if signed {
+		p("")
+		if len(h.signers) > 2 {
+			p("    Who may sign was changed during the release: trust/signers has each list by its")
+			p("    digest, and the ledger says when it was in force.")
+			p("")
+		}
+	}
+	p("What was built, of what and where (in-toto statements in DSSE envelopes, SLSA)")
+	p("")
+	names := slices.Sorted(maps.Keys(b.Artifacts))
+	for _, name := range names {
+		p("    cosign verify-blob-attestation --key %s --insecure-ignore-tlog --type slsaprovenance1 --bundle %s %s", releaseKeyFile, provenanceFile, quote(name))
+	}
+	for _, name := range names {
+		p("    slsa-verifier verify-vsa --subject-digest %s --attestation-path %s --verifier-id %s --resource-uri %s --verified-level %s --public-key-path %s --public-key-signing-hash-algo SHA256",
+			b.Artifacts[name].Digest, summaryLine, VerifierID(h.fleet), ResourceURI(b.Version), LevelBuilt, releaseKeyFile)
+	}
+	p("")
+	p("The envelope's signature alone (openssl): DSSEv1, and the lengths and texts of type and payload")
+	p("")
+	p("    python3 -c 'import base64,json,sys; e=json.load(open(\"%s\")); t=e[\"payloadType\"].encode(); b=base64.b64decode(e[\"payload\"]); sys.stdout.buffer.write(b\"DSSEv1 %%d %%s %%d %%s\" %% (len(t),t,len(b),b))' > /tmp/pae", summaryLine)
+	p("    python3 -c 'import base64,json,sys; e=json.load(open(\"%s\")); sys.stdout.buffer.write(base64.b64decode(e[\"signatures\"][0][\"sig\"]))' > /tmp/sig", summaryLine)
+	p("    openssl dgst -sha256 -verify %s -signature /tmp/sig /tmp/pae", releaseKeyFile)
+	p("")
+	p("What is here")
+	p("")
+	for _, x := range [][2]string{
+		{artifactDir + "/", "what was shipped"},
+		{"attest/", "provenance and verification summary, signed with the release key"},
+		{blueprintDir + "/", "the definition of the build servers"},
+		{drillDir + "/", "reports of the drills that were in force"},
+		{eventsFile, "everything that happened, one event a line"},
+		{checkpointFile, "how the ledger stands, signed by control (C2SP signed note)"},
+		{runbookFile, "the process that was followed"},
+		{sbomDir + "/", "bills of materials: what was shipped, what it was built on"},
+		{signOffDir + "/", "who said what of which bytes, and that it is in the ledger"},
+		{path.Dir(releaseKeyFile) + "/", "keys: a convenience, compare them"},
+	} {
+		if has(b, x[0]) {
+			p("  %-24s %s", x[0], x[1])
+		}
+	}
+	return w.Bytes(), nil
+}
+
+func has(b *Bundle, name string) bool {
+	for n := range b.Files {
+		if n == name || strings.HasSuffix(name, "/") && strings.HasPrefix(n, name) {
+			return true
+		}
+	}
+	for n := range b.Artifacts {
+		if strings.HasSuffix(name, "/") && strings.HasPrefix(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// quote writes a name for a shell.
+func quote(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./+:=@%", r))
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

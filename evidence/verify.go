@@ -1,0 +1,546 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+
+	"trysail/blueprint"
+	"trysail/release"
+)
+
+// Trust is what whoever verifies brings along. What is left out is taken from the
+// bundle, and then proves no more than that the bundle is of one piece.
+type Trust struct {
+	Key         *ecdsa.PublicKey // of the release
+	LogKey      string           // of the ledger
+	Signers     []byte           // an allowed_signers file, instead of those of the release
+	Revoked     []byte           // keys that are not believed any more, whatever the release says
+	Checkpoints [][]byte         // signed notes that were kept elsewhere
+}
+
+// Problem is one thing that does not hold.
+type Problem struct {
+	File string `json:"file,omitempty"`
+	What string `json:"what"`
+}
+
+func (p Problem) String() string {
+	if p.File == "" {
+		return p.What
+	}
+	return p.File + ": " + p.What
+}
+
+// SignedOff is one sign-off that verified.
+type SignedOff struct {
+	Event    int64  `json:"event"`
+	Item     string `json:"item"`
+	Person   string `json:"person"`
+	Decision string `json:"decision"`
+	At       string `json:"at"`
+	Key      string `json:"key,omitempty"` // fingerprint; none: a word, not a signature
+}
+
+// Report is what was found of a bundle.
+type Report struct {
+	Version  string      `json:"version,omitempty"`
+	Verified bool        `json:"verified"`
+	Files    int         `json:"files"`
+	Events   int         `json:"events"`
+	Gold     []Resource  `json:"gold"`
+	SignOffs []SignedOff `json:"sign_offs"`
+	// Key and LogKey are what it was verified with; FromBundle names those that came
+	// with the bundle itself.
+	Key        string    `json:"release_key,omitempty"`
+	LogKey     string    `json:"ledger_key,omitempty"`
+	FromBundle []string  `json:"from_bundle,omitempty"`
+	Problems   []Problem `json:"problems"`
+	// Attention is what is no fault of the bundle and yet to be known.
+	Attention []string `json:"attention,omitempty"`
+}
+
+// maxPart is the most that one file may have that is read as a whole, in bytes.
+const maxPart = 64 << 20
+
+// check is one verification.
+type check struct {
+	fs    fs.FS
+	trust Trust
+	r     *Report
+	sums  map[string]string // by name: digests of what is there
+	key   *ecdsa.PublicKey
+	log   note.Verifier
+}
+
+func (c *check) fail(file, format string, args ...any) {
+	c.r.Problems = append(c.r.Problems, Problem{file, fmt.Sprintf(format, args...)})
+}
+
+// Verify reads a bundle and says what of it does not hold. It reads nothing else. A
+// directory's links are not followed: none may be in it.
+func Verify(bundle fs.FS, t Trust) *Report {
+	c := &check{fs: bundle, trust: t, r: &Report{Problems: []Problem{}, Gold: []Resource{}, SignOffs: []SignedOff{}}, sums: map[string]string{}}
+	c.walk()
+	c.keys()
+	c.checksums()
+	if h, tree := c.ledger(); h != nil {
+		c.r.Version, c.r.Gold = h.state.Started.Version, h.subjects()
+		c.artifacts(h)
+		c.signOffs(h, tree)
+		c.attestations(h)
+		c.document(h)
+		c.blueprints(h)
+	}
+	c.r.Verified = len(c.r.Problems) == 0
+	return c.r
+}
+
+// read gives a whole file, or says what is wrong with it.
+func (c *check) read(name string) []byte {
+	if c.sums[name] == "" {
+		c.fail(name, "is not there")
+		return nil
+	}
+	f, err := c.fs.Open(name)
+	if err != nil {
+		c.fail(name, "%v", reason(err))
+		return nil
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxPart+1))
+	switch {
+	case err != nil:
+		c.fail(name, "%v", reason(err))
+		return nil
+	case len(data) > maxPart:
+		c.fail(name, "has more than %d MB", maxPart>>20)
+		return nil
+	case sum(data) != c.sums[name]:
+		c.fail(name, "changed while it was read")
+		return nil
+	}
+	return data
+}
+
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// walk takes the digest of every file.
+func (c *check) walk() {
+	err := fs.WalkDir(c.fs, ".", func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			c.fail(p, "%v", reason(err))
+			return nil
+		case d.IsDir():
+			return nil
+		case !d.Type().IsRegular():
+			c.fail(p, "is a %s, and a bundle holds files only", kind(d.Type()))
+			return nil
+		case !FileName(p):
+			c.fail(p, "has a name that no file of a bundle may have")
+			return nil
+		}
+		f, err := c.fs.Open(p)
+		if err != nil {
+			c.fail(p, "%v", reason(err))
+			return nil
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			c.fail(p, "%v", reason(err))
+			return nil
+		}
+		c.sums[p] = hex.EncodeToString(h.Sum(nil))
+		return nil
+	})
+	if err != nil {
+		c.fail("", "%v", err)
+	}
+	c.r.Files = len(c.sums)
+}
+
+func kind(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case m&fs.ModeNamedPipe != 0:
+		return "pipe"
+	case m&fs.ModeSocket != 0:
+		return "socket"
+	}
+	return "device"
+}
+
+// keys takes those that were brought along, or else those of the bundle.
+func (c *check) keys() {
+	if c.key = c.trust.Key; c.key == nil {
+		if data := c.read(releaseKeyFile); data != nil {
+			k, err := ParsePublic(data)
+			if err != nil {
+				c.fail(releaseKeyFile, "%v", err)
+			}
+			c.key = k
+		}
+		c.r.FromBundle = append(c.r.FromBundle, "release key")
+	}
+	if c.key != nil {
+		if print, err := Fingerprint(c.key); err == nil {
+			c.r.Key = print
+		}
+		if data := c.sums[releaseKeyFile]; data != "" && c.trust.Key != nil {
+			if own, err := publicPEM(c.key); err != nil || sum(own) != data {
+				c.fail(releaseKeyFile, "is not the release key that was given")
+			}
+		}
+	}
+	text := c.trust.LogKey
+	if text == "" {
+		text = strings.TrimSpace(string(c.read(logKeyFile)))
+		c.r.FromBundle = append(c.r.FromBundle, "ledger key")
+	} else if own := c.read(logKeyFile); own != nil && strings.TrimSpace(string(own)) != text {
+		c.fail(logKeyFile, "is not the ledger's key that was given")
+	}
+	if text == "" {
+		return
+	}
+	v, err := note.NewVerifier(text)
+	if err != nil {
+		c.fail(logKeyFile, "%v", err)
+		return
+	}
+	c.log, c.r.LogKey = v, text
+}
+
+// checksums holds every file against the signed list.
+func (c *check) checksums() {
+	list := c.read(sumsFile)
+	if list == nil {
+		return
+	}
+	if sig := c.read(sumsSignature); sig != nil && c.key != nil {
+		k, err := ssh.NewPublicKey(c.key)
+		if err == nil {
+			_, err = Signers{{Principals: []string{ReleasePrincipal}, Key: k}}.Verify(list, sig, NamespaceBundle, []string{ReleasePrincipal}, time.Time{}, nil)
+		}
+		if err != nil {
+			c.fail(sumsSignature, "%v", err)
+		}
+	}
+	want, err := readSums(sumsFile, list)
+	if err != nil {
+		c.fail(sumsFile, "%v", err)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		switch got := c.sums[name]; {
+		case name == sumsFile || name == sumsSignature:
+			c.fail(sumsFile, "lists itself")
+		case got == "":
+			c.fail(name, "is listed in %s, and not there", sumsFile)
+		case got != want[name]:
+			c.fail(name, "is not the file of which %s speaks", sumsFile)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.sums)) {
+		if _, listed := want[name]; !listed && name != sumsFile && name != sumsSignature {
+			c.fail(name, "is there, and not listed in %s", sumsFile)
+		}
+	}
+}
+
+// ledger folds it, and holds it against its checkpoint and its rules.
+func (c *check) ledger() (*history, *Tree) {
+	data, signed := c.read(eventsFile), c.read(checkpointFile)
+	if data == nil || signed == nil || c.log == nil {
+		return nil, nil
+	}
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		c.fail(eventsFile, "the last line has no end: it is torn")
+		return nil, nil
+	}
+	lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
+	tree := &Tree{}
+	for _, l := range lines {
+		if err := tree.Add(l); err != nil {
+			c.fail(eventsFile, "%v", err)
+			return nil, nil
+		}
+	}
+	events, err := parseLines(lines)
+	if err != nil {
+		c.fail(eventsFile, "%v", err)
+		return nil, nil
+	}
+	c.r.Events = len(events)
+	version := ""
+	if b, ok := events[0].Body.(release.Started); ok {
+		version = b.Version
+	}
+	if err := matches(signed, c.log, version, tree); err != nil {
+		c.fail(checkpointFile, "%v", err)
+	}
+	for i, kept := range c.trust.Checkpoints {
+		if err := extends(kept, c.log, version, tree); err != nil {
+			c.fail(eventsFile, "checkpoint %d that was kept: %v", i+1, err)
+		}
+	}
+	h, err := newHistory(events, c.log.Name())
+	if err != nil {
+		c.fail(eventsFile, "%v", err)
+		return nil, nil
+	}
+	for _, wrong := range release.Check(events, release.History{}) {
+		c.fail(eventsFile, "%v", wrong)
+	}
+	return h, tree
+}
+
+// extends holds the ledger against an earlier word on it.
+func extends(kept []byte, key note.Verifier, version string, tree *Tree) error {
+	c, err := ReadNote(kept, key)
+	if err != nil {
+		return err
+	}
+	if c.Stream != Stream(version) {
+		return fmt.Errorf("it is of %s", c.Stream)
+	}
+	if c.Size > tree.Size() {
+		return fmt.Errorf("the ledger had %d events, and has %d", c.Size, tree.Size())
+	}
+	root, err := tree.Root(c.Size)
+	if err == nil && root != c.Root {
+		err = fmt.Errorf("the first %d events are not those of which it speaks: the ledger was changed", c.Size)
+	}
+	return err
+}
+
+// artifacts are gold, and nothing else.
+func (c *check) artifacts(h *history) {
+	want := map[string]string{}
+	for _, a := range h.gold() {
+		want[path.Join(artifactDir, a.Path)] = strings.TrimPrefix(a.Digest, sha256Algorithm+":")
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		switch got := c.sums[name]; {
+		case got == "":
+			c.fail(name, "gold has it, and it is not there")
+		case got != want[name]:
+			c.fail(name, "is not gold: it was built as sha256:%s, and this is sha256:%s", want[name], got)
+		}
+	}
+	c.nothingElse(artifactDir, want)
+}
+
+// nothingElse refuses files that nothing speaks of.
+func (c *check) nothingElse(dir string, want map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(c.sums)) {
+		if _, ok := want[name]; !ok && strings.HasPrefix(name, dir+"/") {
+			c.fail(name, "the ledger does not speak of it")
+		}
+	}
+}
+
+// blobs gives what the ledger names by digest and the bundle has.
+func (c *check) blob(digest, file string) ([]byte, error) {
+	if digest == "" {
+		return nil, nil
+	}
+	if got := c.sums[file]; sha256Algorithm+":"+got != digest {
+		return nil, fmt.Errorf("%s is not the file %s of the ledger", file, digest)
+	}
+	return c.read(file), nil
+}
+
+// signOffs holds each against its signature, the rules of its moment, and its files.
+func (c *check) signOffs(h *history, tree *Tree) {
+	files, err := signOffFiles(h, tree)
+	if err != nil {
+		c.fail(eventsFile, "%v", err)
+		return
+	}
+	want := map[string]string{}
+	for name, data := range files {
+		want[name] = sum(data)
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		switch got := c.sums[name]; {
+		case got == "":
+			c.fail(name, "the ledger has this sign-off, and it is not there")
+		case got != want[name]:
+			c.fail(name, "is not the sign-off of the ledger")
+		}
+	}
+	c.nothingElse(signOffDir, want)
+
+	trusted := map[string]string{}
+	for _, d := range h.signers {
+		trusted[signersFile(d)] = ""
+	}
+	c.nothingElse(signersDir, trusted)
+	for file, digest := range map[string]string{allowedFile: h.state.Signers, revokedFile: h.state.Revoked} {
+		if got := c.sums[file]; digest == "" && got != "" || digest != "" && sha256Algorithm+":"+got != digest {
+			c.fail(file, "is not the file that was in force at the end")
+		}
+	}
+	m := Moment{State: release.Empty(), Stream: Stream(h.state.Started.Version), Log: c.log, Root: tree.Root}
+	words := 0
+	for _, e := range h.events {
+		if b, ok := e.Body.(release.Signed); ok {
+			if b.Statement == "" {
+				words++
+				c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ""})
+			} else {
+				c.signOff(&m, e, b)
+			}
+		}
+		if err := m.State.Apply(e); err != nil {
+			return // it was folded before
+		}
+	}
+	if words > 0 {
+		c.r.Attention = append(c.r.Attention, fmt.Sprintf("%d sign-off(s) are a person's word to control, and no signature", words))
+	}
+}
+
+func stamp(e release.Event) string { return e.Time.UTC().Format("2006-01-02T15:04:05Z") }
+
+func (c *check) signOff(m *Moment, e release.Event, b release.Signed) {
+	name := signOffName(e, b) + ".json"
+	allowed, revoked := c.trust.Signers, c.trust.Revoked
+	var err error
+	if allowed == nil {
+		if allowed, err = c.blob(m.State.Signers, signersFile(m.State.Signers)); err != nil {
+			c.fail(name, "%v", err)
+			return
+		}
+	}
+	if m.Signers, err = ParseSigners(allowedFile, allowed); err != nil {
+		c.fail(name, "%v", err)
+		return
+	}
+	then, err := c.blob(m.State.Revoked, signersFile(m.State.Revoked))
+	if err != nil {
+		c.fail(name, "%v", err)
+		return
+	}
+	m.Revoked = nil
+	for _, data := range [][]byte{then, revoked} {
+		list, err := ParseRevoked(revokedFile, data)
+		if err != nil {
+			c.fail(name, "%v", err)
+			return
+		}
+		m.Revoked = append(m.Revoked, list...)
+	}
+	m.At = e.Time
+	if _, err := m.Check(b); err != nil {
+		c.fail(name, "%v", err)
+		return
+	}
+	sig, err := unarmor([]byte(b.Signature))
+	if err != nil {
+		return // it was read before
+	}
+	c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ssh.FingerprintSHA256(sig.PublicKey)})
+}
+
+// attestations are what the ledger makes of them, signed.
+func (c *check) attestations(h *history) {
+	if c.key == nil {
+		return
+	}
+	held := func(file string, open func([]byte, *ecdsa.PublicKey) ([]byte, error), want func() ([]byte, error)) {
+		data := c.read(file)
+		if data == nil {
+			return
+		}
+		got, err := open(data, c.key)
+		if err != nil {
+			c.fail(file, "%v", err)
+			return
+		}
+		is, err := want()
+		if err != nil {
+			c.fail(file, "%v", err)
+		} else if !bytes.Equal(got, is) {
+			c.fail(file, "says something else than the ledger")
+		}
+	}
+	held(provenanceFile, openSealed, h.provenance)
+	provenance := c.read(provenanceFile)
+	summary := func() ([]byte, error) { return h.summary(provenance) }
+	held(summaryFile, openSealed, summary)
+	held(summaryLine, openLine, summary)
+}
+
+// document is the runbook as it was.
+func (c *check) document(h *history) {
+	if got := c.sums[runbookFile]; got == "" {
+		c.fail(runbookFile, "is not there")
+	} else if sha256Algorithm+":"+got != h.state.Runbook {
+		c.fail(runbookFile, "is not the runbook that was followed")
+	}
+}
+
+// blueprints are those of the roles, with their configuration.
+func (c *check) blueprints(h *history) {
+	want := map[string]string{}
+	for _, m := range h.state.Machines {
+		if m.Blueprint == "" {
+			c.r.Attention = append(c.r.Attention, fmt.Sprintf("role %s runs on machines that cannot be made again: not proven", m.Role))
+			continue
+		}
+		dir := path.Join(blueprintDir, m.Role)
+		for name, digest := range map[string]string{"blueprint.yaml": m.Blueprint, "blueprint.sum": m.Sum} {
+			file := path.Join(dir, name)
+			want[file] = ""
+			if got := c.sums[file]; got == "" {
+				c.fail(file, "is not there")
+			} else if sha256Algorithm+":"+got != digest {
+				c.fail(file, "is not the one of the release")
+			}
+		}
+		file := path.Join(dir, "blueprint.sum")
+		data := c.read(file)
+		if data == nil {
+			continue
+		}
+		list, err := blueprint.ParseSum(file, data)
+		if err != nil {
+			c.fail(file, "%v", err)
+			continue
+		}
+		for name, digest := range list {
+			config := path.Join(dir, name)
+			if got := c.sums[config]; got != "" {
+				want[config] = ""
+				if sha256Algorithm+":"+got != digest {
+					c.fail(config, "is not the file of %s", file)
+				}
+			}
+		}
+		want[path.Join(dir, "REBUILD.md")] = ""
+	}
+	c.nothingElse(blueprintDir, want)
+}
