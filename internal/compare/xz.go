@@ -23,6 +23,10 @@ type xzReader struct {
 	begun bool
 }
 
+// XZ reads an xz file of any number of blocks and streams. A dictionary of more
+// than 256 MiB is refused; checksums are not verified.
+func XZ(r io.Reader) io.Reader { return &xzReader{in: bufio.NewReaderSize(r, 1<<16)} }
+
 // counter counts the bytes of a block; it reads single bytes, so that the
 // decoder takes no more than it needs.
 type counter struct {
