@@ -114,3 +114,21 @@ func ParseCheckpoint(text string) (Checkpoint, error) {
 	}
 	return c, nil
 }
+
+// SplitNotes takes apart signed notes that stand one after the other, with an empty line
+// between them: the text of a note ends with one, and its signatures with another.
+func SplitNotes(data []byte) ([][]byte, error) {
+	var list [][]byte
+	rest := string(data)
+	for strings.TrimSpace(rest) != "" {
+		rest = strings.TrimLeft(rest, "\n")
+		text, after, ok := strings.Cut(rest, "\n\n")
+		if !ok || !strings.HasPrefix(after, "— ") {
+			return nil, fmt.Errorf("%.40q is no signed note", rest)
+		}
+		signatures, next, _ := strings.Cut(after, "\n\n")
+		list = append(list, []byte(text+"\n\n"+strings.TrimRight(signatures, "\n")+"\n"))
+		rest = next
+	}
+	return list, nil
+}

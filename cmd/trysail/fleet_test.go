@@ -38,10 +38,13 @@ func plainRelease(dir string) string {
 		"echo upload >> DIR/marks/ran\nprintf 'token %s\\n' \"$UPLOAD_TOKEN\"\ncp -n dist/app.gz DIR/marks/published\n```\n", "DIR", dir)
 }
 
-func plainWorld(t *testing.T) *world {
+func plainWorld(t *testing.T) *world { return markedWorld(t, plainRelease) }
+
+// markedWorld is one whose steps leave marks.
+func markedWorld(t *testing.T, release func(dir string) string) *world {
 	t.Parallel() // each has namespaces of its own, and waits most of the time
 	dir := t.TempDir()
-	w := newWorld(t, plainRelease(dir))
+	w := newWorld(t, release(dir))
 	if err := os.Mkdir(filepath.Join(dir, "marks"), 0o755); err != nil {
 		t.Fatal(err)
 	}

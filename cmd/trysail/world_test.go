@@ -29,8 +29,9 @@ type world struct {
 	tag     string // of the namespaces' names
 	hosts   map[string]*host
 	app     string
-	control string // address
-	ask     string // host of the control that commands are given to
+	control string   // address
+	ask     string   // host of the control that commands are given to
+	env     []string // of commands, besides
 }
 
 // host is one machine: a namespace and the process that runs in it.
@@ -193,7 +194,7 @@ func (w *world) command(args ...string) *exec.Cmd { return w.commandAt(w.ask, ar
 func (w *world) commandAt(host string, args ...string) *exec.Cmd {
 	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.tag + "-" + host, w.bin, "--state", filepath.Join(w.dir, host)}, args...)...)
 	cmd.Dir = w.app
-	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
+	cmd.Env = append(append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=", "SSH_AUTH_SOCK="), w.env...)
 	return cmd
 }
 

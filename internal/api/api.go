@@ -202,6 +202,10 @@ type Decide struct {
 	Subject  string           `json:"subject"`
 	Reason   string           `json:"reason,omitempty"`
 	Spent    time.Duration    `json:"spent,omitempty"`
+	// What was signed and the SSH signature, where the release has allowed signers.
+	Statement string `json:"statement,omitempty"`
+	Signature string `json:"signature,omitempty"`
+	Nonce     string `json:"nonce,omitempty"`
 }
 
 // Step names a step, with a reason.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +28,9 @@ type releaseOptions struct {
 	run           int
 	source        bool
 	machines, no  bool
+	signers       bool
+	signing       signOptions
+	bundle        bundleOptions
 	differences   []string
 	since         string // a checkpoint that was kept
 	key           bool
@@ -42,7 +44,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("release needs a command: start, status, wait, watch, events, checkpoint, log, sign, reject, withdraw, retry, waive, amend, agree, except, hold, resume, abort, ship or list")
+			return usage("release needs a command: start, status, wait, watch, events, checkpoint, log, sign, reject, withdraw, retry, waive, amend, agree, except, hold, resume, abort, ship, bundle, report or list")
 		},
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
@@ -99,6 +101,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		})
 		person(c)
 		c.Flags().DurationVar(&o.spent, "spent", 0, "the time that it took you, such as 1h30m")
+		o.signing.flags(c, d.decision == release.Approve)
 	}
 	amend := add("amend VERSION", "Propose a change of the running release: the runbook, the source, the machines", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseAmend(ctx, args[0], o)
@@ -106,6 +109,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	person(amend)
 	amend.Flags().StringVar(&o.amended, "runbook", "", "take the runbook anew from `FILE`")
 	amend.Flags().BoolVar(&o.source, "source", false, "take the source anew from the committed revision: the next candidate")
+	amend.Flags().BoolVar(&o.signers, "signers", false, "take who may sign anew from the files that the runbook names")
 	amend.Flags().BoolVar(&o.machines, "machines", false, "take the roles' blueprints anew")
 	agree := add("agree VERSION", "Approve the proposed change, or refuse it with --no", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseAgree(ctx, args[0], o)
@@ -137,9 +141,20 @@ func (a *app) releaseCommand() *cobra.Command {
 		})
 		c.Flags().StringVar(&o.reason, "reason", "", "why")
 	}
-	add("ship VERSION", "Declare the release shipped, once everything is done", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.tell(ctx, args[0], "ship", api.Reason{}, "ship", args[0])
+	bundled := func(c *cobra.Command, into string) {
+		c.Flags().StringVar(&o.bundle.into, into, "", "write the evidence of the release into `DIR`")
+		c.Flags().StringVar(&o.bundle.key, "key", "", "the release key: FILE.age, agent:FINGERPRINT or pkcs11:…")
+		c.Flags().StringArrayVar(&o.bundle.drills, "drill", nil, "a drill's run whose report was in force (repeatable)")
+		o.bundle.keys.flags(c)
+	}
+	ship := add("ship VERSION", "Declare the release shipped, once everything is done", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseShip(ctx, args[0], o.bundle)
 	})
+	bundled(ship, "bundle")
+	bundle := add("bundle VERSION", "Write the evidence of a release that shipped, for others to verify", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseBundle(ctx, args[0], o.bundle)
+	})
+	bundled(bundle, "into")
 	return cmd
 }
 
@@ -345,19 +360,6 @@ func (a *app) releaseEvents(ctx context.Context, version string) error {
 	defer res.Body.Close()
 	_, err = io.Copy(a.stdout, res.Body)
 	return err
-}
-
-func (a *app) releaseSign(ctx context.Context, version, item string, d release.Decision, o releaseOptions) error {
-	_, s, err := a.statusOf(ctx, version)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(s.Asks, func(k api.Ask) bool { return k.Item == item && k.Type == "sign" })
-	if i < 0 {
-		return usage("nobody is asked to sign %s now: trysail release status %s", item, version)
-	}
-	b := api.Decide{Item: item, Person: o.as, Decision: d, Subject: s.Asks[i].Subject, Reason: o.reason, Spent: o.spent}
-	return a.tell(ctx, version, "sign", b, string(d), item)
 }
 
 // tell posts a word on a release to control, and says what it was.

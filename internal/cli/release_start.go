@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,13 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/internal/capture"
 	"trysail/internal/depot"
@@ -79,6 +83,9 @@ func (a *app) startWith(ctx context.Context, c *api.Client, version string, o re
 	if st.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
 		return st, "", err
 	}
+	if st.Signers, st.Revoked, err = fixSigners(ctx, d, o.runbook, r, need); err != nil {
+		return st, "", err
+	}
 	a.ui.Step("sending originals to control")
 	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
 		return st, "", err
@@ -110,7 +117,43 @@ func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot, dir strin
 		return s, err
 	}
 	original, err := capture.PutTree(ctx, d, func(out io.Writer) error { return capture.WriteTree(tree, out, 0, 0) })
-	return release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}, err
+	if err != nil {
+		return s, err
+	}
+	s = release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}
+	if s.VCS == "git" {
+		out, err := exec.CommandContext(ctx, "git", "-C", w.Root, "log", "-1", "--format=%ae", s.Revision).Output()
+		if err != nil {
+			return s, fmt.Errorf("who wrote %s: %w", s.Revision, err)
+		}
+		s.Author = strings.TrimSpace(string(out))
+	}
+	return s, nil
+}
+
+// fixSigners keeps who may sign, and whose keys are good no more.
+func fixSigners(ctx context.Context, d *depot.Depot, file string, r *runbook.Runbook, need map[string]bool) (allowed, revoked string, err error) {
+	keep := func(name string, parse func(string, []byte) error) (string, error) {
+		if name == "" {
+			return "", nil
+		}
+		name = filepath.Join(filepath.Dir(file), name)
+		data, err := os.ReadFile(name)
+		if err == nil {
+			err = parse(name, data)
+		}
+		if err != nil {
+			return "", err
+		}
+		digest, err := d.PutBytes(ctx, data)
+		need[digest] = true
+		return digest, err
+	}
+	if allowed, err = keep(r.Signers, func(name string, data []byte) error { _, err := evidence.ParseSigners(name, data); return err }); err != nil {
+		return "", "", err
+	}
+	revoked, err = keep(r.Revoked, func(name string, data []byte) error { _, err := evidence.ParseRevoked(name, data); return err })
+	return allowed, revoked, err
 }
 
 func (a *app) fixMachines(ctx context.Context, d *depot.Depot, r *runbook.Runbook, need map[string]bool) (list []release.Machine, err error) {
@@ -192,8 +235,8 @@ func (a *app) send(ctx context.Context, c *api.Client, d *depot.Depot, digests [
 
 // releaseAmend proposes a change; it takes effect when enough approvers agreed.
 func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions) error {
-	if o.amended == "" && !o.source && !o.machines {
-		return usage("nothing changes: give --runbook FILE, --source or --machines")
+	if o.amended == "" && !o.source && !o.machines && !o.signers {
+		return usage("nothing changes: give --runbook FILE, --source, --machines or --signers")
 	}
 	if o.reason == "" {
 		return usage("a change says why: --reason")
@@ -232,11 +275,21 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 		need[s.Original] = true
 		b.What, b.Source = append(b.What, "source"), &s
 	}
-	if o.machines {
-		file := o.amended
-		if file == "" {
-			file = "RELEASE.md"
+	file := cmp.Or(o.amended, "RELEASE.md")
+	if o.signers {
+		r, _, err := readRunbook(file)
+		if err != nil {
+			return err
 		}
+		if r.Signers == "" {
+			return usage("%s names no signers: file", file)
+		}
+		if b.Signers, b.Revoked, err = fixSigners(ctx, d, file, r, need); err != nil {
+			return err
+		}
+		b.What = append(b.What, "signers")
+	}
+	if o.machines {
 		r, _, err := readRunbook(file)
 		if err != nil {
 			return err

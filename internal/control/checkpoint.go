@@ -46,7 +46,7 @@ func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (a
 	if err != nil {
 		return nil, err
 	}
-	text := evidence.Checkpoint{Stream: releaseStream(version), Size: size, Root: root}.Text()
+	text := evidence.Checkpoint{Stream: evidence.Stream(version), Size: size, Root: root}.Text()
 	signed, err := note.Sign(&note.Note{Text: text}, signer)
 	if err != nil {
 		return nil, err

@@ -207,7 +207,7 @@ func (c *Control) catchUp(ctx context.Context, s *stream) error {
 
 const fleetStream = "fleet"
 
-func releaseStream(version string) string { return "release." + version }
+func releaseStream(version string) string { return evidence.Stream(version) }
 
 // errNothing is a decision's way to say that there is nothing to append.
 var errNothing = errors.New("nothing to append")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"trysail/fleet"
@@ -22,6 +23,12 @@ func (c *Control) keep(ctx context.Context, version, only string) error {
 	}
 	base := "release/" + plainName(version)
 	inputs := []depot.Item{{Name: "runbook.md", Digest: st.Runbook}, {Name: "source.tar.zst", Digest: st.Source.Original}}
+	for name, dg := range map[string]string{"allowed_signers": st.Signers, "revoked": st.Revoked} {
+		if dg != "" {
+			inputs = append(inputs, depot.Item{Name: name, Digest: dg})
+		}
+	}
+	slices.SortFunc(inputs, func(a, b depot.Item) int { return strings.Compare(a.Name, b.Name) })
 	for _, m := range st.Machines {
 		if m.Blueprint != "" {
 			inputs = append(inputs, depot.Item{Name: m.Role + "/blueprint.yaml", Digest: m.Blueprint}, depot.Item{Name: m.Role + "/blueprint.sum", Digest: m.Sum})

@@ -5,11 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+
+	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/internal/ledger"
 	"trysail/release"
@@ -21,9 +26,12 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	need := map[string]string{"the runbook": b.Started.Runbook, "the source": b.Started.Source.Original}
+	need := map[string]string{"the runbook": b.Started.Runbook, "the source": b.Started.Source.Original, "who may sign": b.Started.Signers, "who may not": b.Started.Revoked}
 	if err := c.inDepot(ctx, need, b.Started.Machines); err != nil {
 		return nil, err
+	}
+	if _, _, err := c.signers(ctx, b.Started.Signers, b.Started.Revoked); err != nil {
+		return nil, &badRequest{err}
 	}
 	e := release.New(c.o.Now(), q.name(), b.Started)
 	e.Seq = 1
@@ -93,9 +101,73 @@ func (c *Control) sign(ctx context.Context, q *caller, r *http.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
-	return c.say(ctx, q, r, func(*release.State) (release.Body, error) {
-		return release.Signed{Item: b.Item, Person: person, Decision: b.Decision, Subject: b.Subject, Reason: b.Reason, Spent: b.Spent}, nil
+	s, err := c.stream(r.PathValue("version"))
+	if err != nil {
+		return nil, err
+	}
+	return c.say(ctx, q, r, func(st *release.State) (release.Body, error) {
+		e := release.Signed{
+			Item: b.Item, Person: person, Decision: b.Decision, Subject: b.Subject, Reason: b.Reason, Spent: b.Spent,
+			Statement: b.Statement, Signature: b.Signature, Nonce: b.Nonce,
+		}
+		return e, c.signature(ctx, s, st, e)
 	})
+}
+
+// signature holds a person's against the release as it is. Without allowed signers
+// there is nothing that one could be held against.
+func (c *Control) signature(ctx context.Context, s *stream, st *release.State, e release.Signed) error {
+	switch {
+	case st.Signers == "" && e.Signature != "":
+		return &badRequest{errors.New("the release has no allowed signers, so a signature says nothing: name the file as signers: in the runbook")}
+	case st.Signers == "" || e.Statement == "":
+		return nil // the rules refuse it
+	}
+	_, verifier, err := c.o.Identity.checkpointKey()
+	if err != nil {
+		return err
+	}
+	m := evidence.Moment{State: st, At: c.o.Now(), Stream: evidence.Stream(st.Started.Version), Root: s.tree.Root}
+	if m.Log, err = note.NewVerifier(verifier); err != nil {
+		return err
+	}
+	if m.Signers, m.Revoked, err = c.signers(ctx, st.Signers, st.Revoked); err != nil {
+		return err
+	}
+	_, err = m.Check(e)
+	var wrong *evidence.Error
+	if errors.As(err, &wrong) {
+		return &DeniedError{wrong.What, wrong.Remedy}
+	}
+	return err
+}
+
+// signers reads who may sign, and whose keys are good no more.
+func (c *Control) signers(ctx context.Context, allowed, revoked string) (evidence.Signers, []ssh.PublicKey, error) {
+	read := func(digest string) ([]byte, error) {
+		if digest == "" {
+			return nil, nil
+		}
+		f, err := c.o.Depot.Get(ctx, digest)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, 2<<20))
+	}
+	data, err := read(allowed)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := evidence.ParseSigners("allowed_signers", data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if data, err = read(revoked); err != nil {
+		return nil, nil, err
+	}
+	gone, err := evidence.ParseRevoked("revoked", data)
+	return list, gone, err
 }
 
 // step answers requests that name a step, a person and a reason.
@@ -150,12 +222,15 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 	if b.By, err = q.as(b.By); err != nil {
 		return nil, err
 	}
-	need := map[string]string{"the runbook": b.Runbook}
+	need := map[string]string{"the runbook": b.Runbook, "who may sign": b.Signers, "who may not": b.Revoked}
 	if b.Source != nil {
 		need["the source"] = b.Source.Original
 	}
 	if err := c.inDepot(ctx, need, b.Machines); err != nil {
 		return nil, err
+	}
+	if _, _, err := c.signers(ctx, b.Signers, b.Revoked); err != nil {
+		return nil, &badRequest{err}
 	}
 	if _, err := c.outlook(&release.State{Team: b.Team, People: b.People}); err != nil {
 		return nil, &badRequest{err}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"trysail/evidence"
+	"trysail/release"
+)
+
+// signers are people with keys of their own: ann's is in an SSH agent, bob signs by
+// hand.
+type signers struct {
+	w   *world
+	dir string
+	env []string // with the agent
+}
+
+func newSigners(w *world) *signers {
+	w.t.Helper()
+	s := &signers{w: w, dir: w.t.TempDir()}
+	w.sh("cd " + s.dir + "; ssh-keygen -q -t ed25519 -N '' -C ann -f ann; ssh-keygen -q -t rsa -b 3072 -N '' -C bob -f bob; ssh-keygen -q -t ed25519 -N '' -C eve -f eve; " +
+		"for p in ann bob; do echo \"$p namespaces=\\\"" + evidence.NamespaceSignOff + "\\\" $(cat $p.pub)\"; done > allowed; printf 'a long enough passphrase\\n' > word")
+	socket := filepath.Join(s.dir, "agent")
+	agent := exec.Command("ssh-agent", "-D", "-a", socket)
+	if err := agent.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		_ = agent.Process.Kill() // it may have ended
+		_ = agent.Wait()
+	})
+	w.until("the SSH agent listens", func() bool { _, err := os.Stat(socket); return err == nil })
+	s.env = []string{"SSH_AUTH_SOCK=" + socket}
+	w.sh("SSH_AUTH_SOCK=" + socket + " ssh-add -q " + s.dir + "/ann " + s.dir + "/eve")
+	return s
+}
+
+func (s *signers) file(name string) string { return filepath.Join(s.dir, name) }
+
+// evidenceRelease is a runbook whose sign-offs are signed.
+func evidenceRelease(dir string) string {
+	r := strings.Replace(plainRelease(dir), "people:\n  ann: {}\n  bob: {}\n", "people:\n  ann: {name: Ann Example}\n  bob: {}\ngroups:\n  qa: [ann, bob]\nsigners: trysail/allowed_signers\n", 1)
+	return strings.Replace(r, "(@ann, budget 1h, needs gold): installed and tried\n", "(@qa, budget 1h, needs gold): installed and tried\n- [ ] **legal** (@bob, budget 1h, needs gold): licences\n", 1)
+}
+
+// A release that loses a machine ends in a bundle that others verify: with the tools
+// that everybody has, by the commands that stand in it.
+func TestFleetEvidence(t *testing.T) {
+	w, a := evidenceWorld(t)
+	s := newSigners(w)
+	w.write("app/trysail/allowed_signers", w.sh("cat "+s.file("allowed")))
+	w.sh("cd " + w.app + "; git add -A; git -c user.name=t -c user.email=t@example.org commit -qm signers")
+	w.begin()
+	w.until("gold begins on a", func() bool { return w.item("gold").Machine == "a" && len(w.began()) == 1 })
+	a.kill()
+	w.movesTo("b", 2)
+	w.letGo()
+	w.until("gold is confirmed", func() bool { return w.item("gold").Status == release.Complete })
+
+	refused := func(why string, args ...string) {
+		t.Helper()
+		if out, err := w.run(args...); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("trysail %s was not refused for %q: %s %v", strings.Join(args, " "), why, out, err)
+		}
+	}
+	refused("there is no SSH agent", "release", "sign", "4.2", "tried", "--as", "ann", "--yes")
+	w.env = s.env
+	refused("none of the 2 key(s)", "release", "sign", "4.2", "legal", "--yes")
+	refused("a person looks first", "release", "sign", "4.2", "tried")
+	w.trysail("release", "sign", "4.2", "tried", "--yes", "--spent", "30m")
+
+	// By hand, as with any other tool of the team.
+	statement := s.file("legal.json")
+	if said := w.trysail("release", "sign", "4.2", "legal", "--as", "bob", "--with-exception", "--reason", "one licence is to come", "--statement", statement); !strings.Contains(said, "ssh-keygen -Y sign -n "+evidence.NamespaceSignOff) {
+		t.Errorf("what to type: %s", said)
+	}
+	sign := func(key, namespace string) {
+		t.Helper()
+		w.sh("cd " + s.dir + "; rm -f legal.json.sig; ssh-keygen -q -Y sign -n " + namespace + " -f " + key + " legal.json 2>&1")
+	}
+	send := []string{"release", "sign", "4.2", "legal", "--statement", statement, "--signature", statement + ".sig"}
+	sign("eve", evidence.NamespaceSignOff)
+	refused("is not among the allowed signers", send...)
+	sign("ann", evidence.NamespaceSignOff)
+	refused("is that of ann", send...)
+	sign("bob", evidence.NamespaceBundle)
+	refused("and not for", send...)
+	sign("bob", evidence.NamespaceSignOff)
+	w.sh("sed -i 's/one licence/no licence/' " + statement)
+	refused("not of these bytes", send...)
+	w.sh("sed -i 's/no licence/one licence/' " + statement)
+	w.trysail(send...)
+	w.until("it is published", func() bool { return w.item("upload").Status == release.Complete })
+
+	key := s.file("release.age")
+	pem := w.trysail("key", "new", key, "--passphrase-file", s.file("word"))
+	w.write("release.pub", pem)
+	bundle := filepath.Join(w.dir, "bundle")
+	refused("passphrase", "release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", key)
+	w.trysail("release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", s.file("word"))
+	refused("is there already", "release", "bundle", "4.2", "--into", bundle, "--key", key, "--passphrase-file", s.file("word"))
+
+	// Alone and offline, with keys from elsewhere: no network, no state, nobody to ask.
+	verify := func(more ...string) (*evidence.Report, error) {
+		t.Helper()
+		args := append([]string{"--net", w.bin, "--json", "--state", t.TempDir(), "verify", bundle, "--release-key", filepath.Join(w.dir, "release.pub"), "--ledger-key", strings.TrimSpace(w.trysail("release", "checkpoint", "4.2", "--key"))}, more...)
+		out, err := exec.Command("unshare", args...).Output()
+		r := &evidence.Report{}
+		if jerr := json.Unmarshal(out, r); jerr != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return r, err
+	}
+	r, err := verify()
+	if err != nil || !r.Verified || len(r.SignOffs) != 2 || r.SignOffs[0].Key == "" || r.SignOffs[1].Decision != "approve-with-exception" {
+		t.Errorf("%v: %+v", err, r)
+	}
+	commands := func(tools ...string) {
+		t.Helper()
+		ran := 0
+		for line := range strings.Lines(w.sh("cat " + bundle + "/README.txt")) {
+			for _, tool := range tools {
+				if line = strings.TrimSpace(line); strings.HasPrefix(line, tool+" ") && strings.Contains(line, " -") {
+					w.sh("cd " + bundle + "; " + strings.ReplaceAll(line, "/tmp/", s.dir+"/"))
+					ran++
+				}
+			}
+		}
+		if ran < len(tools) {
+			t.Errorf("of %v only %d commands stand in the README", tools, ran)
+		}
+	}
+	commands("sha256sum", "ssh-keygen", "python3", "openssl")
+	for what, do := range map[string]string{
+		"a symbolic link": "ln -s /etc/passwd attest/link", "symbolic link": "rm runbook.md; ln -s /etc/passwd runbook.md",
+		"is not listed": "echo x > extra", "is not the file of which": "echo x >> attest/summary.dsse.json", "leads out of the bundle": "sed -i '1s,  .*,  ../../etc/passwd,' SHA256SUMS",
+		"is not there": "rm signoffs/*.sig",
+	} {
+		w.sh("rm -rf " + bundle + ".good; cp -a " + bundle + " " + bundle + ".good; cd " + bundle + "; " + do)
+		if r, err := verify(); err == nil || r.Verified || !strings.Contains(strings.ReplaceAll(string(mustJSON(t, r)), "and not listed", "is not listed"), what) {
+			t.Errorf("%s: %v: %+v", do, err, r)
+		}
+		w.sh("rm -rf " + bundle + "; mv " + bundle + ".good " + bundle)
+	}
+	if r, err := verify(); err != nil || !r.Verified {
+		t.Errorf("as it was: %v: %+v", err, r)
+	}
+}
+
+func mustJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// evidenceWorld has three machines, and a runbook whose sign-offs are signed.
+func evidenceWorld(t *testing.T) (*world, *host) {
+	w := markedWorld(t, evidenceRelease)
+	a := w.agent("a", 11, "--plain")
+	w.agent("b", 12, "--plain", "--rank", "backup")
+	w.agent("c", 13, "--plain", "--rank", "spare")
+	return w, a
+}

@@ -1,0 +1,268 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"trysail/blueprint"
+	"trysail/evidence"
+	"trysail/internal/api"
+	"trysail/release"
+)
+
+// bundleOptions say where a bundle goes and who signs it.
+type bundleOptions struct {
+	into   string
+	key    string
+	keys   keyOptions
+	drills []string
+}
+
+// releaseBundle makes the evidence of a release that shipped.
+func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions) (err error) {
+	if o.into == "" || o.key == "" {
+		return usage("say where the bundle goes and who signs it: --into DIR --key KEY")
+	}
+	if _, err := os.Stat(o.into); err == nil {
+		return usage("%s is there already: a bundle is made once, into a new directory", o.into)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	a.ui.Step("reading the ledger")
+	l, err := a.readLedger(ctx, c, version)
+	if err != nil {
+		return err
+	}
+	k, err := a.openKey(ctx, o.key, o.keys)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	files := map[string][]byte{}
+	a.ui.Step("fetching blueprints")
+	for _, m := range l.state.Machines {
+		if m.Blueprint != "" {
+			if err := blueprintFiles(ctx, c, m, files); err != nil {
+				return fmt.Errorf("the blueprint of role %s: %w", m.Role, err)
+			}
+		}
+	}
+	for _, d := range o.drills {
+		if err := drillFiles(d, files); err != nil {
+			return err
+		}
+	}
+	if err := reportFiles(l, files); err != nil {
+		return err
+	}
+	// It grows beside its place, and is there when it is whole.
+	part := strings.TrimSuffix(o.into, "/") + ".part"
+	if err := os.RemoveAll(part); err != nil { // of a run that was killed
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(part)) }()
+	a.ui.Step("fetching what was shipped")
+	if err := fetchGold(ctx, c, l.state, part); err != nil {
+		return err
+	}
+	if err := a.billsOfMaterials(ctx, c, l, part, files); err != nil {
+		return err
+	}
+	a.ui.Step("signing")
+	b, err := evidence.Assemble(evidence.Material{
+		Lines: l.lines, Checkpoint: []byte(l.note), LogKey: l.key, Files: files, Key: k.Public(),
+		Sign:  func(message []byte) ([]byte, error) { return k.Sign(ctx, message) },
+		Blobs: func(dg string) ([]byte, error) { return readBlob(ctx, c, dg) },
+	})
+	if err != nil {
+		return err
+	}
+	for name, data := range b.Files {
+		if err := writeBelow(part, name, strings.NewReader(string(data))); err != nil {
+			return err
+		}
+	}
+	// Nobody is to be given what does not verify.
+	root, err := os.OpenRoot(part)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	r := evidence.Verify(root.FS(), evidence.Trust{Key: k.Public(), LogKey: l.key})
+	if !r.Verified {
+		return fmt.Errorf("the bundle that was made does not verify: %s", r.Problems[0])
+	}
+	if err := os.Rename(part, o.into); err != nil {
+		return err
+	}
+	a.ui.end()
+	if a.json {
+		return a.printJSON(struct {
+			Bundle string           `json:"bundle"`
+			Report *evidence.Report `json:"report"`
+		}{o.into, r})
+	}
+	a.printVerified(r)
+	for _, line := range []string{"release key  " + r.Key, "ledger key   " + r.LogKey} {
+		a.printf("  %s\n", line)
+	}
+	a.printf("Wrote %s. Next: trysail verify %s\n", o.into, o.into)
+	return nil
+}
+
+// releaseShip ends a release, and makes its evidence at once if it is told where. What
+// could not be signed with is found out before.
+func (a *app) releaseShip(ctx context.Context, version string, o bundleOptions) (err error) {
+	if o.into != "" || o.key != "" {
+		k, err := a.openKey(ctx, o.key, o.keys)
+		if err != nil {
+			return err
+		}
+		if err := k.Close(); err != nil {
+			return err
+		}
+	}
+	if err := a.tell(ctx, version, "ship", api.Reason{}, "ship", version); err != nil {
+		return err
+	}
+	if o.into == "" {
+		return nil
+	}
+	return a.releaseBundle(ctx, version, o)
+}
+
+// blueprintFiles are those of a role's server, and the document for the day on which
+// this program is gone.
+func blueprintFiles(ctx context.Context, c *api.Client, m release.Machine, files map[string][]byte) error {
+	dir := path.Join("blueprint", m.Role)
+	for name, dg := range map[string]string{"blueprint.yaml": m.Blueprint, "blueprint.sum": m.Sum} {
+		data, err := readBlob(ctx, c, dg)
+		if err != nil {
+			return err
+		}
+		files[path.Join(dir, name)] = data
+	}
+	b, err := blueprint.Parse("blueprint.yaml", files[path.Join(dir, "blueprint.yaml")])
+	if err != nil {
+		return err
+	}
+	sum, err := blueprint.ParseSum("blueprint.sum", files[path.Join(dir, "blueprint.sum")])
+	if err != nil {
+		return err
+	}
+	files[path.Join(dir, "REBUILD.md")] = []byte(b.RebuildDocument())
+	for _, f := range b.Config {
+		dg := sum[f.ConfigName()]
+		if f.Link != "" || dg == "" {
+			continue
+		}
+		if files[path.Join(dir, f.ConfigName())], err = readBlob(ctx, c, dg); err != nil {
+			return fmt.Errorf("%s: %w", f.ConfigName(), err)
+		}
+	}
+	return nil
+}
+
+// drillFiles are the reports of a drill's run.
+func drillFiles(dir string, files map[string][]byte) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	name, found := filepath.Base(filepath.Clean(dir)), false
+	for _, f := range list {
+		if !f.Type().IsRegular() {
+			continue // logs
+		}
+		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			return err
+		}
+		files[path.Join("drill", name, f.Name())] = data
+		found = found || f.Name() == "history.jsonl"
+	}
+	if !found {
+		return usage("%s is no drill's run: trysail drill run says where its run is", dir)
+	}
+	return nil
+}
+
+// reportFiles are the release as it was run.
+func reportFiles(l *ledgerSeen, files map[string][]byte) error {
+	events := make([]release.Event, len(l.lines))
+	for i, line := range l.lines {
+		if err := events[i].UnmarshalJSON(line); err != nil {
+			return err
+		}
+	}
+	r, err := release.Retrospect(events)
+	if err != nil {
+		return err
+	}
+	page, err := r.HTML()
+	files["report/report.md"], files["report/report.html"] = []byte(r.Markdown()), page
+	return err
+}
+
+// fetchGold lays what shipped below a directory.
+func fetchGold(ctx context.Context, c *api.Client, s *release.State, dir string) error {
+	if s.Gold == nil {
+		return usage("release %s has no gold", s.Started.Version)
+	}
+	for _, x := range s.Gold.Outputs {
+		if x.Digest == "" {
+			continue
+		}
+		r, err := c.GetBlob(ctx, x.Digest)
+		if err != nil {
+			return fmt.Errorf("%s: %w", x.Path, err)
+		}
+		v := digest.Digest(x.Digest).Verifier()
+		err = writeBelow(dir, path.Join("artifacts", x.Path), io.TeeReader(r, v))
+		r.Close()
+		if err == nil && !v.Verified() {
+			err = fmt.Errorf("control gave other bytes than those of %s", x.Digest)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", x.Path, err)
+		}
+	}
+	return nil
+}
+
+// writeBelow writes a file below a directory, which its name cannot leave.
+func writeBelow(dir, name string, from io.Reader) error {
+	if !evidence.FileName(name) {
+		return fmt.Errorf("%q is no name of a file in a bundle", name)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := root.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	return errors.Join(err, f.Close())
+}

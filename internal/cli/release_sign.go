@@ -1,0 +1,378 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/hiddeco/sshsig"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/mod/sumdb/note"
+
+	"trysail/evidence"
+	"trysail/internal/api"
+	"trysail/release"
+)
+
+// signOptions say how a sign-off is signed.
+type signOptions struct {
+	key       string // fingerprint or comment of a key in the agent
+	statement string // file to write, or that was signed
+	signature string // file with the SSH signature; -: standard input
+	yes       bool
+	except    bool
+}
+
+func (o *signOptions) flags(c *cobra.Command, approves bool) {
+	f := c.Flags()
+	f.StringVar(&o.key, "key", "", "the key of the SSH agent to sign with: `FINGERPRINT` or comment (default: the one that is allowed)")
+	f.StringVar(&o.statement, "statement", "", "write what is to be signed to `FILE`, and stop; with --signature: what was signed")
+	f.StringVar(&o.signature, "signature", "", "send the signature of --statement that ssh-keygen -Y sign made, from `FILE` (-: standard input)")
+	f.BoolVar(&o.yes, "yes", false, "sign without asking")
+	if approves {
+		f.BoolVar(&o.except, "with-exception", false, "say yes, but for what --reason says")
+	}
+}
+
+// lasts is for how long a statement is good that was signed and has not arrived.
+const lasts = 24 * time.Hour
+
+// releaseSign says a person's word: with an SSH key, where the release has signers.
+func (a *app) releaseSign(ctx context.Context, version, item string, d release.Decision, o releaseOptions) error {
+	if o.signing.except && d == release.Approve {
+		d = release.ApproveExcept
+	}
+	c, s, err := a.statusOf(ctx, version)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(s.Asks, func(k api.Ask) bool { return k.Item == item && k.Type == "sign" })
+	if i < 0 {
+		return usage("nobody is asked to sign %s now: trysail release status %s", item, version)
+	}
+	l, err := a.readLedger(ctx, c, version)
+	if err != nil {
+		return err
+	}
+	b := api.Decide{Item: item, Person: o.as, Decision: d, Subject: s.Asks[i].Subject, Reason: o.reason, Spent: o.spent}
+	if l.state.Signers == "" {
+		if o.signing.signature != "" || o.signing.statement != "" || o.signing.key != "" {
+			return usage("release %s has no allowed signers: name the file as signers: in the runbook", version)
+		}
+		return a.tell(ctx, version, "sign", b, string(d), item)
+	}
+	if l.state.Subject(l.state.Item(item)) != b.Subject {
+		return fmt.Errorf("control asks about other bytes than its ledger says: nothing is signed")
+	}
+	if o.signing.signature != "" {
+		return a.sendSignature(ctx, version, b, o.signing)
+	}
+	allowed, revoked, err := signersOf(ctx, c, l.state)
+	if err != nil {
+		return err
+	}
+	var signer ssh.Signer
+	if o.signing.statement == "" {
+		var done func()
+		if signer, b.Person, done, err = pickKey(ctx, allowed, revoked, l.state, item, o); err != nil {
+			return err
+		}
+		defer done()
+	} else if b.Person == "" {
+		return usage("say whose statement it is: --as NAME")
+	}
+	w := evidence.Word{Item: item, Person: b.Person, Decision: d, Reason: o.reason, Spent: o.spent, Signed: a.clock.Now(), Lasts: lasts, Checkpoint: l.note}
+	if w.Nonce, err = newNonce(); err != nil {
+		return err
+	}
+	text, err := evidence.Draft(l.state, w)
+	if err != nil {
+		return err
+	}
+	if o.signing.statement != "" {
+		if err := os.WriteFile(o.signing.statement, text, 0o644); err != nil {
+			return err
+		}
+		a.printf("%s is what %s says. Read it, then type:\n  ssh-keygen -Y sign -n %s -f KEY %s\n  trysail release %s %s %s --as %s --statement %s --signature %s.sig\n",
+			o.signing.statement, b.Person, evidence.NamespaceSignOff, o.signing.statement, verb(d), version, item, b.Person, o.signing.statement, o.signing.statement)
+		return nil
+	}
+	if err := a.showBeforeSigning(text, signer.PublicKey(), o.signing.yes); err != nil {
+		return err
+	}
+	sig, err := sshsig.Sign(bytes.NewReader(text), signer, sshsig.HashSHA512, evidence.NamespaceSignOff)
+	if err != nil {
+		return fmt.Errorf("the SSH agent did not sign: %w", err)
+	}
+	b.Statement, b.Signature, b.Nonce = string(text), string(sshsig.Armor(sig)), w.Nonce
+	return a.tell(ctx, version, "sign", b, string(d), item)
+}
+
+func verb(d release.Decision) string {
+	if d == release.Reject {
+		return "reject"
+	}
+	return "sign"
+}
+
+func newNonce() (string, error) {
+	b := make([]byte, 16)
+	_, err := rand.Read(b)
+	return hex.EncodeToString(b), err
+}
+
+// sendSignature sends what was signed by hand. What it says is what counts.
+func (a *app) sendSignature(ctx context.Context, version string, b api.Decide, o signOptions) error {
+	if o.statement == "" {
+		return usage("a signature is of a statement: --statement FILE")
+	}
+	text, err := os.ReadFile(o.statement)
+	if err != nil {
+		return err
+	}
+	st, err := evidence.ReadSignOff(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.statement, err)
+	}
+	var sig []byte
+	if o.signature == "-" {
+		sig, err = io.ReadAll(io.LimitReader(a.stdin, 64<<10))
+	} else {
+		sig, err = os.ReadFile(o.signature)
+	}
+	if err != nil {
+		return err
+	}
+	p := st.Predicate
+	if p.Item != b.Item || p.Release != version {
+		return usage("%s is a statement on %s of release %s", o.statement, p.Item, p.Release)
+	}
+	b.Person, b.Decision, b.Reason, b.Nonce = p.Person, p.Decision, p.Reason, p.Nonce
+	b.Spent = time.Duration(p.Spent * float64(time.Second))
+	b.Statement, b.Signature = string(text), string(sig)
+	return a.tell(ctx, version, "sign", b, string(b.Decision), b.Item)
+}
+
+// showBeforeSigning shows the very bytes and their digest, and asks.
+func (a *app) showBeforeSigning(text []byte, key ssh.PublicKey, yes bool) error {
+	a.ui.end()
+	fmt.Fprintf(a.stderr, "%s\nThis is what is signed, byte for byte, with %s\n%s\n", text, ssh.FingerprintSHA256(key), digest.FromBytes(text))
+	if yes {
+		return nil
+	}
+	if f, ok := a.stdin.(*os.File); !ok || !isTerminal(f) {
+		return usage("nothing was signed: a person looks first, at a terminal, or says --yes")
+	}
+	fmt.Fprint(a.stderr, "Sign it? [y/N] ")
+	line, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+		return errors.New("nothing was signed")
+	}
+	return nil
+}
+
+// pickKey finds the one key of the SSH agent that is allowed to sign the item, and
+// whose it is.
+func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.PublicKey, s *release.State, item string, o releaseOptions) (ssh.Signer, string, func(), error) {
+	const remedy = "ssh-add KEY; or sign by hand: --statement FILE says how"
+	socket := os.Getenv("SSH_AUTH_SOCK")
+	if socket == "" {
+		return nil, "", nil, usage("there is no SSH agent ($SSH_AUTH_SOCK is empty): start one and %s", remedy)
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("the SSH agent at %s does not answer (%s): %w", socket, remedy, err)
+	}
+	done := func() { _ = conn.Close() } // nothing was written that could be lost
+	ag := agent.NewClient(conn)
+	keys, err := ag.List()
+	if err != nil {
+		done()
+		return nil, "", nil, fmt.Errorf("the SSH agent: %w", err)
+	}
+	signers, err := ag.Signers()
+	if err != nil {
+		done()
+		return nil, "", nil, fmt.Errorf("the SSH agent: %w", err)
+	}
+	type match struct {
+		signer ssh.Signer
+		person string
+		print  string
+	}
+	var found []match
+	for i, k := range keys {
+		print := ssh.FingerprintSHA256(k)
+		if i >= len(signers) || o.signing.key != "" && o.signing.key != print && o.signing.key != k.Comment {
+			continue
+		}
+		if slices.ContainsFunc(revoked, func(r ssh.PublicKey) bool { return bytes.Equal(r.Marshal(), k.Marshal()) }) {
+			continue
+		}
+		for _, person := range s.Item(item).Signers {
+			if o.as != "" && o.as != person {
+				continue
+			}
+			if slices.ContainsFunc(allowed, func(x evidence.Signer) bool {
+				return bytes.Equal(x.Key.Marshal(), k.Marshal()) && (x.Namespaces == nil || slices.Contains(x.Namespaces, evidence.NamespaceSignOff)) &&
+					slices.ContainsFunc(x.Principals, func(p string) bool { return p == person || p != "" && p == s.Person(person).Email })
+			}) {
+				found = append(found, match{signers[i], person, print})
+			}
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0].signer, found[0].person, done, nil
+	case 0:
+		done()
+		return nil, "", nil, usage("none of the %d key(s) in the SSH agent is allowed to sign %s: %s", len(keys), item, remedy)
+	}
+	done()
+	return nil, "", nil, usage("several keys of the SSH agent may sign %s: say --key FINGERPRINT or --as NAME", item)
+}
+
+// ledgerSeen is a release's ledger as control gives it, held against its checkpoint and
+// against the one that was seen last.
+type ledgerSeen struct {
+	lines [][]byte
+	state *release.State
+	note  string
+	key   string
+	tree  *evidence.Tree
+}
+
+// readLedger reads a ledger whole, and remembers its checkpoint: a control that shows
+// another history the next time is found out.
+func (a *app) readLedger(ctx context.Context, c *api.Client, version string) (*ledgerSeen, error) {
+	var at api.Checkpoint
+	if err := c.Do(ctx, http.MethodGet, "/releases/"+version+"/checkpoint", nil, &at); err != nil {
+		return nil, err
+	}
+	verifier, err := note.NewVerifier(at.Key)
+	if err != nil {
+		return nil, fmt.Errorf("control's key: %w", err)
+	}
+	now, err := evidence.ReadNote([]byte(at.Note), verifier)
+	if err != nil {
+		return nil, fmt.Errorf("control's checkpoint: %w", err)
+	}
+	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	l := &ledgerSeen{note: at.Note, key: at.Key, tree: &evidence.Tree{}, state: release.Empty()}
+	in := bufio.NewScanner(res.Body)
+	in.Buffer(nil, 64<<20)
+	for in.Scan() && l.tree.Size() < now.Size { // it may have grown since
+		line := bytes.Clone(in.Bytes())
+		var e release.Event
+		if err := e.UnmarshalJSON(line); err != nil {
+			return nil, err
+		}
+		if err := errors.Join(l.tree.Add(line), l.state.Apply(e)); err != nil {
+			return nil, fmt.Errorf("event %d: %w", e.Seq, err)
+		}
+		l.lines = append(l.lines, line)
+	}
+	if err := in.Err(); err != nil {
+		return nil, err
+	}
+	root, err := l.tree.Root(l.tree.Size())
+	if err != nil {
+		return nil, err
+	}
+	if l.tree.Size() != now.Size || root != now.Root || now.Stream != evidence.Stream(version) {
+		return nil, errors.New("control's ledger is not the one that it signed")
+	}
+	return l, a.remember(l, verifier, version)
+}
+
+// remember holds the ledger against the checkpoint that was seen last, and keeps this
+// one instead.
+func (a *app) remember(l *ledgerSeen, key note.Verifier, version string) error {
+	file := filepath.Join(a.state, "checkpoints", key.Name(), version+".note")
+	last, err := os.ReadFile(file)
+	if err == nil {
+		was, err := evidence.ReadNote(last, key)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		root, err := l.tree.Root(was.Size)
+		if err != nil || root != was.Root || was.Stream != evidence.Stream(version) {
+			return &evidence.Error{
+				What:   fmt.Sprintf("the ledger of release %s is not what it was: %s holds a checkpoint of %d events that it does not follow", version, file, was.Size),
+				Remedy: "sign nothing, and ask whoever runs control; trysail release checkpoint --since " + file,
+			}
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return renameio.WriteFile(file, []byte(l.note), 0o600)
+}
+
+// signersOf are those in force.
+func signersOf(ctx context.Context, c *api.Client, s *release.State) (evidence.Signers, []ssh.PublicKey, error) {
+	data, err := readBlob(ctx, c, s.Signers)
+	if err != nil {
+		return nil, nil, err
+	}
+	allowed, err := evidence.ParseSigners("allowed_signers", data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.Revoked == "" {
+		return allowed, nil, nil
+	}
+	if data, err = readBlob(ctx, c, s.Revoked); err != nil {
+		return nil, nil, err
+	}
+	revoked, err := evidence.ParseRevoked("revoked", data)
+	return allowed, revoked, err
+}
+
+// maxSmall bounds what is read into memory of a depot, in bytes.
+const maxSmall = 64 << 20
+
+// readBlob gives a small blob of control's depot, checked.
+func readBlob(ctx context.Context, c *api.Client, dg string) ([]byte, error) {
+	r, err := c.GetBlob(ctx, dg)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxSmall+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxSmall:
+		return nil, fmt.Errorf("%s has more than %d MB", dg, maxSmall>>20)
+	case digest.FromBytes(data).String() != dg:
+		return nil, fmt.Errorf("control gave other bytes than those of %s", dg)
+	}
+	return data, nil
+}

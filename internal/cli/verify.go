@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"trysail/evidence"
+)
+
+// verifyOptions name what whoever verifies has from elsewhere.
+type verifyOptions struct {
+	key, log         string
+	signers, revoked string
+	checkpoints      []string
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	var o verifyOptions
+	c := &cobra.Command{
+		Use:   "verify BUNDLE",
+		Short: "Verify the evidence of a release, alone and offline",
+		Long: "Verify reads the bundle that trysail release bundle made, and nothing else: every file against the\n" +
+			"signed checksums, the ledger against its checkpoint and its rules, each sign-off against the person's\n" +
+			"key at its time and the bytes that it was about, provenance against the ledger. Keys that you have from\n" +
+			"elsewhere are given; without them the bundle's own show no more than that it is of one piece." + exitHelp,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.verify(args[0], o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.key, "release-key", "", "the release key, PEM in `FILE`")
+	f.StringVar(&o.log, "ledger-key", "", "the ledger's `KEY`, as trysail release checkpoint --key prints it, or a file that holds it")
+	f.StringVar(&o.signers, "signers", "", "the allowed_signers `FILE` to believe, instead of those of the release")
+	f.StringVar(&o.revoked, "revoked", "", "`FILE` of public keys that are not believed any more")
+	f.StringArrayVar(&o.checkpoints, "checkpoint", nil, "`FILE` with checkpoints that were kept elsewhere (repeatable)")
+	return c
+}
+
+func (a *app) verify(dir string, o verifyOptions) error {
+	t, err := o.trust()
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return usage("%s is no directory: unpack the bundle first", dir)
+	}
+	root, err := os.OpenRoot(dir) // what is in it cannot lead out
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	r := evidence.Verify(root.FS(), t)
+	if a.json {
+		if err := a.printJSON(r); err != nil {
+			return err
+		}
+	} else {
+		a.printVerified(r)
+	}
+	if !r.Verified {
+		return answerNo{}
+	}
+	return nil
+}
+
+func (o verifyOptions) trust() (t evidence.Trust, err error) {
+	read := func(file string, into *[]byte) {
+		if file != "" && err == nil {
+			*into, err = os.ReadFile(file)
+			if err == nil && *into == nil {
+				*into = []byte{}
+			}
+		}
+	}
+	var pem []byte
+	read(o.key, &pem)
+	read(o.signers, &t.Signers)
+	read(o.revoked, &t.Revoked)
+	for _, f := range o.checkpoints {
+		var data []byte
+		read(f, &data)
+		if err != nil {
+			return t, err
+		}
+		notes, nerr := evidence.SplitNotes(data)
+		if nerr != nil {
+			return t, fmt.Errorf("%s: %w", f, nerr)
+		}
+		t.Checkpoints = append(t.Checkpoints, notes...)
+	}
+	if err != nil {
+		return t, err
+	}
+	if pem != nil {
+		var k *ecdsa.PublicKey
+		if k, err = evidence.ParsePublic(pem); err != nil {
+			return t, fmt.Errorf("%s: %w", o.key, err)
+		}
+		t.Key = k
+	}
+	t.LogKey = o.log
+	if data, rerr := os.ReadFile(o.log); rerr == nil {
+		t.LogKey = strings.TrimSpace(string(data))
+	} else if o.log != "" && !errors.Is(rerr, fs.ErrNotExist) {
+		return t, rerr
+	}
+	return t, nil
+}
+
+func (a *app) printVerified(r *evidence.Report) {
+	if !r.Verified {
+		a.printf("It does not verify.\n")
+		for _, p := range r.Problems {
+			a.printf("  ✗ %s\n", p)
+		}
+	} else {
+		a.printf("Release %s verifies: %d files, %d events.\n", r.Version, r.Files, r.Events)
+		for _, g := range r.Gold {
+			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], g.Name)
+		}
+		for _, s := range r.SignOffs {
+			by := s.Key
+			if by == "" {
+				by = "a word, not a signature"
+			}
+			a.printf("  %s  %s says %s to %s (%s)\n", s.At, s.Person, s.Decision, s.Item, by)
+		}
+	}
+	for _, t := range r.Attention {
+		a.printf("  ! %s\n", t)
+	}
+	if len(r.FromBundle) > 0 {
+		a.printf("The %s came with the bundle: compare with what you have from elsewhere\n  release key  %s\n  ledger key   %s\n", strings.Join(r.FromBundle, " and the "), r.Key, r.LogKey)
+	}
+}
