@@ -29,7 +29,7 @@ func layers() []layer {
 		{"grammar", "what people write is read strictly, in one way", []string{"internal/strict"}},
 		{"domain", "what the product is about is pure: no I/O, no clock, no goroutine", []string{"blueprint", "runbook", "release", "fleet", "drill", "evidence"}},
 		{"foundations", "one thing each, knowing nothing of builds that are captured or proved", []string{
-			"internal/api", "internal/compare", "internal/debian", "internal/depot", "internal/ledger", "internal/machine", "internal/clock", "internal/notify", "internal/recorder", "internal/sbom", "internal/secret", "internal/keys", "internal/trace",
+			"internal/api", "internal/compare", "internal/debian", "internal/depot", "internal/ledger", "internal/machine", "internal/clock", "internal/notify", "internal/recorder", "internal/sbom", "internal/secret", "internal/keys", "internal/trace", "internal/witness",
 		}},
 		{"running", "a build is run in one way, whoever asks", []string{"internal/build"}},
 		{"operations", "capture and rebuild meet only in a blueprint and a depot, as they will on two machines", []string{"internal/capture", "internal/rebuild", "internal/lab", "internal/site"}},

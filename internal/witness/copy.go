@@ -1,0 +1,152 @@
+package witness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// workingCopy is what git and Subversion differ in. All names are absolute.
+type workingCopy interface {
+	// committed is a file as it was last committed, nil if it never was.
+	committed(ctx context.Context, name string) ([]byte, error)
+	// ready tells what would keep a commit from being made.
+	ready(ctx context.Context) error
+	// commit commits one file. If it fails, undo makes it as unknown as it was.
+	commit(ctx context.Context, name, subject string) (undo func(context.Context) error, err error)
+	// check tells the revision that was made, and whether it holds what it should.
+	check(ctx context.Context, name string, data []byte) (string, error)
+	push(ctx context.Context) error
+	// changed is the error for a file that is not as it was committed.
+	changed(name string) error
+}
+
+// open finds the working copy in which a directory's checkpoints are: the nearest,
+// as the programs do.
+func open(ctx context.Context, dir string) (workingCopy, error) {
+	start, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	if start, err = filepath.Abs(start); err != nil {
+		return nil, err
+	}
+	for _, below := range []string{folder, "trysail"} {
+		if info, err := os.Stat(filepath.Join(start, below)); err == nil && info.IsDir() {
+			start = filepath.Join(start, below)
+			break
+		}
+	}
+	for d := start; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(filepath.Join(d, ".git")); err == nil {
+			return gitCopy{d}, owned(d)
+		}
+		if _, err := os.Lstat(filepath.Join(d, ".svn")); err == nil {
+			return svnCopy{d}, owned(d)
+		}
+		if d == filepath.Dir(d) {
+			return nil, &CopyError{dir, "this is no git or Subversion working copy", "give the directory of one: git clone URL, or svn checkout URL"}
+		}
+	}
+}
+
+// owned refuses root in the copy of another: hooks, which the copy names, would run
+// as root, and what they and the program write would be root's.
+func owned(root string) error {
+	var st syscall.Stat_t
+	if err := syscall.Stat(root, &st); err != nil {
+		return fmt.Errorf("%s: %w", root, err)
+	}
+	if os.Geteuid() == 0 && st.Uid != 0 {
+		return &CopyError{root, fmt.Sprintf("the working copy belongs to user %d, and its hooks must not run as root", st.Uid), fmt.Sprintf("type the same as that user: sudo -u '#%d' trysail …", st.Uid)}
+	}
+	return nil
+}
+
+// failedError is a program that ran and failed.
+type failedError struct {
+	program string
+	command string // its first argument that is no option
+	status  int
+	out     string
+}
+
+func (e *failedError) Error() string {
+	out := e.out
+	if out == "" {
+		out = fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.program + " " + e.command + ": " + out
+}
+
+// run runs a program in a directory and gives what it prints.
+func run(ctx context.Context, dir, pkg, program string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	cmd.Env = environment(os.Environ())
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	// Asked to end, it takes its locks away.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState.Success() {
+		err = nil // a hook left something behind that holds the pipe
+	}
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return out.Bytes(), nil
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, &CopyError{dir, program + " is not installed", "apt-get install " + pkg}
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%s: %s was stopped: %w", dir, program, ctx.Err())
+	case !errors.As(err, &exit):
+		return nil, fmt.Errorf("%s: %s: %w", dir, program, err)
+	}
+	// A hook may print anywhere.
+	said := strings.TrimSpace(strings.TrimSpace(out.String()) + "\n" + strings.TrimSpace(errs.String()))
+	command := slices.IndexFunc(args, func(s string) bool { return !strings.HasPrefix(s, "-") })
+	return nil, &failedError{program, args[max(command, 0)], exit.ExitCode(), clip(said)}
+}
+
+// clip keeps the end of a long text: the reason is there.
+func clip(s string) string {
+	const most = 4 << 10
+	if len(s) > most {
+		return "…" + strings.ToValidUTF8(s[len(s)-most:], "")
+	}
+	return s
+}
+
+// environment leaves out what would lead git to another repository, as it does where
+// this runs in a hook, and has messages in the language that is looked for here.
+func environment(list []string) []string {
+	elsewhere := []string{
+		"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE",
+		"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_LITERAL_PATHSPECS", "LANGUAGE", "LC_ALL", "LC_MESSAGES",
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		return slices.Contains(elsewhere, name)
+	})
+	return append(list, "LC_ALL=C.UTF-8", "GIT_TERMINAL_PROMPT=0")
+}
+
+// quote makes a path one word of a shell.
+func quote(path string) string {
+	if strings.ContainsFunc(path, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+@", r))
+	}) {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
+}
