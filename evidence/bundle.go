@@ -24,6 +24,9 @@ const (
 	eventsFile     = "ledger/events.jsonl"
 	checkpointFile = "ledger/checkpoint.note"
 	logKeyFile     = "ledger/key.txt"
+	// CheckpointFile is what a time stamp (RFC 3161) in StampFile is of.
+	CheckpointFile = checkpointFile
+	StampFile      = "ledger/checkpoint.note.tsr"
 	provenanceFile = "attest/provenance.sigstore.json"
 	summaryFile    = "attest/summary.sigstore.json"
 	summaryLine    = "attest/summary.dsse.json"

@@ -91,6 +91,12 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 	p("    python3 -c 'import base64,json,sys; e=json.load(open(\"%s\")); sys.stdout.buffer.write(base64.b64decode(e[\"signatures\"][0][\"sig\"]))' > /tmp/sig", summaryLine)
 	p("    openssl dgst -sha256 -verify %s -signature /tmp/sig /tmp/pae", releaseKeyFile)
 	p("")
+	if _, ok := b.Files[StampFile]; ok {
+		p("When the ledger stood so, by an authority whose certificate you have (RFC 3161)")
+		p("")
+		p("    openssl ts -verify -token_in -in %s -data %s -CAfile AUTHORITY.pem", StampFile, CheckpointFile)
+		p("")
+	}
 	p("What is here")
 	p("")
 	for _, x := range [][2]string{
@@ -100,6 +106,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		{drillDir + "/", "reports of the drills that were in force"},
 		{eventsFile, "everything that happened, one event a line"},
 		{checkpointFile, "how the ledger stands, signed by control (C2SP signed note)"},
+		{StampFile, "when that was, by a time stamping authority"},
 		{runbookFile, "the process that was followed"},
 		{sbomDir + "/", "bills of materials: what was shipped, what it was built on"},
 		{signOffDir + "/", "who said what of which bytes, and that it is in the ledger"},

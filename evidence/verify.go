@@ -69,8 +69,14 @@ type Report struct {
 	LogKey     string    `json:"ledger_key,omitempty"`
 	FromBundle []string  `json:"from_bundle,omitempty"`
 	Problems   []Problem `json:"problems"`
+	Stamped    string    `json:"time_stamped,omitempty"` // when the ledger's checkpoint was
 	// Attention is what is no fault of the bundle and yet to be known.
 	Attention []string `json:"attention,omitempty"`
+}
+
+// Refuse adds a problem that somebody else has found.
+func (r *Report) Refuse(file, what string) {
+	r.Problems, r.Verified = append(r.Problems, Problem{file, what}), false
 }
 
 // maxPart is the most that one file may have that is read as a whole, in bytes.

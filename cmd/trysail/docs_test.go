@@ -14,6 +14,7 @@ import (
 
 	"trysail/blueprint"
 	"trysail/drill"
+	"trysail/evidence"
 	"trysail/internal/recorder"
 	"trysail/internal/site"
 	"trysail/runbook"
@@ -67,6 +68,16 @@ func TestExamplesOfFormats(t *testing.T) {
 	}
 	for _, text := range blocks(t, "docs/runbook.md", "md") {
 		if r, err := runbook.Parse("docs/runbook.md", []byte(text), time.LoadLocation); err != nil || len(r.Items) != 6 {
+			t.Error(err)
+		}
+	}
+	for _, text := range blocks(t, "docs/evidence.md", "json statement") {
+		if _, err := evidence.ReadSignOff([]byte(text)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, text := range blocks(t, "docs/evidence.md", "text allowed_signers") {
+		if list, err := evidence.ParseSigners("docs/evidence.md", []byte(text)); err != nil || len(list) != 2 {
 			t.Error(err)
 		}
 	}
@@ -173,7 +184,7 @@ func TestFirstRelease(t *testing.T) {
 	}
 	dir := t.TempDir()
 	t.Cleanup(func() { unmountBelow(t, dir) })
-	script := "trap 'kill $(jobs -p); wait' EXIT\n"
+	script := "trap 'ssh-agent -k; kill $(jobs -p); wait' EXIT\n" // as the page does, if it comes to that
 	for _, m := range regexp.MustCompile("(?ms)^```sh( background)?\n(.*?)^```$").FindAllStringSubmatch(string(data), -1) {
 		if m[1] == "" {
 			script += m[2]
@@ -190,7 +201,7 @@ func TestFirstRelease(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"RELEASE.md reads one way", "Critical path", "first            primary  up", "second           backup   up", "in the server of hello, made anew, is identical", "Release 1.0 will ship on time", ": identical", "1.0: ship", "source.tar.zst", "build/deb/libc6", "  log\n", `"type":"shipped"`, "dist/hello.tar.gz",
+		"RELEASE.md reads one way", "Critical path", "first            primary  up", "second           backup   up", "in the server of hello, made anew, is identical", "Release 1.0 will ship on time", ": identical", "1.0: ship", "source.tar.zst", "build/deb/libc6", "  log\n", `"type":"shipped"`, "dist/hello.tar.gz", "Release 1.0 verifies: ", "tester says approve to tested (SHA256:",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the page's output lacks %q:\n%s", want, out)

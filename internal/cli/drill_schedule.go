@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"trysail/internal/notify"
 )
@@ -34,13 +35,16 @@ func (a *app) addSchedule(parent *cobra.Command) {
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.drillSchedule(args[0], o) },
 	}
-	f := cmd.Flags()
+	o.flags(cmd.Flags())
+	cmd.Flags().StringVar(&o.notify, "notify", "", "tell people the verdict as this `FILE` says (docs/notices.md)")
+	parent.AddCommand(cmd)
+}
+
+func (o *scheduleOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.day, "day", "mon", "`DAY`: mon, tue, wed, thu, fri, sat, sun, or daily")
 	f.StringVar(&o.at, "at", "03:00", "`HH:MM`, by the clock of this machine")
 	f.BoolVar(&o.systemd, "systemd", false, "a service and a timer instead of a line of cron")
 	f.StringVar(&o.into, "into", "", "write into `DIR` (such as /etc/cron.d or /etc/systemd/system) instead of printing")
-	f.StringVar(&o.notify, "notify", "", "tell people the verdict as this `FILE` says (docs/notices.md)")
-	parent.AddCommand(cmd)
 }
 
 var clockForm = regexp.MustCompile(`^([01]\d|2[0-3]):([0-5]\d)$`)
@@ -52,14 +56,6 @@ type scheduled struct {
 }
 
 func (a *app) drillSchedule(file string, o scheduleOptions) error {
-	days := []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
-	clock := clockForm.FindStringSubmatch(o.at)
-	switch {
-	case o.day != "daily" && !slices.Contains(days, o.day):
-		return usage("--day %q is none of %s, daily", o.day, strings.Join(days, ", "))
-	case clock == nil:
-		return usage("--at %q is no time of day such as 03:00", o.at)
-	}
 	p, _, err := readScenario(file)
 	if err != nil {
 		return err
@@ -75,18 +71,36 @@ func (a *app) drillSchedule(file string, o scheduleOptions) error {
 	if err != nil {
 		return err
 	}
-	name := "trysail-drill-" + strings.ReplaceAll(p.Name, ".", "-") // cron reads no file with a dot
+	// cron reads no file with a dot
+	return a.schedule("trysail-drill-"+strings.ReplaceAll(p.Name, ".", "-"), "Drill "+p.Name, dir, command, o)
+}
+
+// schedule gives what runs a command by itself: what says to people what it is.
+func (a *app) schedule(name, what, dir string, command []string, o scheduleOptions) error {
+	days := []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+	clock := clockForm.FindStringSubmatch(o.at)
+	switch {
+	case o.day != "daily" && !slices.Contains(days, o.day):
+		return usage("--day %q is none of %s, daily", o.day, strings.Join(days, ", "))
+	case clock == nil:
+		return usage("--at %q is no time of day such as 03:00", o.at)
+	}
+	for _, s := range append([]string{dir}, command...) {
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			return usage("%q: neither cron nor systemd takes such a name", s)
+		}
+	}
 	when := map[bool]string{true: "*", false: fmt.Sprint(slices.Index(days, o.day))}[o.day == "daily"]
-	files := []scheduled{{name, fmt.Sprintf("# Drill %s, %s\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n%s %s * * %s root cd %s && %s\n", p.Name, o.day, clock[2], clock[1], when, forCron([]string{dir}), forCron(command))}}
+	files := []scheduled{{name, fmt.Sprintf("# %s, %s\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n%s %s * * %s root cd %s && %s\n", what, o.day, clock[2], clock[1], when, forCron([]string{dir}), forCron(command))}}
 	if o.systemd {
 		on := "*-*-*"
 		if o.day != "daily" {
 			on = strings.ToUpper(o.day[:1]) + o.day[1:] + " *-*-*"
 		}
 		files = []scheduled{
-			{name + ".service", fmt.Sprintf("[Unit]\nDescription=Drill %s\nWants=network-online.target\nAfter=network-online.target\n\n"+
-				"[Service]\nType=oneshot\nWorkingDirectory=%s\nExecStart=%s\n", p.Name, strings.ReplaceAll(dir, "%", "%%"), forSystemd(command))},
-			{name + ".timer", fmt.Sprintf("[Unit]\nDescription=Drill %s, %s\n\n[Timer]\nOnCalendar=%s %s:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n", p.Name, o.day, on, o.at)},
+			{name + ".service", fmt.Sprintf("[Unit]\nDescription=%s\nWants=network-online.target\nAfter=network-online.target\n\n"+
+				"[Service]\nType=oneshot\nWorkingDirectory=%s\nExecStart=%s\n", what, strings.ReplaceAll(dir, "%", "%%"), forSystemd(command))},
+			{name + ".timer", fmt.Sprintf("[Unit]\nDescription=%s, %s\n\n[Timer]\nOnCalendar=%s %s:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n", what, o.day, on, o.at)},
 		}
 	}
 	return a.giveSchedule(files, o, name)
@@ -122,9 +136,29 @@ func (a *app) giveSchedule(files []scheduled, o scheduleOptions, name string) er
 	return nil
 }
 
-// command is what runs a scenario, whole: who runs it has another directory and
-// another environment.
+// command is what runs a scenario.
 func (a *app) command(file, notice string) (dir string, args []string, err error) {
+	if dir, args, err = a.wholeCommand("drill", "run"); err != nil {
+		return "", nil, err
+	}
+	if notice != "" {
+		if _, err := notify.Load(notice); err != nil {
+			return "", nil, err
+		}
+		if notice, err = filepath.Abs(notice); err != nil {
+			return "", nil, err
+		}
+		args = append(args, "--notify", notice)
+	}
+	if strings.HasPrefix(file, "-") {
+		args = append(args, "--")
+	}
+	return dir, append(args, file), nil
+}
+
+// wholeCommand is one of this program's, whole: who runs it has another directory and
+// another environment.
+func (a *app) wholeCommand(words ...string) (dir string, args []string, err error) {
 	if dir, err = os.Getwd(); err != nil {
 		return "", nil, err
 	}
@@ -144,26 +178,7 @@ func (a *app) command(file, notice string) (dir string, args []string, err error
 		}
 		args = append(args, "--depot", depot)
 	}
-	args = append(args, "drill", "run")
-	if notice != "" {
-		if _, err := notify.Load(notice); err != nil {
-			return "", nil, err
-		}
-		if notice, err = filepath.Abs(notice); err != nil {
-			return "", nil, err
-		}
-		args = append(args, "--notify", notice)
-	}
-	if strings.HasPrefix(file, "-") {
-		args = append(args, "--")
-	}
-	args = append(args, file)
-	for _, s := range append([]string{dir}, args...) {
-		if strings.ContainsFunc(s, unicode.IsControl) {
-			return "", nil, usage("%q: neither cron nor systemd takes such a name", s)
-		}
-	}
-	return dir, args, nil
+	return dir, append(args, words...), nil
 }
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=,+-]+$`)

@@ -32,8 +32,7 @@ type releaseOptions struct {
 	signing       signOptions
 	bundle        bundleOptions
 	differences   []string
-	since         string // a checkpoint that was kept
-	key           bool
+	checkpoint    checkpointOptions
 }
 
 func (a *app) releaseCommand() *cobra.Command {
@@ -71,10 +70,14 @@ func (a *app) releaseCommand() *cobra.Command {
 		return a.releaseEvents(ctx, args[0])
 	})
 	checkpoint := add("checkpoint VERSION", "Print a signed word on the ledger of the release, to be kept elsewhere", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.releaseCheckpoint(ctx, args[0], o)
+		return a.releaseCheckpoint(ctx, args[0], o.checkpoint)
 	})
-	checkpoint.Flags().StringVar(&o.since, "since", "", "check that what `FILE`, a checkpoint kept earlier, speaks of is still there unchanged (exit status 3 if not)")
-	checkpoint.Flags().BoolVar(&o.key, "key", false, "print the key that checkpoints are verified with")
+	checkpoint.Flags().StringVar(&o.checkpoint.since, "since", "", "check that what `FILE`, a checkpoint kept earlier, speaks of is still there unchanged (exit status 3 if not)")
+	checkpoint.Flags().BoolVar(&o.checkpoint.key, "key", false, "print the key that checkpoints are verified with")
+	checkpoint.Flags().BoolVar(&o.checkpoint.commit, "commit", false, "keep it in the working copy's version control too (trysail/checkpoints), if it follows what is there")
+	checkpoint.Flags().BoolVar(&o.checkpoint.push, "push", false, "and push that")
+	checkpoint.Flags().StringVar(&o.checkpoint.into, "into", "", "write it to `FILE`")
+	checkpoint.Flags().StringVar(&o.checkpoint.stamp, "stamp", "", "have it time-stamped by the authority at `URL` (RFC 3161), into FILE"+stampEnd)
 	report := add("report VERSION", "Write the release as it was run: planned against measured, work against waiting", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseReport(ctx, args[0], o.into)
 	})
@@ -145,6 +148,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		c.Flags().StringVar(&o.bundle.into, into, "", "write the evidence of the release into `DIR`")
 		c.Flags().StringVar(&o.bundle.key, "key", "", "the release key: FILE.age, agent:FINGERPRINT or pkcs11:…")
 		c.Flags().StringArrayVar(&o.bundle.drills, "drill", nil, "a drill's run whose report was in force (repeatable)")
+		c.Flags().StringVar(&o.bundle.stamp, "stamp", "", "have the ledger's last checkpoint time-stamped by the authority at `URL` (RFC 3161)")
 		o.bundle.keys.flags(c)
 	}
 	ship := add("ship VERSION", "Declare the release shipped, once everything is done", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {

@@ -25,6 +25,7 @@ type bundleOptions struct {
 	key    string
 	keys   keyOptions
 	drills []string
+	stamp  string
 }
 
 // releaseBundle makes the evidence of a release that shipped.
@@ -67,6 +68,12 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	}
 	if err := reportFiles(l, files); err != nil {
 		return err
+	}
+	if o.stamp != "" {
+		a.ui.Step("having the ledger time-stamped")
+		if files[evidence.StampFile], err = stamp(ctx, o.stamp, []byte(l.note)); err != nil {
+			return err
+		}
 	}
 	// It grows beside its place, and is there when it is whole.
 	part := strings.TrimSuffix(o.into, "/") + ".part"

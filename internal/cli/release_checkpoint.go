@@ -2,85 +2,165 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"trysail/evidence"
 	"trysail/internal/api"
+	"trysail/internal/witness"
 )
 
-// releaseCheckpoint prints a signed word on how a release's ledger stands, or
-// holds one that was kept against it.
-func (a *app) releaseCheckpoint(ctx context.Context, version string, o releaseOptions) error {
+// checkpointOptions say what a checkpoint is held against, and where it is kept.
+type checkpointOptions struct {
+	since  string // one that was kept
+	key    bool
+	commit bool // into the working copy
+	push   bool
+	stamp  string // address of a time stamping authority
+	into   string
+}
+
+// releaseCheckpoint prints a signed word on how a release's ledger stands, holds one
+// that was kept against it, and keeps it elsewhere.
+func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpointOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	path := "/releases/" + version + "/checkpoint"
+	switch {
+	case o.push && !o.commit:
+		return usage("--push is of what --commit commits")
+	case o.stamp != "" && o.into == "":
+		return usage("say where checkpoint and time stamp go: --into FILE")
+	}
 	var kept []byte
-	var old *evidence.Checkpoint
+	from := o.since
 	if o.since != "" {
 		if kept, err = os.ReadFile(o.since); err != nil {
 			return err
 		}
-		// Whose it is will be seen: first how long it is.
-		if old, err = evidence.ReadNote(kept, nil); err != nil {
-			return fmt.Errorf("%s: %w", o.since, err)
+	} else if o.commit { // what stands there already is to be the beginning
+		list, err := witness.Committed(".", version)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			kept, from = list[len(list)-1].Note, "the checkpoint in version control"
 		}
 	}
-	var now api.Checkpoint
+	now, at, broken, err := follows(ctx, c, version, kept, from)
+	if err != nil || broken != "" {
+		return errors.Join(err, a.printCheckpoint(now, at, broken, o.key))
+	}
+	if o.commit {
+		var more []witness.Option
+		if o.push {
+			more = append(more, witness.Push)
+		}
+		revision, err := witness.Commit(ctx, ".", version, []byte(now.Note), more...)
+		if err != nil {
+			return err
+		}
+		if revision != "" {
+			fmt.Fprintf(a.stderr, "Committed as %s.\n", revision)
+		}
+	}
+	if o.into != "" {
+		if err := renameio.WriteFile(o.into, []byte(now.Note), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.stamp != "" {
+		token, err := stamp(ctx, o.stamp, []byte(now.Note))
+		if err != nil {
+			return err
+		}
+		if err := renameio.WriteFile(o.into+stampEnd, token, 0o644); err != nil {
+			return err
+		}
+	}
+	return a.printCheckpoint(now, at, "", o.key)
+}
+
+// stampEnd is that of a time stamp's file, beside what it is of.
+const stampEnd = ".tsr"
+
+func stamp(ctx context.Context, address string, data []byte) ([]byte, error) {
+	return witness.Stamp(ctx, &http.Client{Timeout: time.Minute}, address, data)
+}
+
+// follows asks for a checkpoint, and says what is wrong if it does not follow the one
+// that was kept.
+func follows(ctx context.Context, c *api.Client, version string, kept []byte, from string) (now api.Checkpoint, at evidence.Checkpoint, broken string, err error) {
+	path := "/releases/" + version + "/checkpoint"
+	var old *evidence.Checkpoint
+	if kept != nil {
+		// Whose it is will be seen: first how long it is.
+		if old, err = evidence.ReadNote(kept, nil); err != nil {
+			return now, at, "", fmt.Errorf("%s: %w", from, err)
+		}
+	}
 	if err := c.Do(ctx, http.MethodGet, path, nil, &now); err != nil {
-		return err
+		return now, at, "", err
 	}
 	verifier, err := note.NewVerifier(now.Key)
 	if err != nil {
-		return fmt.Errorf("control's key: %w", err)
+		return now, at, "", fmt.Errorf("control's key: %w", err)
 	}
-	at, err := evidence.ReadNote([]byte(now.Note), verifier)
-	if err != nil {
-		return fmt.Errorf("control's checkpoint: %w", err)
-	}
-	if old == nil {
-		return a.printCheckpoint(now, *at, "", o.key)
-	}
-	if _, err := evidence.ReadNote(kept, verifier); err != nil {
-		return a.printCheckpoint(now, *at, fmt.Sprintf("%s is not signed by this fleet: %v", o.since, err), o.key)
-	}
-	if old.Stream != at.Stream {
-		return a.printCheckpoint(now, *at, fmt.Sprintf("%s is of %s", o.since, old.Stream), o.key)
-	}
-	if old.Size > at.Size {
-		return a.printCheckpoint(now, *at, fmt.Sprintf("the ledger had %d events, and has %d", old.Size, at.Size), o.key)
-	}
-	if old.Size > 0 {
-		if err := c.Do(ctx, http.MethodGet, fmt.Sprintf("%s?since=%d", path, old.Size), nil, &now); err != nil {
-			return err
-		}
-		// It may have grown in between.
-		if at, err = evidence.ReadNote([]byte(now.Note), verifier); err != nil {
+	read := func() error {
+		p, err := evidence.ReadNote([]byte(now.Note), verifier)
+		if err != nil {
 			return fmt.Errorf("control's checkpoint: %w", err)
 		}
-		var proof tlog.TreeProof
-		for _, h := range now.Proof {
-			var x tlog.Hash
-			copy(x[:], h)
-			proof = append(proof, x)
-		}
-		if err := tlog.CheckTree(proof, at.Size, at.Root, old.Size, old.Root); err != nil {
-			return a.printCheckpoint(now, *at, fmt.Sprintf("the first %d events are not those of %s: the ledger was changed", old.Size, o.since), o.key)
-		}
+		at = *p
+		return nil
 	}
-	return a.printCheckpoint(now, *at, "", o.key)
+	if err := read(); err != nil || old == nil {
+		return now, at, "", err
+	}
+	if _, err := evidence.ReadNote(kept, verifier); err != nil {
+		return now, at, fmt.Sprintf("%s is not signed by this fleet: %v", from, err), nil
+	}
+	if old.Stream != at.Stream {
+		return now, at, fmt.Sprintf("%s is of %s", from, old.Stream), nil
+	}
+	if old.Size > at.Size {
+		return now, at, fmt.Sprintf("the ledger had %d events, and has %d", old.Size, at.Size), nil
+	}
+	if old.Size == 0 {
+		return now, at, "", nil
+	}
+	if err := c.Do(ctx, http.MethodGet, fmt.Sprintf("%s?since=%d", path, old.Size), nil, &now); err != nil {
+		return now, at, "", err
+	}
+	if err := read(); err != nil { // it may have grown in between
+		return now, at, "", err
+	}
+	var proof tlog.TreeProof
+	for _, h := range now.Proof {
+		var x tlog.Hash
+		copy(x[:], h)
+		proof = append(proof, x)
+	}
+	if err := tlog.CheckTree(proof, at.Size, at.Root, old.Size, old.Root); err != nil {
+		broken = fmt.Sprintf("the first %d events are not those of %s: the ledger was changed", old.Size, from)
+	}
+	return now, at, broken, nil
 }
 
 // printCheckpoint gives the answer: the note, and why it does not follow the one
 // that was kept.
 func (a *app) printCheckpoint(c api.Checkpoint, at evidence.Checkpoint, broken string, key bool) error {
 	switch {
+	case c.Note == "":
+		return nil // there was none
 	case a.json:
 		if err := a.printJSON(struct {
 			Events int64  `json:"events"`

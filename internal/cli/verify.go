@@ -2,15 +2,19 @@ package cli
 
 import (
 	"crypto/ecdsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"trysail/evidence"
+	"trysail/internal/witness"
 )
 
 // verifyOptions name what whoever verifies has from elsewhere.
@@ -18,6 +22,7 @@ type verifyOptions struct {
 	key, log         string
 	signers, revoked string
 	checkpoints      []string
+	stampRoots       string
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -32,13 +37,17 @@ func (a *app) verifyCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.verify(args[0], o) },
 	}
-	f := c.Flags()
+	o.flags(c.Flags())
+	return c
+}
+
+func (o *verifyOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.key, "release-key", "", "the release key, PEM in `FILE`")
 	f.StringVar(&o.log, "ledger-key", "", "the ledger's `KEY`, as trysail release checkpoint --key prints it, or a file that holds it")
 	f.StringVar(&o.signers, "signers", "", "the allowed_signers `FILE` to believe, instead of those of the release")
 	f.StringVar(&o.revoked, "revoked", "", "`FILE` of public keys that are not believed any more")
 	f.StringArrayVar(&o.checkpoints, "checkpoint", nil, "`FILE` with checkpoints that were kept elsewhere (repeatable)")
-	return c
+	f.StringVar(&o.stampRoots, "stamp-roots", "", "`FILE` with the certificates, PEM, of the authorities whose time stamp is believed")
 }
 
 func (a *app) verify(dir string, o verifyOptions) error {
@@ -59,6 +68,9 @@ func (a *app) verify(dir string, o verifyOptions) error {
 	}
 	defer root.Close()
 	r := evidence.Verify(root.FS(), t)
+	if err := o.stamped(root.FS(), r); err != nil {
+		return err
+	}
 	if a.json {
 		if err := a.printJSON(r); err != nil {
 			return err
@@ -116,6 +128,41 @@ func (o verifyOptions) trust() (t evidence.Trust, err error) {
 	return t, nil
 }
 
+// stamped looks when the ledger's checkpoint was time-stamped.
+func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
+	token, err := fs.ReadFile(bundle, evidence.StampFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && o.stampRoots == "":
+		return nil
+	case err != nil:
+		r.Refuse(evidence.StampFile, "is not there")
+		return nil
+	case o.stampRoots == "":
+		r.Attention = append(r.Attention, "the ledger is time-stamped: --stamp-roots FILE says when")
+		return nil
+	}
+	pem, err := os.ReadFile(o.stampRoots)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return usage("%s holds no certificate", o.stampRoots)
+	}
+	data, err := fs.ReadFile(bundle, evidence.CheckpointFile)
+	if err != nil {
+		r.Refuse(evidence.CheckpointFile, err.Error())
+		return nil
+	}
+	at, err := witness.VerifyStamp(token, data, roots)
+	if err != nil {
+		r.Refuse(evidence.StampFile, err.Error())
+		return nil
+	}
+	r.Stamped = at.UTC().Format(time.RFC3339)
+	return nil
+}
+
 func (a *app) printVerified(r *evidence.Report) {
 	if !r.Verified {
 		a.printf("It does not verify.\n")
@@ -134,6 +181,9 @@ func (a *app) printVerified(r *evidence.Report) {
 			}
 			a.printf("  %s  %s says %s to %s (%s)\n", s.At, s.Person, s.Decision, s.Item, by)
 		}
+	}
+	if r.Stamped != "" {
+		a.printf("  The ledger stood so on %s, says a time stamping authority.\n", r.Stamped)
 	}
 	for _, t := range r.Attention {
 		a.printf("  ! %s\n", t)

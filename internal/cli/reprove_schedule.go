@@ -1,0 +1,38 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// addReproveSchedule adds what makes every shipped release again by itself.
+func (a *app) addReproveSchedule(parent *cobra.Command) {
+	var o scheduleOptions
+	var bundles string
+	c := &cobra.Command{
+		Use:   "schedule",
+		Short: "Print what makes every shipped release again by itself: a line of cron, or a systemd timer and service",
+		Long: "Schedule prints a line for /etc/cron.d, or with --systemd a service and its timer, that run trysail reprove --all,\n" +
+			"as root. If one release cannot be made again with the same bytes, it ends with status 3: the service has failed." + exitHelp,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir, err := filepath.Abs(bundles)
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(dir); err != nil {
+				return err
+			}
+			at, command, err := a.wholeCommand("reprove", "--all", "--bundles", dir)
+			if err != nil {
+				return err
+			}
+			return a.schedule("trysail-reprove", "Make every shipped release again", at, command, o)
+		},
+	}
+	o.flags(c.Flags())
+	c.Flags().StringVar(&bundles, "bundles", "bundles", "`DIR` that holds the bundles, one directory each")
+	parent.AddCommand(c)
+}
