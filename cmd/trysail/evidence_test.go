@@ -40,6 +40,44 @@ func newSigners(w *world) *signers {
 	return s
 }
 
+// authority is a time stamping authority on control's loopback: openssl's own.
+func (s *signers) authority() string {
+	s.w.t.Helper()
+	const answer = `
+import http.server, subprocess, tempfile, sys
+class H(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        q = tempfile.NamedTemporaryFile()
+        q.write(self.rfile.read(int(self.headers["Content-Length"]))); q.flush()
+        r = subprocess.run(["openssl", "ts", "-reply", "-config", "tsa.cnf", "-queryfile", q.name], capture_output=True, check=True).stdout
+        self.send_response(200); self.send_header("Content-Type", "application/timestamp-reply"); self.send_header("Content-Length", str(len(r))); self.end_headers()
+        self.wfile.write(r)
+    def log_message(self, *a): pass
+http.server.HTTPServer(("127.0.0.1", 3161), H).serve_forever()
+`
+	config := "[tsa]\ndefault_tsa = t\n[t]\nserial = " + s.file("serial") + "\nsigner_cert = " + s.file("tsa.pem") + "\nsigner_key = " + s.file("tsa.key") +
+		"\nsigner_digest = sha256\ndefault_policy = 1.2.3.4\ndigests = sha256\naccuracy = secs:1\ness_cert_id_alg = sha256\ncerts = " + s.file("tsa.pem") + "\n"
+	for name, text := range map[string]string{"tsa.py": answer, "tsa.cnf": config, "serial": "01\n"} {
+		if err := os.WriteFile(s.file(name), []byte(text), 0o644); err != nil {
+			s.w.t.Fatal(err)
+		}
+	}
+	s.w.sh("cd " + s.dir + "; openssl req -x509 -newkey rsa:2048 -nodes -keyout tsa.key -out tsa.pem -days 30 -subj /CN=tsa -addext extendedKeyUsage=critical,timeStamping 2>&1")
+	server := exec.Command("nsenter", "--net=/run/netns/"+s.w.tag+"-control", "python3", "tsa.py")
+	server.Dir = s.dir
+	if err := server.Start(); err != nil {
+		s.w.t.Fatal(err)
+	}
+	s.w.t.Cleanup(func() {
+		_ = server.Process.Kill() // it has no end of its own
+		_ = server.Wait()
+	})
+	s.w.until("the authority listens", func() bool {
+		return exec.Command("nsenter", "--net=/run/netns/"+s.w.tag+"-control", "bash", "-c", "echo > /dev/tcp/127.0.0.1/3161").Run() == nil
+	})
+	return "http://127.0.0.1:3161/"
+}
+
 func (s *signers) file(name string) string { return filepath.Join(s.dir, name) }
 
 // evidenceRelease is a runbook whose sign-offs are signed.
@@ -97,18 +135,28 @@ func TestFleetEvidence(t *testing.T) {
 	w.trysail(send...)
 	w.until("it is published", func() bool { return w.item("upload").Status == release.Complete })
 
+	// A checkpoint is kept where nobody who holds control's keys can rewrite it.
+	if w.trysail("release", "checkpoint", "4.2", "--commit"); !strings.Contains(w.sh("cd "+w.app+"; git log -1 --stat"), "trysail/checkpoints/4.2.note") {
+		t.Error("no checkpoint is in version control")
+	}
+	authority := s.authority()
+
 	key := s.file("release.age")
 	pem := w.trysail("key", "new", key, "--passphrase-file", s.file("word"))
 	w.write("release.pub", pem)
 	bundle := filepath.Join(w.dir, "bundle")
 	refused("passphrase", "release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", key)
-	w.trysail("release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", s.file("word"))
+	w.trysail("release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", s.file("word"), "--stamp", authority)
+	w.trysail("release", "checkpoint", "4.2", "--commit", "--into", s.file("last.note"), "--stamp", authority)
 	refused("is there already", "release", "bundle", "4.2", "--into", bundle, "--key", key, "--passphrase-file", s.file("word"))
 
 	// Alone and offline, with keys from elsewhere: no network, no state, nobody to ask.
 	verify := func(more ...string) (*evidence.Report, error) {
 		t.Helper()
-		args := append([]string{"--net", w.bin, "--json", "--state", t.TempDir(), "verify", bundle, "--release-key", filepath.Join(w.dir, "release.pub"), "--ledger-key", strings.TrimSpace(w.trysail("release", "checkpoint", "4.2", "--key"))}, more...)
+		args := append([]string{
+			"--net", w.bin, "--json", "--state", t.TempDir(), "verify", bundle, "--release-key", filepath.Join(w.dir, "release.pub"), "--ledger-key", strings.TrimSpace(w.trysail("release", "checkpoint", "4.2", "--key")),
+			"--checkpoint", filepath.Join(w.app, "trysail/checkpoints/4.2.note"), "--stamp-roots", s.file("tsa.pem"),
+		}, more...)
 		out, err := exec.Command("unshare", args...).Output()
 		r := &evidence.Report{}
 		if jerr := json.Unmarshal(out, r); jerr != nil {
@@ -117,7 +165,7 @@ func TestFleetEvidence(t *testing.T) {
 		return r, err
 	}
 	r, err := verify()
-	if err != nil || !r.Verified || len(r.SignOffs) != 2 || r.SignOffs[0].Key == "" || r.SignOffs[1].Decision != "approve-with-exception" {
+	if err != nil || !r.Verified || r.Stamped == "" || len(r.SignOffs) != 2 || r.SignOffs[0].Key == "" || r.SignOffs[1].Decision != "approve-with-exception" {
 		t.Errorf("%v: %+v", err, r)
 	}
 	commands := func(tools ...string) {
@@ -126,7 +174,7 @@ func TestFleetEvidence(t *testing.T) {
 		for line := range strings.Lines(w.sh("cat " + bundle + "/README.txt")) {
 			for _, tool := range tools {
 				if line = strings.TrimSpace(line); strings.HasPrefix(line, tool+" ") && strings.Contains(line, " -") {
-					w.sh("cd " + bundle + "; " + strings.ReplaceAll(line, "/tmp/", s.dir+"/"))
+					w.sh("cd " + bundle + "; " + strings.NewReplacer("/tmp/", s.dir+"/", "AUTHORITY.pem", s.file("tsa.pem")).Replace(line))
 					ran++
 				}
 			}

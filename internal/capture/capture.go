@@ -306,7 +306,7 @@ func mountHost(n *machine.Session, st *machine.State, workspace, name string) (*
 	done := map[string]bool{"/": true}
 	for i, m := range list {
 		p := m.Mountpoint
-		if done[p] || pseudo(m.FSType) || slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", st.Dir, st.Run, workspace}, func(d string) bool { return below(p, d) }) {
+		if done[p] || pseudo(m.FSType) || machine.OfRun(p) || slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", st.Dir, st.Run, workspace}, func(d string) bool { return below(p, d) }) {
 			continue
 		}
 		info, err := os.Stat(p)

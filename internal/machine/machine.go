@@ -114,6 +114,18 @@ type Session struct {
 	j     journal
 }
 
+// OfRun tells whether a path is that of something which a run has made, of whatever
+// state: it is there for a while, and no part of the machine.
+func OfRun(path string) bool {
+	for part := range strings.SplitSeq(path, "/") {
+		id, ok := strings.CutPrefix(part, "trysail-")
+		if raw, err := hex.DecodeString(id); ok && err == nil && len(raw) == 4 {
+			return true
+		}
+	}
+	return false
+}
+
 // Begin starts a session with an empty scratch directory.
 func (s *State) Begin() (*Session, error) {
 	var b [4]byte

@@ -191,6 +191,18 @@ func TestRootsAreClosed(t *testing.T) {
 	}
 }
 
+func TestOfRun(t *testing.T) {
+	n := begin(t, state(t))
+	for p, want := range map[string]bool{
+		n.Dir: true, filepath.Join(n.Dir, "host-primary/disk"): true, "/var/lib/trysail/scratch/trysail-0a1b2c3d/x": true,
+		"/": false, "/opt/trysail-tools/bin": false, "/srv/trysail-0a1b2c3d4e": false, "/var/lib/trysail": false,
+	} {
+		if OfRun(p) != want {
+			t.Errorf("%s is of a run: %t", p, !want)
+		}
+	}
+}
+
 // TestSession: everything is in the journal before it is made, and Close undoes
 // it and erases the journal.
 func TestSession(t *testing.T) {
