@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo drills releases test unit system lint bench fuzz format generate clean packages-demo packages-test
+.PHONY: build demo drills releases evidence test unit system lint bench fuzz format generate clean packages-demo packages-test
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -48,10 +48,16 @@ drills: packages-test build
 releases: packages-test build
 	@TRYSAIL_RELEASES=all scripts/test -timeout 60m $(AS_ROOT) -run TestReleases ./cmd/trysail
 
+# A real release that loses a machine, and its evidence verified by everybody else's
+# tools; those are built first, which takes some minutes.
+evidence: packages-test build
+	@scripts/clients bin/clients
+	@$(SUDO) env PATH="$(PATH)" scripts/evidence bin/trysail bin/clients
+
 # All tests. What needs root runs as root; nothing is skipped.
 test: packages-test build
 	$(GO) vet ./...
-	@scripts/test $(AS_ROOT) . ./blueprint ./runbook ./release ./fleet ./drill ./internal/compare ./internal/secret # pure: nothing to race
+	@scripts/test $(AS_ROOT) . ./blueprint ./runbook ./release ./fleet ./drill ./evidence ./internal/compare ./internal/secret # pure: nothing to race
 	@scripts/test -race $(AS_ROOT) $$($(GO) list ./internal/... | grep -v -e /compare -e /secret -e /lab -e /site -e /exercise)
 	@CGO_ENABLED=0 scripts/test $(AS_ROOT) ./internal/lab ./internal/site ./internal/exercise # process 1 of a machine is static, and so has no race detector
 	@scripts/test -timeout 45m -parallel 2 $(AS_ROOT) -skip 'TestFleet' ./cmd/...

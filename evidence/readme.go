@@ -81,7 +81,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		p("    cosign verify-blob-attestation --key %s --insecure-ignore-tlog --type slsaprovenance1 --bundle %s %s", releaseKeyFile, provenanceFile, quote(name))
 	}
 	for _, name := range names {
-		p("    slsa-verifier verify-vsa --subject-digest %s --attestation-path %s --verifier-id %s --resource-uri %s --verified-level %s --public-key-path %s --public-key-signing-hash-algo SHA256",
+		p("    slsa-verifier verify-vsa --subject-digest %s --attestation-path %s --verifier-id %s --resource-uri %s --verified-level %s --public-key-path %s",
 			b.Artifacts[name].Digest, summaryLine, VerifierID(h.fleet), ResourceURI(b.Version), LevelBuilt, releaseKeyFile)
 	}
 	p("")

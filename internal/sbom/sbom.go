@@ -40,6 +40,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -73,6 +74,9 @@ type Options struct {
 	// Limits on what one artifact may hold; zero is a sensible one.
 	MaxBytes   int64 // that its archives expand to
 	MaxMembers int   // in all its archives
+	// Each is given every file that is no archive, by its place in the artifact, for
+	// whoever looks for something else. It need not read it to its end.
+	Each func(at string, r io.Reader) error
 }
 
 // BOM is a bill of materials.

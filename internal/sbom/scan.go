@@ -64,7 +64,8 @@ type scan struct {
 	programs []program
 	poms     map[string][]string // a pom.xml's licences, by its directory's place
 	notes    []string
-	more     int    // notes that are not kept
+	more     int // notes that are not kept
+	each     func(at string, r io.Reader) error
 	end      string // where and why the scan stopped
 	files    int
 	noted    map[string]bool
@@ -231,6 +232,17 @@ func (s *scan) look(it item) error {
 	it.in = br
 	kind := kindOf(head, it.name)
 	err = guard(func() error {
+		if s.each != nil && (kind == "" || kind == "program") {
+			c, done, err := s.random(it, maxProgram)
+			defer done()
+			if err != nil {
+				return err
+			}
+			if err := s.each(it.at, io.NewSectionReader(c, 0, c.size)); err != nil {
+				return &scratchError{err} // theirs, and no fault of the artifact
+			}
+			it.in, it.whole = io.NewSectionReader(c, 0, c.size), &c
+		}
 		switch kind {
 		case "gzip", "xz", "zstd", "bzip2":
 			return s.compressed(kind, it)

@@ -200,7 +200,7 @@ func (b *bill) packages(address string, list []where) {
 func scanArtifact(ctx context.Context, a Artifact, o Options) (*scan, error) {
 	s := &scan{
 		ctx: ctx, scratch: o.Scratch, limit: cmp.Or(o.MaxBytes, 16<<30), members: cmp.Or(o.MaxMembers, 1_000_000),
-		poms: map[string][]string{}, noted: map[string]bool{},
+		poms: map[string][]string{}, noted: map[string]bool{}, each: o.Each,
 	}
 	s.bytes = s.limit
 	r, err := a.Open()
