@@ -211,6 +211,9 @@ func (s *step) script(seen string) (dir string, argv []string, err error) {
 		seen = dir
 	}
 	err = os.WriteFile(filepath.Join(dir, s.as.Step.Name), []byte(s.as.Step.Script), 0o644)
+	if err == nil && seen == scriptDir { // this program is process 1 there: under another name it is the command line
+		err = os.Symlink(machine.InitPath, filepath.Join(dir, "trysail"))
+	}
 	return dir, append(slices.Clone(argv), filepath.Join(seen, s.as.Step.Name)), err
 }
 
@@ -296,6 +299,11 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 // secrets.
 func (s *step) environment() map[string]string {
 	env := map[string]string{"TRYSAIL_RELEASE": s.as.Release, "TRYSAIL_REVISION": s.as.Source.Revision, "TRYSAIL_STEP": s.as.Item}
+	if s.as.Machine.Blueprint != "" {
+		env["TRYSAIL"] = scriptDir + "/trysail"
+	} else if self, err := os.Executable(); err == nil {
+		env["TRYSAIL"] = self
+	}
 	if s.a.o.Drill {
 		env["TRYSAIL_DRILL"] = "true"
 	}

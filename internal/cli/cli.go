@@ -115,7 +115,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return a.report(ctx, nil, err)
 	}
 	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand(),
-		a.releaseCommand(), a.drillCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand(), a.verifyCommand(), a.reproveCommand(), a.keyCommand())
+		a.releaseCommand(), a.drillCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand(), a.verifyCommand(), a.reproveCommand(), a.diligenceCommand(), a.keyCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	if a.ui != nil {
 		a.ui.end()

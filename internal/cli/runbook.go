@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"trysail/runbook"
@@ -22,7 +23,7 @@ func (a *app) runbookCommand() *cobra.Command {
 		Long:  "A runbook is a Markdown document that people can follow with every tool gone, and that Trysail runs.\ndocs/runbook.md has the dialect." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usage("runbook needs a command: check, show or init")
+			return usage("runbook needs a command: check, show, init or phases")
 		},
 	}
 	check := &cobra.Command{
@@ -42,8 +43,56 @@ func (a *app) runbookCommand() *cobra.Command {
 		},
 	}
 	begin.Flags().StringVar(&dir, "blueprint", "", "directory of the blueprint (default: trysail/ in the working copy, or here)")
-	cmd.AddCommand(check, show, begin)
+	var who string
+	phases := &cobra.Command{
+		Use: "phases [PHASE…]", Short: "List phases of due diligence that are ready to include, or include them in RELEASE.md",
+		Long: "Phases lists what is ready; with names it writes them into RELEASE.md, before what publishes, as if you had\nwritten them: edit them as you like." + exitHelp,
+		RunE: func(_ *cobra.Command, args []string) error { return a.runbookPhases(args, who) },
+	}
+	phases.Flags().StringVar(&who, "who", "", "`PERSON` or group who signs (default: the first approver)")
+	cmd.AddCommand(check, show, begin, phases)
 	return cmd
+}
+
+// runbookPhases lists what is ready to include, or includes it.
+func (a *app) runbookPhases(names []string, who string) error {
+	if len(names) == 0 {
+		if a.json {
+			list := []map[string]string{}
+			for _, p := range runbook.Phases() {
+				list = append(list, map[string]string{"phase": p.Name, "what": p.What})
+			}
+			return a.printJSON(list)
+		}
+		for _, p := range runbook.Phases() {
+			a.printf("%-14s %s\n", p.Name, p.What)
+		}
+		return nil
+	}
+	file := runbookFile(nil)
+	r, data, err := readRunbook(file)
+	if err != nil {
+		return err
+	}
+	if who == "" {
+		if len(r.Approvers) == 0 {
+			return usage("say who signs: --who PERSON")
+		}
+		who = r.Approvers[0]
+	}
+	data, err = r.Include(data, names, who)
+	if err != nil {
+		return usage("%v", err)
+	}
+	// What is written reads one way, or nothing is.
+	if _, err := runbook.Parse(file, data, time.LoadLocation); err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(file, data, 0o644); err != nil {
+		return err
+	}
+	a.printf("%s has %s. Next: trysail runbook check\n", file, strings.Join(names, ", "))
+	return nil
 }
 
 func runbookFile(args []string) string {
