@@ -78,6 +78,21 @@ http.server.HTTPServer(("127.0.0.1", 3161), H).serve_forever()
 	return "http://127.0.0.1:3161/"
 }
 
+// token is a key on a SoftHSM token, by its reference.
+func (s *signers) token() string {
+	s.w.t.Helper()
+	const module = "/usr/lib/softhsm/libsofthsm2.so"
+	if err := os.WriteFile(s.file("softhsm2.conf"), []byte("directories.tokendir = "+s.file("tokens")+"\nobjectstore.backend = file\n"), 0o600); err != nil {
+		s.w.t.Fatal(err)
+	}
+	conf := "SOFTHSM2_CONF=" + s.file("softhsm2.conf")
+	s.env = append(s.env, conf)
+	s.w.env = s.env
+	s.w.sh("cd " + s.dir + "; mkdir tokens; (umask 077; echo 246810 > pin); export " + conf + "; softhsm2-util --init-token --free --label rel --pin 246810 --so-pin 12345678 > /dev/null; " +
+		"pkcs11-tool --module " + module + " --token-label rel --login --pin 246810 --keypairgen --key-type EC:prime256v1 --label release --id 01 > /dev/null 2>&1")
+	return "pkcs11:token=rel;object=release?module-path=" + module
+}
+
 func (s *signers) file(name string) string { return filepath.Join(s.dir, name) }
 
 // evidenceRelease is a runbook whose sign-offs are signed.
@@ -167,6 +182,20 @@ func TestFleetEvidence(t *testing.T) {
 	r, err := verify()
 	if err != nil || !r.Verified || r.Stamped == "" || len(r.SignOffs) != 2 || r.SignOffs[0].Key == "" || r.SignOffs[1].Decision != "approve-with-exception" {
 		t.Errorf("%v: %+v", err, r)
+	}
+	// The release key in an SSH agent, and on a token.
+	w.sh("cd " + s.dir + "; ssh-keygen -q -t ecdsa -b 256 -N '' -C release -f agent-key; " + s.env[0] + " ssh-add -q agent-key")
+	for where, ref := range map[string]string{"agent": "agent:release", "token": s.token()} {
+		other := bundle + "-" + where
+		w.trysail("release", "bundle", "4.2", "--into", other, "--key", ref, "--passphrase-file", s.file("pin"))
+		out, err := exec.Command(w.bin, "--state", t.TempDir(), "verify", other).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "Release 4.2 verifies") || !strings.Contains(string(out), "came with the bundle: compare") {
+			t.Errorf("signed by a key in %s: %v\n%s", where, err, out)
+		}
+	}
+	// What ran plainly on a host is nothing that could be made again, and says so.
+	if out, err := exec.Command(w.bin, "--state", t.TempDir(), "--json", "reprove", bundle).CombinedOutput(); err == nil || !strings.Contains(string(out), "ran plainly on a host") {
+		t.Errorf("reprove: %v\n%s", err, out)
 	}
 	commands := func(tools ...string) {
 		t.Helper()
