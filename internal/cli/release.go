@@ -368,17 +368,24 @@ func (a *app) releaseEvents(ctx context.Context, version string) error {
 
 // tell posts a word on a release to control, and says what it was.
 func (a *app) tell(ctx context.Context, version, path string, body any, what, item string) error {
-	c, err := a.client()
+	event, err := a.post(ctx, version, path, body)
 	if err != nil {
 		return err
+	}
+	return a.said(what, item, event)
+}
+
+// post posts it, and gives the event that it became.
+func (a *app) post(ctx context.Context, version, path string, body any) (event int64, err error) {
+	c, err := a.client()
+	if err != nil {
+		return 0, err
 	}
 	var did struct {
 		Event int64 `json:"event"`
 	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+path, body, &did); err != nil {
-		return err
-	}
-	return a.said(what, item, did.Event)
+	err = c.Do(ctx, http.MethodPost, "/releases/"+version+"/"+path, body, &did)
+	return did.Event, err
 }
 
 // said says what a word on a release amounted to: an event of its ledger.

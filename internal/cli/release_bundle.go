@@ -142,13 +142,17 @@ func (a *app) releaseShip(ctx context.Context, version string, o bundleOptions) 
 			return err
 		}
 	}
-	if err := a.tell(ctx, version, "ship", api.Reason{}, "ship", version); err != nil {
+	if o.into == "" {
+		return a.tell(ctx, version, "ship", api.Reason{}, "ship", version)
+	}
+	if _, err := a.post(ctx, version, "ship", api.Reason{}); err != nil {
 		return err
 	}
-	if o.into == "" {
-		return nil
+	a.printf("%s: ship\n", version)
+	if err := a.releaseBundle(ctx, version, o); err != nil {
+		return fmt.Errorf("release %s is shipped, and its evidence is yet to be made (trysail release bundle): %w", version, err)
 	}
-	return a.releaseBundle(ctx, version, o)
+	return nil
 }
 
 // blueprintFiles are those of a role's server, and the document for the day on which

@@ -110,8 +110,19 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 		if err := os.WriteFile(o.signing.statement, text, 0o644); err != nil {
 			return err
 		}
-		a.printf("%s is what %s says. Read it, then type:\n  ssh-keygen -Y sign -n %s -f KEY %s\n  trysail release %s %s %s --as %s --statement %s --signature %s.sig\n",
-			o.signing.statement, b.Person, evidence.NamespaceSignOff, o.signing.statement, verb(d), version, item, b.Person, o.signing.statement, o.signing.statement)
+		file := o.signing.statement
+		next := []string{
+			fmt.Sprintf("ssh-keygen -Y sign -n %s -f KEY %s", evidence.NamespaceSignOff, file),
+			fmt.Sprintf("trysail release %s %s %s --as %s --statement %s --signature %s.sig", verb(d), version, item, b.Person, file, file),
+		}
+		if a.json {
+			return a.printJSON(struct {
+				Statement string   `json:"statement"`
+				Digest    string   `json:"digest"`
+				Next      []string `json:"next"`
+			}{file, digest.FromBytes(text).String(), next})
+		}
+		a.printf("%s is what %s says. Read it, then type:\n  %s\n", file, b.Person, strings.Join(next, "\n  "))
 		return nil
 	}
 	if err := a.showBeforeSigning(text, signer.PublicKey(), o.signing.yes); err != nil {

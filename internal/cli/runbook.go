@@ -91,6 +91,12 @@ func (a *app) runbookPhases(names []string, who string) error {
 	if err := renameio.WriteFile(file, data, 0o644); err != nil {
 		return err
 	}
+	if a.json {
+		return a.printJSON(struct {
+			File   string   `json:"file"`
+			Phases []string `json:"phases"`
+		}{file, names})
+	}
 	a.printf("%s has %s. Next: trysail runbook check\n", file, strings.Join(names, ", "))
 	return nil
 }
