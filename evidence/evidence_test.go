@@ -152,6 +152,9 @@ func TestTampering(t *testing.T) {
 		{"signers with one more", "is not the file that was in force", func(b fstest.MapFS) {
 			b[allowedFile].Data = append(b[allowedFile].Data, b[allowedFile].Data...)
 		}},
+		{"a bill of other things", "does not list dist/app as it was shipped", func(b fstest.MapFS) {
+			b[shippedFile] = &fstest.MapFile{Data: []byte(`{"components":[{"bom-ref":"artifact:dist/app","hashes":[{"alg":"SHA-256","content":"00"}]}]}`)}
+		}},
 		{"a link", "is a symbolic link", func(b fstest.MapFS) {
 			b["artifacts/link"] = &fstest.MapFile{Data: []byte("/etc/passwd"), Mode: fs.ModeSymlink}
 		}},

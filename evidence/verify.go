@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -110,6 +111,7 @@ func Verify(bundle fs.FS, t Trust) *Report {
 		c.attestations(h)
 		c.document(h)
 		c.blueprints(h)
+		c.shipped(h)
 	}
 	c.r.Verified = len(c.r.Problems) == 0
 	return c.r
@@ -506,6 +508,37 @@ func (c *check) document(h *history) {
 		c.fail(runbookFile, "is not there")
 	} else if sha256Algorithm+":"+got != h.state.Runbook {
 		c.fail(runbookFile, "is not the runbook that was followed")
+	}
+}
+
+// shipped holds the bill of materials against gold: each artifact is in it, as it is.
+func (c *check) shipped(h *history) {
+	if c.sums[shippedFile] == "" {
+		return // what it was made by wrote none
+	}
+	var bill struct {
+		Components []struct {
+			Ref    string `json:"bom-ref"`
+			Hashes []struct {
+				Algorithm string `json:"alg"`
+				Content   string `json:"content"`
+			} `json:"hashes"`
+		} `json:"components"`
+	}
+	if err := json.Unmarshal(c.read(shippedFile), &bill); err != nil {
+		c.fail(shippedFile, "cannot be read: %v", err)
+		return
+	}
+	for _, a := range h.gold() {
+		found := false
+		for _, x := range bill.Components {
+			for _, y := range x.Hashes {
+				found = found || x.Ref == "artifact:"+a.Path && y.Algorithm == "SHA-256" && sha256Algorithm+":"+y.Content == a.Digest
+			}
+		}
+		if !found {
+			c.fail(shippedFile, "does not list %s as it was shipped", a.Path)
+		}
 	}
 }
 
