@@ -101,7 +101,7 @@ func open(e *dsse.Envelope, key *ecdsa.PublicKey) ([]byte, error) {
 // openSealed verifies a Sigstore bundle, which is written in one way.
 func openSealed(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 	var s sealed
-	if err := readStrict(data, maxStatement, &s); err != nil {
+	if err := readStrict(data, maxPart, &s); err != nil {
 		return nil, err
 	}
 	again, err := render(s)
@@ -119,7 +119,7 @@ func openSealed(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 // openLine verifies an envelope on one line.
 func openLine(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 	var e dsse.Envelope
-	if err := readStrict(data, maxStatement, &e); err != nil {
+	if err := readStrict(data, maxPart, &e); err != nil {
 		return nil, err
 	}
 	if again, err := json.Marshal(e); err != nil || !bytes.Equal(append(again, '\n'), data) {

@@ -18,6 +18,8 @@
 // that came another way, by whoever verifies.
 package evidence
 
+import "time"
+
 // The namespaces of SSH signatures, so that one given for one purpose is none for
 // another.
 const (
@@ -36,7 +38,8 @@ const (
 	summaryType     = "https://slsa.dev/verification_summary/v1"
 	buildType       = "tag:trysail,2026:release/v1"
 	payloadType     = "application/vnd.in-toto+json"
-	maxStatement    = 1 << 20 // bytes
+	maxStatement    = 16 << 20           // bytes
+	longest         = 7 * 24 * time.Hour // that a statement is good
 	maxSigners      = 1 << 20
 	sha256Algorithm = "sha256"
 )

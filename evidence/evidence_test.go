@@ -152,6 +152,12 @@ func TestTampering(t *testing.T) {
 		{"signers with one more", "is not the file that was in force", func(b fstest.MapFS) {
 			b[allowedFile].Data = append(b[allowedFile].Data, b[allowedFile].Data...)
 		}},
+		{"no ledger", "ledger/key.txt: ", func(b fstest.MapFS) {
+			b[logKeyFile].Data, b[eventsFile].Data, b[checkpointFile].Data = []byte("\n"), []byte("\n"), []byte("\n")
+			b["artifacts/dist/app"].Data = []byte("another program")
+		}},
+		{"a file of nobody", "has no place in a bundle", func(b fstest.MapFS) { b["extra/x"] = &fstest.MapFile{Data: []byte("x")} }},
+		{"a name that paints", "has a name that no file", func(b fstest.MapFS) { b["drill/\x1b[2J"] = &fstest.MapFile{Data: []byte("x")} }},
 		{"a bill of other things", "does not list dist/app as it was shipped", func(b fstest.MapFS) {
 			b[shippedFile] = &fstest.MapFile{Data: []byte(`{"components":[{"bom-ref":"artifact:dist/app","hashes":[{"alg":"SHA-256","content":"00"}]}]}`)}
 		}},
@@ -166,6 +172,10 @@ func TestTampering(t *testing.T) {
 			x.resum(b)
 			if r := Verify(b, x.trust()); r.Verified || !strings.Contains(problems(r), c.want) {
 				t.Errorf("not refused for %q:\n%s", c.want, problems(r))
+			}
+			// Without any key of one's own it is found out too, whoever signed it.
+			if r := Verify(b, Trust{}); r.Verified {
+				t.Error("taken with the keys of the bundle")
 			}
 		})
 	}
@@ -259,6 +269,8 @@ func TestMoment(t *testing.T) {
 	change := func(f func(b *release.Signed)) release.Signed { b := good; f(&b); return b }
 	expired := sane
 	expired.Signed, expired.Lasts = x.now.Add(-2*time.Hour), time.Hour
+	forever := sane
+	forever.Lasts = 100 * 365 * 24 * time.Hour
 	early := sane
 	early.Signed = x.now.Add(time.Hour)
 	foreign := sane
@@ -282,6 +294,7 @@ func TestMoment(t *testing.T) {
 		{"another question", "says question", change(func(b *release.Signed) { b.Subject = "sha256:x" })},
 		{"more time spent", "not the one that this release asks for", change(func(b *release.Signed) { b.Spent = time.Hour })},
 		{"expired", "the statement expired", x.signed(expired, draft(expired), "ann", NamespaceSignOff, subject)},
+		{"good for ever", "none is for longer than", x.signed(forever, draft(forever), "ann", NamespaceSignOff, subject)},
 		{"to come", "which is to come", x.signed(early, draft(early), "ann", NamespaceSignOff, subject)},
 		{"a checkpoint of another", "the checkpoint that was seen", x.signed(foreign, draft(foreign), "ann", NamespaceSignOff, subject)},
 		{"written otherwise", "not the one that this release asks for", x.signed(sane, padded, "ann", NamespaceSignOff, subject)},
@@ -300,6 +313,8 @@ func TestMoment(t *testing.T) {
 		{"had expired", "had expired", `ann valid-before="20261123Z" ` + key, ""},
 		{"not yet", "is valid from", `ann valid-after="20270101Z" ` + key, ""},
 		{"for bundles", "is not allowed for", `ann namespaces="` + NamespaceBundle + `" ` + key, ""},
+		{"of two people", "its key is that of bob too", "ann,bob " + key, ""},
+		{"of two lines", "its key is that of bob too", "bob " + key + "\nann " + key, ""},
 		{"of nobody", "is not among the allowed signers", "# nobody\n", ""},
 		{"revoked", "is revoked", "ann " + key, key},
 		{"good", "", `ann@example.org namespaces="x,` + NamespaceSignOff + `",valid-after="20260101Z",valid-before="20261231235959Z" ` + key + " Ann", ""},
@@ -352,6 +367,83 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
+// A signature that was taken back and given again, by people who stand among the signers
+// by their e-mail, after who may sign was changed: the bundle's own commands hold it.
+func TestAmendedSigners(t *testing.T) {
+	x := newStory(t, "4.2")
+	x.allowed = strings.Replace(x.allowed, "ann namespaces", "ann@example.org namespaces", 1)
+	x.gold()
+	x.sign("tried", "ann", release.Approve)
+	x.must(release.Withdrawn{Item: "tried", Person: "ann"})
+	x.sign("legal", "eve", release.Approve)
+	// From here on eve is gone, and her key with her.
+	rest := ""
+	for line := range strings.Lines(x.allowed) {
+		if !strings.HasPrefix(line, "eve ") {
+			rest += line
+		}
+	}
+	n := x.must(release.Amended{What: []string{"signers"}, Signers: x.blob(rest), Revoked: x.blob(string(ssh.MarshalAuthorizedKey(x.people["eve"].PublicKey()))), Reason: "eve left", By: "bob"})
+	x.must(release.Agreed{Amendment: n, Person: "ann", Decision: release.Approve})
+	x.sign("tried", "ann", release.Approve)
+	x.sign("tried", "bob", release.Approve)
+	x.must(release.Shipped{})
+	b := x.bundle()
+	r := Verify(b, x.trust())
+	if !r.Verified || len(r.SignOffs) != 4 || strings.Count(strings.Join(r.Attention, "\n"), "a word to control") != 3 || !strings.Contains(strings.Join(r.Attention, "\n"), "who wrote the revision") {
+		t.Errorf("%+v\n%s", r, problems(r))
+	}
+	dir := lay(t, b)
+	ran := 0
+	for line := range strings.Lines(string(b[readmeFile].Data)) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "ssh-keygen -Y") {
+			ran++
+			if err := run(dir, []string{line}); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+	}
+	if ran != 5 {
+		t.Errorf("%d commands of ssh-keygen", ran)
+	}
+	// An event that is dated before a key ended, after later ones, is dated so for that.
+	x = newStory(t, "4.2")
+	x.allowed = strings.Replace(x.allowed, "eve namespaces", `eve valid-before="20261124090800Z",namespaces`, 1)
+	x.gold()
+	x.now = x.now.Add(time.Hour)
+	x.sign("tried", "ann", release.Approve)
+	x.now = time.Date(2026, 11, 24, 9, 5, 0, 0, time.UTC)
+	if _, err := x.moment().Check(x.word("legal", "eve", release.Approve, NamespaceSignOff)); err == nil || !strings.Contains(err.Error(), "had expired") {
+		t.Errorf("an expired key signs in the past: %v", err)
+	}
+}
+
+// lay writes a bundle's files below a directory of the test's.
+func lay(t *testing.T, b fstest.MapFS) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, f := range b {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, f.Data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// run types commands in a directory, in a time zone that is not UTC.
+func run(dir string, commands []string) error {
+	cmd := exec.Command("sh", "-euc", strings.Join(commands, "\n"))
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "TZ=Asia/Kathmandu")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
 // The same by other people's tools: sha256sum and ssh-keygen, with the commands of the
 // bundle's own README, on files that are as they were and on those that are not.
 func TestOthersTools(t *testing.T) {
@@ -363,27 +455,6 @@ func TestOthersTools(t *testing.T) {
 	x := newStory(t, "4.2")
 	x.ship()
 	b := x.bundle()
-	lay := func(b fstest.MapFS) string {
-		dir := t.TempDir()
-		for name, f := range b {
-			p := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(p, f.Data, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return dir
-	}
-	run := func(dir string, commands []string) error {
-		cmd := exec.Command("sh", "-euc", strings.Join(commands, "\n"))
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "TZ=Asia/Kathmandu")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	}
 	commands := func(tool string) (list []string) {
 		for line := range strings.Lines(string(b[readmeFile].Data)) {
 			if line = strings.TrimSpace(line); strings.HasPrefix(line, tool) && strings.Contains(line, " -") {
@@ -396,7 +467,7 @@ func TestOthersTools(t *testing.T) {
 	if len(sums) != 1 || len(keygen) != 4 || len(envelope) != 3 {
 		t.Fatalf("%q %q %q", sums, keygen, envelope)
 	}
-	dir := lay(b)
+	dir := lay(t, b)
 	for _, list := range [][]string{sums, keygen, envelope} {
 		if err := run(dir, list); err != nil {
 			t.Errorf("%q: %v", list, err)
@@ -405,7 +476,7 @@ func TestOthersTools(t *testing.T) {
 	change := func(name string) string {
 		c := copied(b)
 		c[name].Data[len(c[name].Data)/3] ^= 1
-		return lay(c)
+		return lay(t, c)
 	}
 	if err := run(change("artifacts/dist/app"), sums); err == nil {
 		t.Error("sha256sum takes a changed artifact")
@@ -427,7 +498,8 @@ func TestOthersTools(t *testing.T) {
 	name := ann[strings.LastIndex(ann, " ")+1:]
 	for what, f := range map[string]func(b fstest.MapFS){
 		"expired key": func(b fstest.MapFS) {
-			b[allowedFile].Data = bytes.Replace(b[allowedFile].Data, []byte("ann namespaces"), []byte(`ann valid-before="20261123Z",namespaces`), 1)
+			list := signersFile(x.s.Signers)
+			b[list].Data = bytes.Replace(b[list].Data, []byte("ann namespaces"), []byte(`ann valid-before="20261123Z",namespaces`), 1)
 		},
 		"wrong namespace": func(b fstest.MapFS) {
 			b[name+".sig"].Data = []byte(x.signed(Word{}, b[name].Data, "ann", NamespaceBundle, "").Signature)
@@ -438,13 +510,13 @@ func TestOthersTools(t *testing.T) {
 	} {
 		c := copied(b)
 		f(c)
-		if err := run(lay(c), []string{ann}); err == nil {
+		if err := run(lay(t, c), []string{ann}); err == nil {
 			t.Errorf("ssh-keygen takes it: %s", what)
 		}
 	}
 	c := copied(b)
 	c["revoked"] = &fstest.MapFile{Data: ssh.MarshalAuthorizedKey(x.people["ann"].PublicKey())}
-	if err := run(lay(c), []string{strings.Replace(ann, " -I ", " -r revoked -I ", 1)}); err == nil {
+	if err := run(lay(t, c), []string{strings.Replace(ann, " -I ", " -r revoked -I ", 1)}); err == nil {
 		t.Error("ssh-keygen takes a revoked key")
 	}
 }

@@ -115,6 +115,12 @@ func ParseCheckpoint(text string) (Checkpoint, error) {
 	return c, nil
 }
 
+// LedgerName is that of the key with which a fleet signs its ledger, by the fingerprint of
+// its control, which everybody's link has.
+func LedgerName(fingerprint string) string {
+	return fmt.Sprintf("trysail.fleet.%.16s", fingerprint)
+}
+
 // SplitNotes takes apart signed notes that stand one after the other, with an empty line
 // between them: the text of a note ends with one, and its signatures with another.
 func SplitNotes(data []byte) ([][]byte, error) {
@@ -129,6 +135,9 @@ func SplitNotes(data []byte) ([][]byte, error) {
 		signatures, next, _ := strings.Cut(after, "\n\n")
 		list = append(list, []byte(text+"\n\n"+strings.TrimRight(signatures, "\n")+"\n"))
 		rest = next
+	}
+	if len(list) == 0 {
+		return nil, errors.New("there is no signed note")
 	}
 	return list, nil
 }

@@ -19,6 +19,14 @@ type history struct {
 	shipped time.Time
 	fleet   string   // the name of the ledger's key
 	signers []string // digests of the files that said who may sign, and who not
+	signed  []signedOff
+}
+
+// signedOff is a sign-off that was signed, and the digests of who could then.
+type signedOff struct {
+	event            release.Event
+	body             release.Signed
+	allowed, revoked string
 }
 
 // provenance is SLSA's, version 1.
@@ -60,7 +68,7 @@ type summary struct {
 const (
 	LevelBuilt      = "SLSA_BUILD_LEVEL_1"
 	LevelIdentical  = "TRYSAIL_GOLD_IDENTICAL"  // a second machine made the same bytes
-	LevelEquivalent = "TRYSAIL_GOLD_EQUIVALENT" // or such with differences that a person signed for
+	LevelEquivalent = "TRYSAIL_GOLD_EQUIVALENT" // or such with differences that a person accepted
 )
 
 // ResourceURI names a release in a verification summary, and VerifierID who says so.
@@ -175,6 +183,9 @@ func newHistory(events []release.Event, fleet string) (*history, error) {
 			h.made = e.Time
 		case release.Shipped:
 			h.shipped = e.Time
+		}
+		if b, ok := e.Body.(release.Signed); ok && b.Statement != "" {
+			h.signed = append(h.signed, signedOff{e, b, h.state.Signers, h.state.Revoked})
 		}
 		for _, d := range []string{h.state.Signers, h.state.Revoked} {
 			if d != "" && !slices.Contains(h.signers, d) {

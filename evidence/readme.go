@@ -47,32 +47,24 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 	p("    sha256sum sees what was changed or removed, and not what was added: compare")
 	p("    find . -type f with the list.")
 	p("")
-	signed := false
-	for _, e := range h.events {
-		v, ok := e.Body.(release.Signed)
-		if !ok || v.Statement == "" {
-			continue
-		}
-		if !signed {
-			p("Sign-offs (ssh-keygen). An SSH signature has no time: it is verified at the time at")
-			p("which the ledger has it")
-			p("")
-			signed = true
-		}
-		name := signOffName(e, v) + ".json"
-		revoked := ""
-		if _, ok := b.Files[revokedFile]; ok {
-			revoked = " -r " + revokedFile
-		}
-		p("    ssh-keygen -Y verify -f %s%s -I %s -n %s -O verify-time=%sZ -s %s.sig < %s", allowedFile, revoked, v.Person, NamespaceSignOff, e.Time.UTC().Format("20060102150405"), name, name)
-	}
-	if signed {
+	if len(h.signed) > 0 {
+		p("Sign-offs (ssh-keygen). An SSH signature has no time: it is verified at the time at")
+		p("which the ledger has it, by the list of who could sign then")
 		p("")
-		if len(h.signers) > 2 {
-			p("    Who may sign was changed during the release: trust/signers has each list by its")
-			p("    digest, and the ledger says when it was in force.")
-			p("")
+	}
+	for _, x := range h.signed {
+		name, revoked := signOffName(x.event, x.body)+".json", ""
+		if x.revoked != "" {
+			revoked = " -r " + signersFile(x.revoked)
 		}
+		principal, err := principalOf(h.state, x, b.Files[signersFile(x.allowed)])
+		if err != nil {
+			return nil, err
+		}
+		p("    ssh-keygen -Y verify -f %s%s -I %s -n %s -O verify-time=%sZ -s %s.sig < %s", signersFile(x.allowed), revoked, quote(principal), NamespaceSignOff, x.event.Time.UTC().Format("20060102150405"), name, name)
+	}
+	if len(h.signed) > 0 {
+		p("")
 	}
 	p("What was built, of what and where (in-toto statements in DSSE envelopes, SLSA)")
 	p("")
@@ -82,7 +74,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 	}
 	for _, name := range names {
 		p("    slsa-verifier verify-vsa --subject-digest %s --attestation-path %s --verifier-id %s --resource-uri %s --verified-level %s --public-key-path %s",
-			b.Artifacts[name].Digest, summaryLine, VerifierID(h.fleet), ResourceURI(b.Version), LevelBuilt, releaseKeyFile)
+			b.Artifacts[name].Digest, summaryLine, quote(VerifierID(h.fleet)), quote(ResourceURI(b.Version)), LevelBuilt, releaseKeyFile)
 	}
 	p("")
 	p("The envelope's signature alone (openssl): DSSEv1, and the lengths and texts of type and payload")
@@ -103,7 +95,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		{artifactDir + "/", "what was shipped"},
 		{"attest/", "provenance and verification summary, signed with the release key"},
 		{blueprintDir + "/", "the definition of the build servers"},
-		{drillDir + "/", "reports of the drills that were in force"},
+		{drillDir + "/", "drills that the team added"},
 		{eventsFile, "everything that happened, one event a line"},
 		{checkpointFile, "how the ledger stands, signed by control (C2SP signed note)"},
 		{StampFile, "when that was, by a time stamping authority"},
@@ -117,6 +109,27 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		}
 	}
 	return w.Bytes(), nil
+}
+
+// principalOf is the name by which the signer of a sign-off stands among the signers.
+func principalOf(s *release.State, x signedOff, allowed []byte) (string, error) {
+	list, err := ParseSigners(allowedFile, allowed)
+	if err != nil {
+		return "", err
+	}
+	sig, err := unarmor([]byte(x.body.Signature))
+	if err != nil {
+		return "", err
+	}
+	person := s.Person(x.body.Person)
+	for _, want := range []string{person.Name, person.Email} {
+		for _, y := range list {
+			if want != "" && equal(y.Key, sig.PublicKey) && slices.Contains(y.Principals, want) {
+				return want, nil
+			}
+		}
+	}
+	return person.Name, nil
 }
 
 func has(b *Bundle, name string) bool {

@@ -197,6 +197,8 @@ func (m *Moment) Check(b release.Signed) (*Signer, error) {
 		return fail(again, "its nonce is too short")
 	case p.Signed.After(m.At.Add(ClockSkew)):
 		return fail("set the clock, and sign again", "it was signed at %s, which is to come", p.Signed.Format(time.RFC3339))
+	case p.Expires.Sub(p.Signed) > longest || !p.Expires.After(p.Signed):
+		return fail(again, "the statement is good until %s, and none is for longer than %s", p.Expires.Format(time.RFC3339), longest)
 	case m.At.After(p.Expires):
 		return fail(again, "the statement expired at %s", p.Expires.Format(time.RFC3339))
 	}
@@ -214,15 +216,32 @@ func (m *Moment) Check(b release.Signed) (*Signer, error) {
 	if err := m.witness(p.Checkpoint); err != nil {
 		return fail(again, "%v", err)
 	}
-	who := []string{b.Person}
-	if e := m.State.Person(b.Person).Email; e != "" {
-		who = append(who, e)
+	const who = "who may sign stands in the runbook's signers file"
+	at := m.At
+	if m.State.Latest.After(at) { // a clock that was put back makes no key good again
+		at = m.State.Latest
 	}
-	by, err := m.Signers.Verify([]byte(b.Statement), []byte(b.Signature), NamespaceSignOff, who, m.At, m.Revoked)
+	by, err := m.Signers.Verify([]byte(b.Statement), []byte(b.Signature), NamespaceSignOff, m.principals(b.Person), at, m.Revoked)
 	if err != nil {
-		return fail("who may sign stands in the runbook's signers file", "%v", err)
+		return fail(who, "%v", err)
+	}
+	for _, other := range m.State.Item(b.Item).Signers {
+		if other != b.Person && slices.ContainsFunc(m.Signers, func(x Signer) bool {
+			return equal(x.Key, by.Key) && slices.ContainsFunc(x.Principals, func(p string) bool { return slices.Contains(m.principals(other), p) })
+		}) {
+			return fail(who, "its key is that of %s too, and one key is one person", other)
+		}
 	}
 	return by, nil
+}
+
+// principals are the names by which a person may stand among the signers.
+func (m *Moment) principals(person string) []string {
+	who := []string{person}
+	if e := m.State.Person(person).Email; e != "" {
+		who = append(who, e)
+	}
+	return who
 }
 
 // witness holds the checkpoint that a signer saw against the ledger.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"trysail/internal/strict"
 )
@@ -33,7 +34,7 @@ var sumLine = regexp.MustCompile(`^([0-9a-f]{64})  (.+)$`)
 // FileName tells whether a name is one that a bundle may hold: below it, written in one
 // way, and without what a shell or a checksum file takes for something else.
 func FileName(name string) bool {
-	return fs.ValidPath(name) && name != "." && !strings.ContainsAny(name, "\\\n\r\x00") && !strings.HasPrefix(name, "-")
+	return fs.ValidPath(name) && name != "." && !strings.Contains(name, "\\") && !strings.ContainsFunc(name, unicode.IsControl) && !strings.HasPrefix(name, "-")
 }
 
 // readSums reads such a list strictly: sorted, each name once, none that leads out.

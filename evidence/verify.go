@@ -30,7 +30,7 @@ type Trust struct {
 	LogKey      string           // of the ledger
 	Signers     []byte           // an allowed_signers file, instead of those of the release
 	Revoked     []byte           // keys that are not believed any more, whatever the release says
-	Checkpoints [][]byte         // signed notes that were kept elsewhere
+	Checkpoints [][]byte         // signed notes that were kept elsewhere, at least one each
 }
 
 // Problem is one thing that does not hold.
@@ -70,7 +70,9 @@ type Report struct {
 	LogKey     string    `json:"ledger_key,omitempty"`
 	FromBundle []string  `json:"from_bundle,omitempty"`
 	Problems   []Problem `json:"problems"`
-	Stamped    string    `json:"time_stamped,omitempty"` // when the ledger's checkpoint was
+	// Checkpoints that were kept elsewhere, with which the ledger agrees.
+	Checkpoints int    `json:"checkpoints,omitempty"`
+	Stamped     string `json:"time_stamped,omitempty"` // when the ledger's checkpoint was
 	// Attention is what is no fault of the bundle and yet to be known.
 	Attention []string `json:"attention,omitempty"`
 }
@@ -112,6 +114,10 @@ func Verify(bundle fs.FS, t Trust) *Report {
 		c.document(h)
 		c.blueprints(h)
 		c.shipped(h)
+		c.known()
+	}
+	if c.r.Events == 0 && len(c.r.Problems) == 0 {
+		c.fail(eventsFile, "there is no ledger, and so no evidence")
 	}
 	c.r.Verified = len(c.r.Problems) == 0
 	return c.r
@@ -230,6 +236,7 @@ func (c *check) keys() {
 		c.fail(logKeyFile, "is not the ledger's key that was given")
 	}
 	if text == "" {
+		c.fail(logKeyFile, "holds no key")
 		return
 	}
 	v, err := note.NewVerifier(text)
@@ -311,6 +318,8 @@ func (c *check) ledger() (*history, *Tree) {
 	for i, kept := range c.trust.Checkpoints {
 		if err := extends(kept, c.log, version, tree); err != nil {
 			c.fail(eventsFile, "checkpoint %d that was kept: %v", i+1, err)
+		} else {
+			c.r.Checkpoints++
 		}
 	}
 	h, err := newHistory(events, c.log.Name())
@@ -380,99 +389,6 @@ func (c *check) blob(digest, file string) ([]byte, error) {
 	return c.read(file), nil
 }
 
-// signOffs holds each against its signature, the rules of its moment, and its files.
-func (c *check) signOffs(h *history, tree *Tree) {
-	files, err := signOffFiles(h, tree)
-	if err != nil {
-		c.fail(eventsFile, "%v", err)
-		return
-	}
-	want := map[string]string{}
-	for name, data := range files {
-		want[name] = sum(data)
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		switch got := c.sums[name]; {
-		case got == "":
-			c.fail(name, "the ledger has this sign-off, and it is not there")
-		case got != want[name]:
-			c.fail(name, "is not the sign-off of the ledger")
-		}
-	}
-	c.nothingElse(signOffDir, want)
-
-	trusted := map[string]string{}
-	for _, d := range h.signers {
-		trusted[signersFile(d)] = ""
-	}
-	c.nothingElse(signersDir, trusted)
-	for file, digest := range map[string]string{allowedFile: h.state.Signers, revokedFile: h.state.Revoked} {
-		if got := c.sums[file]; digest == "" && got != "" || digest != "" && sha256Algorithm+":"+got != digest {
-			c.fail(file, "is not the file that was in force at the end")
-		}
-	}
-	m := Moment{State: release.Empty(), Stream: Stream(h.state.Started.Version), Log: c.log, Root: tree.Root}
-	words := 0
-	for _, e := range h.events {
-		if b, ok := e.Body.(release.Signed); ok {
-			if b.Statement == "" {
-				words++
-				c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ""})
-			} else {
-				c.signOff(&m, e, b)
-			}
-		}
-		if err := m.State.Apply(e); err != nil {
-			return // it was folded before
-		}
-	}
-	if words > 0 {
-		c.r.Attention = append(c.r.Attention, fmt.Sprintf("%d sign-off(s) are a person's word to control, and no signature", words))
-	}
-}
-
-func stamp(e release.Event) string { return e.Time.UTC().Format("2006-01-02T15:04:05Z") }
-
-func (c *check) signOff(m *Moment, e release.Event, b release.Signed) {
-	name := signOffName(e, b) + ".json"
-	allowed, revoked := c.trust.Signers, c.trust.Revoked
-	var err error
-	if allowed == nil {
-		if allowed, err = c.blob(m.State.Signers, signersFile(m.State.Signers)); err != nil {
-			c.fail(name, "%v", err)
-			return
-		}
-	}
-	if m.Signers, err = ParseSigners(allowedFile, allowed); err != nil {
-		c.fail(name, "%v", err)
-		return
-	}
-	then, err := c.blob(m.State.Revoked, signersFile(m.State.Revoked))
-	if err != nil {
-		c.fail(name, "%v", err)
-		return
-	}
-	m.Revoked = nil
-	for _, data := range [][]byte{then, revoked} {
-		list, err := ParseRevoked(revokedFile, data)
-		if err != nil {
-			c.fail(name, "%v", err)
-			return
-		}
-		m.Revoked = append(m.Revoked, list...)
-	}
-	m.At = e.Time
-	if _, err := m.Check(b); err != nil {
-		c.fail(name, "%v", err)
-		return
-	}
-	sig, err := unarmor([]byte(b.Signature))
-	if err != nil {
-		return // it was read before
-	}
-	c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ssh.FingerprintSHA256(sig.PublicKey)})
-}
-
 // attestations are what the ledger makes of them, signed.
 func (c *check) attestations(h *history) {
 	if c.key == nil {
@@ -508,6 +424,22 @@ func (c *check) document(h *history) {
 		c.fail(runbookFile, "is not there")
 	} else if sha256Algorithm+":"+got != h.state.Runbook {
 		c.fail(runbookFile, "is not the runbook that was followed")
+	}
+}
+
+// known refuses files that have no place in a bundle.
+func (c *check) known() {
+	for _, name := range slices.Sorted(maps.Keys(c.sums)) {
+		switch dir, _, _ := strings.Cut(name, "/"); {
+		case slices.Contains([]string{artifactDir, blueprintDir, drillDir, "report", sbomDir, signOffDir}, dir):
+		case strings.HasPrefix(name, signersDir+"/"):
+		case slices.Contains([]string{
+			sumsFile, sumsSignature, readmeFile, runbookFile, eventsFile, checkpointFile, logKeyFile, StampFile, provenanceFile, summaryFile, summaryLine,
+			releaseKeyFile, releaseSigners, allowedFile, revokedFile,
+		}, name):
+		default:
+			c.fail(name, "has no place in a bundle")
+		}
 	}
 }
 

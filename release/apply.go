@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -34,6 +35,9 @@ func (s *State) Apply(e Event) error {
 		return err
 	}
 	s.Head, s.Changed = e.Seq, e.Time
+	if e.Time.After(s.Latest) {
+		s.Latest = e.Time
+	}
 	return nil
 }
 
@@ -383,9 +387,11 @@ func (s *State) sign(e Event, b Signed) error {
 		return forbid(b, "a rejection says why, and so does an exception")
 	case s.Signers != "" && (b.Statement == "" || b.Signature == "" || b.Nonce == ""):
 		return forbid(b, "release %s has allowed signers: %s is signed with an SSH key", s.Started.Version, b.Item)
+	case s.Signers == "" && (b.Statement != "" || b.Signature != "" || b.Nonce != ""):
+		return forbid(b, "release %s has no allowed signers, so a signature says nothing", s.Started.Version)
 	case s.Nonces[b.Nonce]:
 		return forbid(b, "this signature was given before")
-	case b.Decision != Reject && s.Source.Author != "" && s.Person(b.Person).Email == s.Source.Author:
+	case b.Decision != Reject && s.Wrote(b.Person):
 		return forbid(b, "%s wrote what is released, and another signs for it", b.Person)
 	case !s.needsDone(x):
 		return forbid(b, "%s cannot be signed yet: what it needs is not done", b.Item)
@@ -428,6 +434,10 @@ func (s *State) amend(e Event, b Amended) error {
 		return forbid(b, "amendment %d is open: decide it first", s.Amendment.Seq)
 	case len(b.What) == 0 || b.Reason == "":
 		return forbid(b, "an amendment says what changes and why")
+	case slices.ContainsFunc(b.changes(), func(w string) bool { return !slices.Contains(b.What, w) }):
+		return forbid(b, "the amendment says that it changes %s, and changes %s", strings.Join(b.What, ", "), strings.Join(b.changes(), ", "))
+	case slices.Contains(b.What, "signers") && b.Signers == "":
+		return forbid(b, "the amendment names no allowed signers")
 	case needs > len(slices.DeleteFunc(slices.Clone(s.Approvers), func(p string) bool { return p == b.By })):
 		return forbid(b, "%d approvals are needed, and there are fewer approvers beside %s", needs, b.By)
 	}
@@ -441,6 +451,22 @@ func (s *State) amend(e Event, b Amended) error {
 	}
 	s.Amendment = &Amendment{Amended: b, Seq: e.Seq, Needs: needs}
 	return nil
+}
+
+// changes lists what an amendment changes, whatever it says: how many must approve hangs
+// on it.
+func (b Amended) changes() []string {
+	var list []string
+	for what, is := range map[string]bool{
+		"runbook": b.Runbook != "" || b.Items != nil || b.Endgame != nil || b.Approver != nil || b.People != nil || b.Team.Zone != "" || len(b.Team.Days) > 0,
+		"source":  b.Source != nil, "machines": b.Machines != nil, "signers": b.Signers != "" || b.Revoked != "",
+	} {
+		if is {
+			list = append(list, what)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 func (s *State) agree(b Agreed) error {

@@ -38,7 +38,7 @@ type Source struct {
 	URL      string `json:"url,omitempty"`
 	Revision string `json:"revision"`
 	Original string `json:"original"`         // digest of the source's archive in the depot
-	Author   string `json:"author,omitempty"` // e-mail of who wrote the revision
+	Author   string `json:"author,omitempty"` // who wrote the revision: e-mail, or the name that Subversion knows
 }
 
 // Machine is what a role's steps run in.

@@ -529,7 +529,25 @@ func TestSigners(t *testing.T) {
 		t.Errorf("after gold, who may sign is %q, without %q", g.s.Signers, g.s.Revoked)
 	}
 	g.refused(Amended{What: []string{"signers", "source"}, Signers: "x", Source: &Source{}, Reason: "r", By: "bob"}, "gold is committed")
+	for _, more := range []func(b *Amended){
+		func(b *Amended) { b.Items = g.s.Items[:1] }, func(b *Amended) { b.Source = &Source{} }, func(b *Amended) { b.Machines = []Machine{} },
+		func(b *Amended) { b.Approver = []string{"bob"} }, func(b *Amended) { b.People = []Person{{Name: "eve", Email: "x@example.org"}} },
+	} {
+		b := Amended{What: []string{"signers"}, Signers: "sha256:more", Reason: "r", By: "bob"}
+		more(&b)
+		g.refused(b, "and changes")
+	}
+	g.refused(Amended{What: []string{"signers"}, Reason: "r", By: "bob"}, "names no allowed signers")
 	x := say("legal", "eve", Approve, "five")
 	x.Reason, x.Decision = "", ApproveExcept
 	g.refused(x, "so does an exception")
+
+	// Without signers nobody signs: what is in the ledger must be worth something.
+	g = begin(t)
+	for _, b := range []Signed{{Statement: "s"}, {Signature: "s"}, {Nonce: "n"}} {
+		b.Item, b.Person, b.Decision, b.Subject = "legal", "eve", Approve, g.s.Subject(g.s.Item("legal"))
+		g.refused(b, "no allowed signers")
+	}
+	g.s.Source.Author = "EVE"
+	g.refused(Signed{Item: "legal", Person: "eve", Decision: Approve, Subject: g.s.Subject(g.s.Item("legal"))}, "wrote what is released")
 }

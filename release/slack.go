@@ -125,7 +125,7 @@ func (s *State) signed(x *runbook.Item, begin time.Time, hours map[string]runboo
 	var ends []time.Time
 	for _, who := range x.Signers {
 		if slices.ContainsFunc(s.Progress[x.Name].Words, func(w Signature) bool {
-			return w.Person == who && w.Subject == subject && w.Decision == Approve
+			return w.Person == who && w.Subject == subject && w.Decision != Reject
 		}) {
 			wants--
 			continue

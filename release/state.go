@@ -124,6 +124,7 @@ type State struct {
 	Started   Started
 	Begun     time.Time
 	Changed   time.Time // of the last event
+	Latest    time.Time // of any event: control's clock may have been put back
 	Phase     Phase
 	Runbook   string // digest of the document in force
 	Why       string // of hold and abort
@@ -276,6 +277,13 @@ func (s *State) Person(name string) Person {
 		return Person{Name: name}
 	}
 	return s.People[i]
+}
+
+// Wrote tells whether a person wrote the revision that is released: by their e-mail, or
+// where version control knows names only, by their name.
+func (s *State) Wrote(person string) bool {
+	author := s.Source.Author
+	return author != "" && (strings.EqualFold(author, person) || strings.EqualFold(author, s.Person(person).Email))
 }
 
 // Outputs are the artifacts that an item made; nothing before it is done.

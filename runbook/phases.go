@@ -49,7 +49,7 @@ func Phases() []Ready {
 			return step(f, "malware-scan", "") + "clamscan --recursive --infected " + f.args + "\n```\n"
 		}},
 		{"reproducible", "the second build of gold was compared, and somebody looked at how", func(f form) string {
-			return sign(f, "reproducible", "30m", f.gold, "gold was built on two machines; the bytes are identical, or each difference was signed for")
+			return sign(f, "reproducible", "30m", f.gold, "gold was built on two machines; the bytes are identical, or each difference was accepted by name")
 		}},
 		{"notes", "release notes of this version are written (NOTES.md), with known issues", func(f form) string {
 			return step(f, "notes-written", "") + "grep --quiet --fixed-strings \"## $TRYSAIL_RELEASE\" NOTES.md\n```\n\n" +

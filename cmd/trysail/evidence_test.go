@@ -23,8 +23,8 @@ type signers struct {
 func newSigners(w *world) *signers {
 	w.t.Helper()
 	s := &signers{w: w, dir: w.t.TempDir()}
-	w.sh("cd " + s.dir + "; ssh-keygen -q -t ed25519 -N '' -C ann -f ann; ssh-keygen -q -t rsa -b 3072 -N '' -C bob -f bob; ssh-keygen -q -t ed25519 -N '' -C eve -f eve; " +
-		"for p in ann bob; do echo \"$p namespaces=\\\"" + evidence.NamespaceSignOff + "\\\" $(cat $p.pub)\"; done > allowed; printf 'a long enough passphrase\\n' > word")
+	w.sh("cd " + s.dir + "; ssh-keygen -q -t ed25519 -N '' -C ann -f ann; ssh-keygen -q -t rsa -b 3072 -N '' -C bob -f bob; ssh-keygen -q -t ed25519 -N '' -C eve -f eve; ssh-keygen -q -t ed25519 -N '' -C dan -f dan; " +
+		"for p in ann bob dan; do echo \"$p namespaces=\\\"" + evidence.NamespaceSignOff + "\\\" $(cat $p.pub)\"; done > allowed; printf 'a long enough passphrase\\n' > word")
 	socket := filepath.Join(s.dir, "agent")
 	agent := exec.Command("ssh-agent", "-D", "-a", socket)
 	if err := agent.Start(); err != nil {
@@ -36,7 +36,7 @@ func newSigners(w *world) *signers {
 	})
 	w.until("the SSH agent listens", func() bool { _, err := os.Stat(socket); return err == nil })
 	s.env = []string{"SSH_AUTH_SOCK=" + socket}
-	w.sh("SSH_AUTH_SOCK=" + socket + " ssh-add -q " + s.dir + "/ann " + s.dir + "/eve")
+	w.sh("SSH_AUTH_SOCK=" + socket + " ssh-add -q " + s.dir + "/ann " + s.dir + "/eve " + s.dir + "/dan")
 	return s
 }
 
@@ -97,7 +97,7 @@ func (s *signers) file(name string) string { return filepath.Join(s.dir, name) }
 
 // evidenceRelease is a runbook whose sign-offs are signed.
 func evidenceRelease(dir string) string {
-	r := strings.Replace(plainRelease(dir), "people:\n  ann: {}\n  bob: {}\n", "people:\n  ann: {name: Ann Example}\n  bob: {}\ngroups:\n  qa: [ann, bob]\nsigners: trysail/allowed_signers\n", 1)
+	r := strings.Replace(plainRelease(dir), "people:\n  ann: {}\n  bob: {}\n", "people:\n  ann: {name: Ann Example}\n  bob: {}\n  dan: {email: T@example.org}\ngroups:\n  qa: [ann, bob, dan]\nsigners: trysail/allowed_signers\n", 1)
 	return strings.Replace(r, "(@ann, budget 1h, needs gold): installed and tried\n", "(@qa, budget 1h, needs gold): installed and tried\n- [ ] **legal** (@bob, budget 1h, needs gold): licences\n", 1)
 }
 
@@ -123,9 +123,11 @@ func TestFleetEvidence(t *testing.T) {
 	}
 	refused("there is no SSH agent", "release", "sign", "4.2", "tried", "--as", "ann", "--yes")
 	w.env = s.env
-	refused("none of the 2 key(s)", "release", "sign", "4.2", "legal", "--yes")
-	refused("a person looks first", "release", "sign", "4.2", "tried")
-	w.trysail("release", "sign", "4.2", "tried", "--yes", "--spent", "30m")
+	refused("none of the 3 key(s)", "release", "sign", "4.2", "legal", "--yes")
+	refused("several keys", "release", "sign", "4.2", "tried", "--yes")
+	refused("a person looks first", "release", "sign", "4.2", "tried", "--key", "ann")
+	refused("dan wrote what is released", "release", "sign", "4.2", "tried", "--as", "dan", "--yes")
+	w.trysail("release", "sign", "4.2", "tried", "--key", "ann", "--yes", "--spent", "30m")
 
 	// By hand, as with any other tool of the team.
 	statement := s.file("legal.json")
@@ -160,6 +162,8 @@ func TestFleetEvidence(t *testing.T) {
 	pem := w.trysail("key", "new", key, "--passphrase-file", s.file("word"))
 	w.write("release.pub", pem)
 	bundle := filepath.Join(w.dir, "bundle")
+	refused("say where the evidence goes", "release", "ship", "4.2", "--key", key)
+	refused("is there already", "release", "ship", "4.2", "--bundle", s.dir, "--key", key, "--passphrase-file", s.file("word"))
 	refused("passphrase", "release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", key)
 	w.trysail("release", "ship", "4.2", "--bundle", bundle, "--key", key, "--passphrase-file", s.file("word"), "--stamp", authority)
 	w.trysail("release", "checkpoint", "4.2", "--commit", "--into", s.file("last.note"), "--stamp", authority)
@@ -216,7 +220,7 @@ func TestFleetEvidence(t *testing.T) {
 	for what, do := range map[string]string{
 		"a symbolic link": "ln -s /etc/passwd attest/link", "symbolic link": "rm runbook.md; ln -s /etc/passwd runbook.md",
 		"is not listed": "echo x > extra", "is not the file of which": "echo x >> attest/summary.dsse.json", "leads out of the bundle": "sed -i '1s,  .*,  ../../etc/passwd,' SHA256SUMS",
-		"is not there": "rm signoffs/*.sig",
+		"is not there": "rm signoffs/*.sig", "is a pipe": "rm ledger/checkpoint.note.tsr; mkfifo ledger/checkpoint.note.tsr",
 	} {
 		w.sh("rm -rf " + bundle + ".good; cp -a " + bundle + " " + bundle + ".good; cd " + bundle + "; " + do)
 		if r, err := verify(); err == nil || r.Verified || !strings.Contains(strings.ReplaceAll(string(mustJSON(t, r)), "and not listed", "is not listed"), what) {

@@ -166,6 +166,22 @@ func openGit(ctx context.Context, w *Workspace) error {
 	return nil
 }
 
+// Author is who wrote the revision: the e-mail of git's commit, the name that Subversion
+// has.
+func (w *Workspace) Author(ctx context.Context) (string, error) {
+	var out string
+	var err error
+	if w.Source.VCS == "svn" {
+		out, err = vcs(ctx, "svn", "info", "--non-interactive", "--show-item", "last-changed-author", w.Root)
+	} else {
+		out, err = w.git(ctx, "show", "--no-patch", "--no-show-signature", "--format=%ae", w.Source.Revision)
+	}
+	if err != nil {
+		return "", fmt.Errorf("who wrote revision %s: %w", w.Source.Revision, err)
+	}
+	return strings.TrimSpace(out), nil
+}
+
 // git asks the working copy itself, as its owner.
 func (w *Workspace) git(ctx context.Context, args ...string) (string, error) {
 	return vcsAs(ctx, ownerOfCopy(w.Root), "git", append([]string{"-C", w.Root}, args...)...)

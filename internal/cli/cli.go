@@ -75,6 +75,7 @@ type app struct {
 	state          string
 	depotDir       string
 	control        string
+	fingerprint    string // of the control that client speaks to
 	drillClock     string
 	clock          *clock.Clock
 	ui             *ui

@@ -70,6 +70,15 @@ func (a *app) keyNew(ctx context.Context, file string, recipients []string, o ke
 		if err != nil {
 			return err
 		}
+		if o.passphrase == "" { // at the terminal nobody sees what is typed
+			again, err := a.passphrase(ctx, file+", once more", "")
+			if err != nil {
+				return err
+			}
+			if again != text {
+				return errors.New("the two passphrases differ: no key was made")
+			}
+		}
 		r, err := keys.Passphrase(text)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
 	"trysail/evidence"
@@ -33,9 +34,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	if o.into == "" || o.key == "" {
 		return usage("say where the bundle goes and who signs it: --into DIR --key KEY")
 	}
-	if _, err := os.Stat(o.into); err == nil {
-		return usage("%s is there already: a bundle is made once, into a new directory", o.into)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if err := o.possible(); err != nil {
 		return err
 	}
 	c, err := a.client()
@@ -76,8 +75,11 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 		}
 	}
 	// It grows beside its place, and is there when it is whole.
-	part := strings.TrimSuffix(o.into, "/") + ".part"
-	if err := os.RemoveAll(part); err != nil { // of a run that was killed
+	part, err := os.MkdirTemp(filepath.Dir(filepath.Clean(o.into)), ".trysail-bundle-")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(part, 0o755); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(part)) }()
@@ -133,17 +135,25 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 // releaseShip ends a release, and makes its evidence at once if it is told where. What
 // could not be signed with is found out before.
 func (a *app) releaseShip(ctx context.Context, version string, o bundleOptions) (err error) {
-	if o.into != "" || o.key != "" {
-		k, err := a.openKey(ctx, o.key, o.keys)
-		if err != nil {
-			return err
-		}
-		if err := k.Close(); err != nil {
-			return err
-		}
-	}
 	if o.into == "" {
+		if o.key != "" || o.stamp != "" || len(o.drills) > 0 {
+			return usage("say where the evidence goes: --bundle DIR")
+		}
 		return a.tell(ctx, version, "ship", api.Reason{}, "ship", version)
+	}
+	if o.key == "" {
+		return usage("say who signs the evidence: --key KEY")
+	}
+	if err := o.possible(); err != nil {
+		return err
+	}
+	k, err := a.openKey(ctx, o.key, o.keys)
+	if err != nil {
+		return err
+	}
+	_, err = k.Sign(ctx, []byte("whether this key signs"))
+	if err := errors.Join(err, k.Close()); err != nil {
+		return err
 	}
 	if _, err := a.post(ctx, version, "ship", api.Reason{}); err != nil {
 		return err
@@ -151,6 +161,25 @@ func (a *app) releaseShip(ctx context.Context, version string, o bundleOptions) 
 	a.printf("%s: ship\n", version)
 	if err := a.releaseBundle(ctx, version, o); err != nil {
 		return fmt.Errorf("release %s is shipped, and its evidence is yet to be made (trysail release bundle): %w", version, err)
+	}
+	return nil
+}
+
+// possible refuses what could not be written, or is not there.
+func (o bundleOptions) possible() error {
+	if _, err := os.Stat(o.into); err == nil {
+		return usage("%s is there already: a bundle is made once, into a new directory", o.into)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := unix.Access(filepath.Dir(filepath.Clean(o.into)), unix.W_OK); err != nil {
+		return &os.PathError{Op: "write into", Path: filepath.Dir(filepath.Clean(o.into)), Err: err}
+	}
+	files := map[string][]byte{}
+	for _, d := range o.drills {
+		if err := drillFiles(d, files); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -194,6 +223,9 @@ func drillFiles(dir string, files map[string][]byte) error {
 		return err
 	}
 	name, found := filepath.Base(filepath.Clean(dir)), false
+	if files[path.Join("drill", name, "history.jsonl")] != nil {
+		return usage("two drills are called %s", name)
+	}
 	for _, f := range list {
 		if !f.Type().IsRegular() {
 			continue // logs

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -176,7 +177,7 @@ func (a *app) sendSignature(ctx context.Context, version string, b api.Decide, o
 		return usage("%s is a statement on %s of release %s", o.statement, p.Item, p.Release)
 	}
 	b.Person, b.Decision, b.Reason, b.Nonce = p.Person, p.Decision, p.Reason, p.Nonce
-	b.Spent = time.Duration(p.Spent * float64(time.Second))
+	b.Spent = time.Duration(math.Round(p.Spent * float64(time.Second)))
 	b.Statement, b.Signature = string(text), string(sig)
 	return a.tell(ctx, version, "sign", b, string(b.Decision), b.Item)
 }
@@ -293,6 +294,9 @@ func (a *app) readLedger(ctx context.Context, c *api.Client, version string) (*l
 		return nil, err
 	}
 	defer res.Body.Close()
+	if want := evidence.LedgerName(a.fingerprint); verifier.Name() != want {
+		return nil, &evidence.Error{What: fmt.Sprintf("control signs its ledger as %s, and is %s", verifier.Name(), want), Remedy: "it is not the control that your link is to: ask whoever runs it"}
+	}
 	l := &ledgerSeen{note: at.Note, key: at.Key, tree: &evidence.Tree{}, state: release.Empty()}
 	in := bufio.NewScanner(res.Body)
 	in.Buffer(nil, 64<<20)

@@ -9,10 +9,8 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"trysail/evidence"
@@ -121,14 +119,8 @@ func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot, dir strin
 		return s, err
 	}
 	s = release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}
-	if s.VCS == "git" {
-		out, err := exec.CommandContext(ctx, "git", "-C", w.Root, "log", "-1", "--format=%ae", s.Revision).Output()
-		if err != nil {
-			return s, fmt.Errorf("who wrote %s: %w", s.Revision, err)
-		}
-		s.Author = strings.TrimSpace(string(out))
-	}
-	return s, nil
+	s.Author, err = w.Author(ctx)
+	return s, err
 }
 
 // fixSigners keeps who may sign, and whose keys are good no more.

@@ -77,6 +77,9 @@ func (a *app) reprove(ctx context.Context, args []string, o reproveOptions) erro
 	if err != nil {
 		return err
 	}
+	if _, err := o.trust.trust(); err != nil {
+		return err
+	}
 	list, no := []reproved{}, false
 	for _, dir := range dirs {
 		r := a.reproveOne(ctx, dir, o)
@@ -146,7 +149,7 @@ func (a *app) printReproved(r reproved) {
 	case "different":
 		a.printf("Release %s: made again, and other bytes.\n", r.Version)
 	default:
-		a.printf("Release %s: cannot be made again: %s\n", r.Version, r.Why)
+		a.printf("Release %s: cannot be made again: %s\n", plainly(r.Version), plainly(r.Why))
 	}
 	for _, x := range r.Outputs {
 		if x.Identical {
@@ -208,8 +211,15 @@ func (a *app) remake(ctx context.Context, dir string, o reproveOptions, r *repro
 	}
 	defer root.Close()
 	a.ui.Step("verifying " + dir)
-	if v := evidence.Verify(root.FS(), t); !v.Verified {
+	v := evidence.Verify(root.FS(), t)
+	if err := o.trust.stamped(root.FS(), v); err != nil {
+		return nil, nil, err
+	}
+	if !v.Verified {
 		return nil, nil, fmt.Errorf("its evidence does not verify: %s", v.Problems[0])
+	}
+	if len(v.FromBundle) > 0 {
+		r.Attention = append(r.Attention, "the "+strings.Join(v.FromBundle, " and the ")+" came with the bundle: give those that you have from elsewhere (--release-key, --ledger-key)")
 	}
 	s, err := bundledState(root.FS())
 	if err != nil {

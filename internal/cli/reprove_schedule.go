@@ -10,7 +10,7 @@ import (
 // addReproveSchedule adds what makes every shipped release again by itself.
 func (a *app) addReproveSchedule(parent *cobra.Command) {
 	var o scheduleOptions
-	var bundles string
+	var bundles, key, log string
 	c := &cobra.Command{
 		Use:   "schedule",
 		Short: "Print what makes every shipped release again by itself: a line of cron, or a systemd timer and service",
@@ -29,10 +29,25 @@ func (a *app) addReproveSchedule(parent *cobra.Command) {
 			if err != nil {
 				return err
 			}
+			for _, x := range []struct{ flag, file string }{{"--release-key", key}, {"--ledger-key", log}} {
+				if x.file == "" {
+					continue
+				}
+				file, err := filepath.Abs(x.file)
+				if err != nil {
+					return err
+				}
+				if _, err := os.Stat(file); err != nil {
+					return err
+				}
+				command = append(command, x.flag, file)
+			}
 			return a.schedule("trysail-reprove", "Make every shipped release again", at, command, o)
 		},
 	}
 	o.flags(c.Flags())
 	c.Flags().StringVar(&bundles, "bundles", "bundles", "`DIR` that holds the bundles, one directory each")
+	c.Flags().StringVar(&key, "release-key", "", "the release key, PEM in `FILE`")
+	c.Flags().StringVar(&log, "ledger-key", "", "`FILE` with the ledger's key")
 	parent.AddCommand(c)
 }

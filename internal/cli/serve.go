@@ -274,6 +274,7 @@ func (a *app) client() (*api.Client, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	a.fingerprint = l.Fingerprint
 	return api.NewClient(l.Addresses(), l.Secret, api.TrustFingerprint(l.Fingerprint, a.clock.Now)), nil
 }
 

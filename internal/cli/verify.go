@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -130,6 +131,9 @@ func (o verifyOptions) trust() (t evidence.Trust, err error) {
 
 // stamped looks when the ledger's checkpoint was time-stamped.
 func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
+	if !r.Verified {
+		return nil // nothing of it is read that may be anything
+	}
 	token, err := fs.ReadFile(bundle, evidence.StampFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && o.stampRoots == "":
@@ -163,30 +167,43 @@ func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
 	return nil
 }
 
+// plainly writes what somebody else wrote so that a terminal shows it and does nothing.
+func plainly(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
 func (a *app) printVerified(r *evidence.Report) {
 	if !r.Verified {
 		a.printf("It does not verify.\n")
 		for _, p := range r.Problems {
-			a.printf("  ✗ %s\n", p)
+			a.printf("  ✗ %s\n", plainly(p.String()))
 		}
 	} else {
 		a.printf("Release %s verifies: %d files, %d events.\n", r.Version, r.Files, r.Events)
 		for _, g := range r.Gold {
-			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], g.Name)
+			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], plainly(g.Name))
 		}
 		for _, s := range r.SignOffs {
 			by := s.Key
 			if by == "" {
 				by = "a word, not a signature"
 			}
-			a.printf("  %s  %s says %s to %s (%s)\n", s.At, s.Person, s.Decision, s.Item, by)
+			a.printf("  %s  %s says %s to %s (%s)\n", s.At, plainly(s.Person), s.Decision, plainly(s.Item), by)
 		}
 	}
 	if r.Stamped != "" {
 		a.printf("  The ledger stood so on %s, says a time stamping authority.\n", r.Stamped)
 	}
+	if r.Checkpoints > 0 {
+		a.printf("  It agrees with %d checkpoint(s) that were kept elsewhere.\n", r.Checkpoints)
+	}
 	for _, t := range r.Attention {
-		a.printf("  ! %s\n", t)
+		a.printf("  ! %s\n", plainly(t))
 	}
 	if len(r.FromBundle) > 0 {
 		a.printf("The %s came with the bundle: compare with what you have from elsewhere\n  release key  %s\n  ledger key   %s\n", strings.Join(r.FromBundle, " and the "), r.Key, r.LogKey)

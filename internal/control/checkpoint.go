@@ -6,7 +6,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -87,11 +86,7 @@ func (i *Identity) checkpointKey() (note.Signer, string, error) {
 	if !ok {
 		return nil, "", errors.New("no Ed25519 key")
 	}
-	fingerprint, err := hex.DecodeString(i.Fingerprint())
-	if err != nil {
-		return nil, "", err
-	}
-	verifier, err := note.NewEd25519VerifierKey(fmt.Sprintf("trysail.fleet.%x", fingerprint[:8]), public)
+	verifier, err := note.NewEd25519VerifierKey(evidence.LedgerName(i.Fingerprint()), public)
 	if err != nil {
 		return nil, "", err
 	}

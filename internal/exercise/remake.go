@@ -27,6 +27,9 @@ type Making struct {
 	Log      *slog.Logger
 }
 
+// idle is how long a step may be ready and not run: its machine is there and idle.
+const idle = 2 * time.Minute
+
 // builder is the machine that makes it.
 const builder = "builder"
 
@@ -53,7 +56,7 @@ func Remake(ctx context.Context, o Making) (gold []release.Artifact, err error) 
 	if err := o.Start(ctx, r.client); err != nil {
 		return nil, err
 	}
-	doing := ""
+	doing, stuck := "", time.Now()
 	for {
 		var s api.Status
 		if err := r.client.Do(ctx, http.MethodGet, "/releases/"+o.Version, nil, &s); err != nil {
@@ -67,9 +70,14 @@ func Remake(ctx context.Context, o Making) (gold []release.Artifact, err error) 
 			case release.Stopped:
 				return nil, fmt.Errorf("step %s: %s\n%s", x.Name, x.Failed, stage.Get(builder).Tail(2000))
 			case release.InProgress:
+				stuck = time.Now()
 				if x.Name != doing {
 					doing = x.Name
 					o.Progress("step " + doing)
+				}
+			case release.Ready:
+				if time.Since(stuck) > idle {
+					return nil, fmt.Errorf("step %s finds no machine: %s\n%s", x.Name, x.Waiting, stage.Get(builder).Tail(2000))
 				}
 			}
 		}
