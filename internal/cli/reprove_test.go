@@ -3,6 +3,8 @@ package cli
 import (
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"trysail/release"
 	"trysail/runbook"
@@ -44,5 +46,21 @@ func TestOnceMore(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 		s.Items[0] = before
+	}
+}
+
+// What will not be there for ever is said while there is time.
+func TestExpiring(t *testing.T) {
+	key := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBWkUPdBKAQ4uFYp7D3Y6KZlVnUgJ9nqIhlDkTL0tXvP"
+	soon := time.Now().Add(30 * 24 * time.Hour).UTC().Format("20060102") + "Z"
+	bundle := fstest.MapFS{
+		"trust/allowed_signers": {Data: []byte("ann valid-before=\"" + soon + "\" " + key + "\nbob valid-before=\"20990101Z\" " + key + "\neve " + key + "\n")},
+	}
+	list := (&app{}).expiring(bundle, &release.State{}, 90*24*time.Hour)
+	if len(list) != 1 || !strings.Contains(list[0], "the key of ann ends") {
+		t.Errorf("%q", list)
+	}
+	if list = (&app{}).expiring(bundle, &release.State{}, 24*time.Hour); len(list) != 0 {
+		t.Errorf("%q", list)
 	}
 }
