@@ -52,7 +52,7 @@ func TestOnceMore(t *testing.T) {
 // What will not be there for ever is said while there is time.
 func TestExpiring(t *testing.T) {
 	key := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBWkUPdBKAQ4uFYp7D3Y6KZlVnUgJ9nqIhlDkTL0tXvP"
-	soon := time.Now().Add(30 * 24 * time.Hour).UTC().Format("20060102") + "Z"
+	soon := time.Now().Add(30*24*time.Hour).UTC().Format("20060102") + "Z"
 	bundle := fstest.MapFS{
 		"trust/allowed_signers": {Data: []byte("ann valid-before=\"" + soon + "\" " + key + "\nbob valid-before=\"20990101Z\" " + key + "\neve " + key + "\n")},
 	}
