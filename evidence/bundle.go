@@ -233,7 +233,7 @@ func (b *Bundle) trust(h *history, m Material) error {
 		return err
 	}
 	b.Files[releaseSigners] = fmt.Appendf(nil, "%s namespaces=%q %s", ReleasePrincipal, NamespaceBundle, ssh.MarshalAuthorizedKey(k))
-	b.Files[releaseKeyFile], err = publicPEM(m.Key)
+	b.Files[releaseKeyFile], err = PublicPEM(m.Key)
 	return err
 }
 

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -62,20 +61,20 @@ func seal(statement []byte, key *ecdsa.PublicKey, sign Sign) (line, sigstore []b
 	if line, err = json.Marshal(e); err != nil {
 		return nil, nil, err
 	}
+	hint, err := keyHint(key)
+	if err != nil {
+		return nil, nil, err
+	}
 	s := sealed{MediaType: sealedType, Envelope: e}
-	s.Material.PublicKey.Hint, s.Material.Entries, s.Material.Stamps.RFC3161 = keyHint(key), []struct{}{}, []struct{}{}
+	s.Material.PublicKey.Hint, s.Material.Entries, s.Material.Stamps.RFC3161 = hint, []struct{}{}, []struct{}{}
 	sigstore, err = render(s)
 	return append(line, '\n'), sigstore, err
 }
 
 // keyHint names a key by the digest of what is in its PEM.
-func keyHint(key *ecdsa.PublicKey) string {
+func keyHint(key *ecdsa.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return ""
-	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
+	return sum(der), err
 }
 
 // open verifies an envelope and gives the statement.
@@ -105,12 +104,16 @@ func openSealed(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 		return nil, err
 	}
 	again, err := render(s)
+	if err != nil {
+		return nil, err
+	}
+	hint, err := keyHint(key)
 	switch {
 	case err != nil:
 		return nil, err
 	case !bytes.Equal(again, data) || s.MediaType != sealedType || len(s.Material.Entries) > 0 || len(s.Material.Stamps.RFC3161) > 0:
 		return nil, errors.New("it is not written as this program writes it")
-	case s.Material.PublicKey.Hint != keyHint(key):
+	case s.Material.PublicKey.Hint != hint:
 		return nil, errors.New("it is not signed with the release key")
 	}
 	return open(s.Envelope, key)
@@ -188,7 +191,8 @@ func sshSign(message []byte, namespace string, key *ecdsa.PublicKey, sign Sign) 
 	return sshsig.Armor(sig), nil
 }
 
-func publicPEM(key *ecdsa.PublicKey) ([]byte, error) {
+// PublicPEM writes a key as others read it: a PKIX PEM.
+func PublicPEM(key *ecdsa.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return nil, err

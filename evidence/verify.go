@@ -30,7 +30,7 @@ type Trust struct {
 	LogKey      string           // of the ledger
 	Signers     []byte           // an allowed_signers file, instead of those of the release
 	Revoked     []byte           // keys that are not believed any more, whatever the release says
-	Checkpoints [][]byte         // signed notes that were kept elsewhere, at least one each
+	Checkpoints [][]byte         // signed notes that were kept elsewhere
 }
 
 // Problem is one thing that does not hold.
@@ -75,6 +75,8 @@ type Report struct {
 	Stamped     string `json:"time_stamped,omitempty"` // when the ledger's checkpoint was
 	// Attention is what is no fault of the bundle and yet to be known.
 	Attention []string `json:"attention,omitempty"`
+	// State is what the ledger comes to; nil if it could not be read.
+	State *release.State `json:"-"`
 }
 
 // Refuse adds a problem that somebody else has found.
@@ -107,6 +109,7 @@ func Verify(bundle fs.FS, t Trust) *Report {
 	c.keys()
 	c.checksums()
 	if h, tree := c.ledger(); h != nil {
+		c.r.State = h.state
 		c.r.Version, c.r.Gold = h.state.Started.Version, h.subjects()
 		c.artifacts(h)
 		c.signOffs(h, tree)
@@ -219,11 +222,13 @@ func (c *check) keys() {
 		c.r.FromBundle = append(c.r.FromBundle, "release key")
 	}
 	if c.key != nil {
-		if print, err := Fingerprint(c.key); err == nil {
-			c.r.Key = print
+		print, err := Fingerprint(c.key)
+		if err != nil {
+			c.fail(releaseKeyFile, "%v", err)
 		}
+		c.r.Key = print
 		if data := c.sums[releaseKeyFile]; data != "" && c.trust.Key != nil {
-			if own, err := publicPEM(c.key); err != nil || sum(own) != data {
+			if own, err := PublicPEM(c.key); err != nil || sum(own) != data {
 				c.fail(releaseKeyFile, "is not the release key that was given")
 			}
 		}

@@ -106,13 +106,10 @@ func (c *check) signOff(m *Moment, e release.Event, b release.Signed) {
 		m.Revoked = append(m.Revoked, list...)
 	}
 	m.At = e.Time
-	if _, err := m.Check(b); err != nil {
+	by, err := m.Check(b)
+	if err != nil {
 		c.fail(name, "%v", err)
 		return
 	}
-	sig, err := unarmor([]byte(b.Signature))
-	if err != nil {
-		return // it was read before
-	}
-	c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ssh.FingerprintSHA256(sig.PublicKey)})
+	c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ssh.FingerprintSHA256(by.Key)})
 }

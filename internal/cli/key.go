@@ -103,7 +103,7 @@ func (a *app) keyShow(ctx context.Context, ref string, o keyOptions) (err error)
 
 // printKey shows the public half, for people to keep where they verify.
 func (a *app) printKey(ref string, pub *ecdsa.PublicKey) error {
-	pem, err := keys.PublicPEM(pub)
+	pem, err := evidence.PublicPEM(pub)
 	if err != nil {
 		return err
 	}

@@ -245,13 +245,7 @@ func drillFiles(dir string, files map[string][]byte) error {
 
 // reportFiles are the release as it was run.
 func reportFiles(l *ledgerSeen, files map[string][]byte) error {
-	events := make([]release.Event, len(l.lines))
-	for i, line := range l.lines {
-		if err := events[i].UnmarshalJSON(line); err != nil {
-			return err
-		}
-	}
-	r, err := release.Retrospect(events)
+	r, err := release.Retrospect(l.events)
 	if err != nil {
 		return err
 	}

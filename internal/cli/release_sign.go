@@ -267,11 +267,12 @@ func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.Public
 // ledgerSeen is a release's ledger as control gives it, held against its checkpoint and
 // against the one that was seen last.
 type ledgerSeen struct {
-	lines [][]byte
-	state *release.State
-	note  string
-	key   string
-	tree  *evidence.Tree
+	lines  [][]byte
+	events []release.Event
+	state  *release.State
+	note   string
+	key    string
+	tree   *evidence.Tree
 }
 
 // readLedger reads a ledger whole, and remembers its checkpoint: a control that shows
@@ -309,7 +310,7 @@ func (a *app) readLedger(ctx context.Context, c *api.Client, version string) (*l
 		if err := errors.Join(l.tree.Add(line), l.state.Apply(e)); err != nil {
 			return nil, fmt.Errorf("event %d: %w", e.Seq, err)
 		}
-		l.lines = append(l.lines, line)
+		l.lines, l.events = append(l.lines, line), append(l.events, e)
 	}
 	if err := in.Err(); err != nil {
 		return nil, err

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -221,10 +219,7 @@ func (a *app) remake(ctx context.Context, dir string, o reproveOptions, r *repro
 	if len(v.FromBundle) > 0 {
 		r.Attention = append(r.Attention, "the "+strings.Join(v.FromBundle, " and the ")+" came with the bundle: give those that you have from elsewhere (--release-key, --ledger-key)")
 	}
-	s, err := bundledState(root.FS())
-	if err != nil {
-		return nil, nil, err
-	}
+	s := v.State
 	r.Version = s.Started.Version
 	st, err := onceMore(s)
 	if err != nil {
@@ -253,27 +248,6 @@ func (a *app) remake(ctx context.Context, dir string, o reproveOptions, r *repro
 		},
 	})
 	return gold, s.Gold.Outputs, err
-}
-
-// bundledState folds the ledger of a bundle that was verified.
-func bundledState(bundle fs.FS) (*release.State, error) {
-	data, err := fs.ReadFile(bundle, "ledger/events.jsonl")
-	if err != nil {
-		return nil, err
-	}
-	s := release.Empty()
-	in := bufio.NewScanner(bytes.NewReader(data))
-	in.Buffer(nil, len(data)+1)
-	for in.Scan() {
-		var e release.Event
-		if err := e.UnmarshalJSON(in.Bytes()); err != nil {
-			return nil, err
-		}
-		if err := s.Apply(e); err != nil {
-			return nil, err
-		}
-	}
-	return s, in.Err()
 }
 
 // onceMore is the release that makes the gold of another once more: the steps that it was

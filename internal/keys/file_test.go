@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"trysail/evidence"
 	"trysail/internal/secret"
 )
 
@@ -192,7 +193,7 @@ func TestFileForPeople(t *testing.T) {
 	refusedWith(t, err, "an identity cannot be used", "ssh-ed25519 or ssh-rsa")
 
 	// Without this program: age opens it, and openssl knows the key.
-	want, err := PublicPEM(pub)
+	want, err := evidence.PublicPEM(pub)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,8 +30,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -198,15 +196,6 @@ func wrongKind(name, what string) *Error {
 		Key: name, What: "it is a key of type " + what + "; the release key is ECDSA on P-256",
 		Remedy: "choose or make another key: ssh-keygen -t ecdsa -b 256, pkcs11-tool --keypairgen --key-type EC:prime256v1",
 	}
-}
-
-// PublicPEM gives the public key as others read it: a PKIX PEM.
-func PublicPEM(pub *ecdsa.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
 
 // SSHPublic gives the public key as a line of authorized_keys, without its end.

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"trysail/evidence"
 )
 
 // program runs a real program and gives its stdout.
@@ -70,7 +72,7 @@ func refusedWith(t *testing.T, err error, what ...string) {
 func opensslVerifies(t *testing.T, pub *ecdsa.PublicKey, message, sig []byte) bool {
 	t.Helper()
 	dir := t.TempDir()
-	p, err := PublicPEM(pub)
+	p, err := evidence.PublicPEM(pub)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +123,7 @@ func TestPublicHalves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := PublicPEM(&k.PublicKey)
+	p, err := evidence.PublicPEM(&k.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}

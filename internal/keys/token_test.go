@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"trysail/evidence"
 )
 
 const (
@@ -124,7 +126,7 @@ func TestToken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, err := PublicPEM(k.Public())
+			p, err := evidence.PublicPEM(k.Public())
 			if err != nil {
 				t.Fatal(err)
 			}

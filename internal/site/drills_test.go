@@ -18,8 +18,8 @@ import (
 func TestDrillLibraryOverSSH(t *testing.T) {
 	y := newYard(t, "control", "control2", "control3", "primary", "backup", "spare", "second", "mirror", "images", "vcs")
 	y.mark()
-	y.library("plain")
-	y.library("services")
+	y.scenarios("plain")
+	y.scenarios("services")
 }
 
 // Both build servers are lost, and others are made, on hosts over SSH. It takes

@@ -305,7 +305,7 @@ func TestDrillOverSSH(t *testing.T) {
 	}
 
 	// As in a lab.
-	y.library("plain", "two-servers-lost")
+	y.scenarios("plain", "two-servers-lost")
 	y.killed(y.only([]string{"control", "primary", "backup", "spare"}))
 }
 
@@ -317,8 +317,8 @@ func (y *yard) mark() {
 	}
 }
 
-// library plays scenarios on those hosts that each names: these, or all of a directory.
-func (y *yard) library(of string, names ...string) {
+// scenarios plays them on those hosts that each names: these, or all of a directory.
+func (y *yard) scenarios(of string, names ...string) {
 	t := y.t
 	t.Helper()
 	y.copy(of)
