@@ -18,7 +18,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 DEMO_PACKAGES := runc git ca-certificates xz-utils build-essential dpkg-dev autoconf automake libtool bison flex e2fsprogs
 TEST_PACKAGES := $(DEMO_PACKAGES) subversion build-essential fakeroot strace curl openssl nodejs npm python3 openjdk-17-jdk-headless \
 	autoconf automake libtool bison flex libonig-dev locales mmdebstrap dpkg-dev apt-utils docker-registry zstd age iproute2 procps \
-	chromium fonts-liberation openssh-server softhsm2 opensc
+	chromium fonts-liberation openssh-server softhsm2 opensc clamav
 
 build:
 	$(BUILD) -o bin/trysail ./cmd/trysail

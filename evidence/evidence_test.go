@@ -525,6 +525,8 @@ func FuzzVerify(f *testing.F) {
 	x := newStory(f, "4.2")
 	x.ship()
 	b := x.bundle()
+	drilled(f, b)
+	x.resum(b)
 	names := slices.Sorted(maps.Keys(b))
 	for i, name := range names {
 		f.Add(i, b[name].Data)

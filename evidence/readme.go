@@ -95,7 +95,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		{artifactDir + "/", "what was shipped"},
 		{"attest/", "provenance and verification summary, signed with the release key"},
 		{blueprintDir + "/", "the definition of the build servers"},
-		{drillDir + "/", "drills that the team added"},
+		{drillDir + "/", "drills that were in force, as they were recorded"},
 		{eventsFile, "everything that happened, one event a line"},
 		{checkpointFile, "how the ledger stands, signed by control (C2SP signed note)"},
 		{StampFile, "when that was, by a time stamping authority"},

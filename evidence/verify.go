@@ -73,10 +73,19 @@ type Report struct {
 	// Checkpoints that were kept elsewhere, with which the ledger agrees.
 	Checkpoints int    `json:"checkpoints,omitempty"`
 	Stamped     string `json:"time_stamped,omitempty"` // when the ledger's checkpoint was
+	// KeptStamped are checkpoints that were kept elsewhere under a time stamp.
+	KeptStamped []Stamped `json:"checkpoints_time_stamped,omitempty"`
+	Drills      []Drilled `json:"drills"`
 	// Attention is what is no fault of the bundle and yet to be known.
 	Attention []string `json:"attention,omitempty"`
 	// State is what the ledger comes to; nil if it could not be read.
 	State *release.State `json:"-"`
+}
+
+// Stamped says when a file was there as it is, by a time stamping authority.
+type Stamped struct {
+	File string `json:"file"`
+	At   string `json:"at"` // RFC 3339
 }
 
 // Refuse adds a problem that somebody else has found.
@@ -104,7 +113,7 @@ func (c *check) fail(file, format string, args ...any) {
 // Verify reads a bundle and says what of it does not hold. It reads nothing else. A
 // directory's links are not followed: none may be in it.
 func Verify(bundle fs.FS, t Trust) *Report {
-	c := &check{fs: bundle, trust: t, r: &Report{Problems: []Problem{}, Gold: []Resource{}, SignOffs: []SignedOff{}}, sums: map[string]string{}}
+	c := &check{fs: bundle, trust: t, r: &Report{Problems: []Problem{}, Gold: []Resource{}, SignOffs: []SignedOff{}, Drills: []Drilled{}}, sums: map[string]string{}}
 	c.walk()
 	c.keys()
 	c.checksums()
@@ -117,6 +126,7 @@ func Verify(bundle fs.FS, t Trust) *Report {
 		c.document(h)
 		c.blueprints(h)
 		c.shipped(h)
+		c.drills(h)
 		c.known()
 	}
 	if c.r.Events == 0 && len(c.r.Problems) == 0 {

@@ -35,6 +35,10 @@ func (s *State) Apply(e Event) error {
 		return err
 	}
 	s.Head, s.Changed = e.Seq, e.Time
+	switch e.Body.(type) {
+	case Started, Committed, Confirmed, Excepted, Waived, Signed, Withdrawn, Amended, Agreed, Aborted, Shipped:
+		s.Gate = e.Seq
+	}
 	if e.Time.After(s.Latest) {
 		s.Latest = e.Time
 	}

@@ -120,9 +120,12 @@ const MovesBeforeAsking = 8
 
 // State is a release at one moment.
 type State struct {
-	Head      int64
-	Started   Started
-	Begun     time.Time
+	Head    int64
+	Started Started
+	Begun   time.Time
+	// Gate is the last event by which a person decided, or gold was made: after it the
+	// ledger is worth a witness.
+	Gate      int64
 	Changed   time.Time // of the last event
 	Latest    time.Time // of any event: control's clock may have been put back
 	Phase     Phase

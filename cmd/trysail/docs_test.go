@@ -202,6 +202,7 @@ func TestFirstRelease(t *testing.T) {
 	}
 	for _, want := range []string{
 		"RELEASE.md reads one way", "Critical path", "first            primary  up", "second           backup   up", "in the server of hello, made anew, is identical", "Release 1.0 will ship on time", ": identical", "1.0: ship", "source.tar.zst", "build/deb/libc6", "  log\n", `"type":"shipped"`, "dist/hello.tar.gz", "Release 1.0 verifies: ", "RELEASE.md has licences, secrets", "release-manager says approve to licences-read (SHA256:", "Release 1.0: made again, the same bytes", "tester says approve to tested (SHA256:",
+		"It is about what hello made: trysail release fetch 1.0 hello", "RELEASE.md has changes, notes", "Release 1.1 will ship on time", "known-issues             ready",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the page's output lacks %q:\n%s", want, out)

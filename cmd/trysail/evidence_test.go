@@ -78,6 +78,29 @@ http.server.HTTPServer(("127.0.0.1", 3161), H).serve_forever()
 	return "http://127.0.0.1:3161/"
 }
 
+// keeps has control keep checkpoints in version control by itself, set up as its
+// documentation says; it gives a clone of somebody else's.
+func (s *signers) keeps(authority string) string {
+	s.w.t.Helper()
+	setUp, command, ok := strings.Cut(blocks(s.w.t, "docs/evidence.md", "sh copy")[0], "trysail serve ")
+	if !ok {
+		s.w.t.Fatal("docs/evidence.md starts no control")
+	}
+	s.w.sh("git init -q --bare --initial-branch=main " + s.file("bare") + "; git -C " + s.w.app + " push -q " + s.file("bare") + " HEAD:main")
+	s.w.sh("cd " + s.dir + "; REPOSITORY=" + s.file("bare") + "\n" + setUp)
+	c := s.w.hosts["control"]
+	c.kill()
+	args := append([]string{"serve", "--listen", s.w.control, "--stamp", authority}, strings.Fields(command)...)
+	args[len(args)-1] = s.file(args[len(args)-1])
+	c.start(args...)
+	s.w.until("control answers, and the machines are back", func() bool {
+		_, err := s.w.run("fleet")
+		return err == nil && s.w.up("a") && s.w.up("b") && s.w.up("c")
+	})
+	s.w.sh("git clone -q " + s.file("bare") + " " + s.file("theirs"))
+	return s.file("theirs")
+}
+
 // token is a key on a SoftHSM token, by its reference.
 func (s *signers) token() string {
 	s.w.t.Helper()
@@ -108,6 +131,8 @@ func TestFleetEvidence(t *testing.T) {
 	s := newSigners(w)
 	w.write("app/trysail/allowed_signers", w.sh("cat "+s.file("allowed")))
 	w.sh("cd " + w.app + "; git add -A; git -c user.name=t -c user.email=t@example.org commit -qm signers")
+	authority := s.authority()
+	theirs := s.keeps(authority)
 	w.begin()
 	w.until("gold begins on a", func() bool { return w.item("gold").Machine == "a" && len(w.began()) == 1 })
 	a.kill()
@@ -156,7 +181,6 @@ func TestFleetEvidence(t *testing.T) {
 	if w.trysail("release", "checkpoint", "4.2", "--commit"); !strings.Contains(w.sh("cd "+w.app+"; git log -1 --stat"), "trysail/checkpoints/4.2.note") {
 		t.Error("no checkpoint is in version control")
 	}
-	authority := s.authority()
 
 	key := s.file("release.age")
 	pem := w.trysail("key", "new", key, "--passphrase-file", s.file("word"))
@@ -185,6 +209,19 @@ func TestFleetEvidence(t *testing.T) {
 	}
 	r, err := verify()
 	if err != nil || !r.Verified || r.Stamped == "" || len(r.SignOffs) != 2 || r.SignOffs[0].Key == "" || r.SignOffs[1].Decision != "approve-with-exception" {
+		t.Errorf("%v: %+v", err, r)
+	}
+	// What control committed and had stamped by itself, as somebody has it who fetches it.
+	w.until("control has committed how it ended", func() bool {
+		notes, err := evidence.SplitNotes([]byte(w.sh("git -C " + theirs + " pull -q; cat " + theirs + "/trysail/checkpoints/4.2.note")))
+		if err != nil || len(notes) < 3 { // some may have come together
+			return false
+		}
+		last, err := evidence.ReadNote(notes[len(notes)-1], nil)
+		return err == nil && last.Size == int64(r.Events) && exec.Command("git", "-C", theirs, "cat-file", "-e", "HEAD:trysail/checkpoints/4.2.note.tsr").Run() == nil
+	})
+	w.sh("cd " + theirs + "/trysail/checkpoints; openssl ts -verify -token_in -in 4.2.note.tsr -data 4.2.note -CAfile " + s.file("tsa.pem") + " 2>&1")
+	if r, err := verify("--checkpoint", theirs+"/trysail/checkpoints/4.2.note"); err != nil || r.Checkpoints < 5 || len(r.KeptStamped) != 2 {
 		t.Errorf("%v: %+v", err, r)
 	}
 	// The release key in an SSH agent, and on a token.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trysail/internal/api"
+	"trysail/internal/witness"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -77,7 +78,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	checkpoint.Flags().BoolVar(&o.checkpoint.commit, "commit", false, "keep it in the working copy's version control too (trysail/checkpoints), if it follows what is there")
 	checkpoint.Flags().BoolVar(&o.checkpoint.push, "push", false, "and push that")
 	checkpoint.Flags().StringVar(&o.checkpoint.into, "into", "", "write it to `FILE`")
-	checkpoint.Flags().StringVar(&o.checkpoint.stamp, "stamp", "", "have it time-stamped by the authority at `URL` (RFC 3161), into FILE"+stampEnd)
+	checkpoint.Flags().StringVar(&o.checkpoint.stamp, "stamp", "", "have it time-stamped by the authority at `URL` (RFC 3161), into FILE"+witness.StampEnd+", and where it is committed")
 	report := add("report VERSION", "Write the release as it was run: planned against measured, work against waiting", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseReport(ctx, args[0], o.into)
 	})
@@ -91,6 +92,10 @@ func (a *app) releaseCommand() *cobra.Command {
 	log.Flags().IntVar(&o.run, "run", 0, "the log of run number `N` (default: the last)")
 	log.Flags().BoolVar(&o.runs, "runs", false, "list the runs of the step instead")
 	log.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on until the step ends")
+	fetch := add("fetch VERSION STEP", "Fetch what a step made, to be looked at before it is signed for", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+		return a.releaseFetch(ctx, args[0], args[1], o.into)
+	})
+	fetch.Flags().StringVar(&o.into, "into", "", "write it below `DIR`; nothing there is overwritten")
 	person := func(c *cobra.Command) {
 		c.Flags().StringVar(&o.as, "as", "", "the person who decides (root on control may name anybody)")
 		c.Flags().StringVar(&o.reason, "reason", "", "why")
@@ -147,7 +152,8 @@ func (a *app) releaseCommand() *cobra.Command {
 	bundled := func(c *cobra.Command, into string) {
 		c.Flags().StringVar(&o.bundle.into, into, "", "write the evidence of the release into `DIR`")
 		c.Flags().StringVar(&o.bundle.key, "key", "", "the release key: FILE.age, agent:FINGERPRINT or pkcs11:…")
-		c.Flags().StringArrayVar(&o.bundle.drills, "drill", nil, "a drill's run whose report was in force (repeatable)")
+		c.Flags().StringArrayVar(&o.bundle.drills, "drill", nil, "put the run of a drill in `DIR` into it too (repeatable)")
+		c.Flags().BoolVar(&o.bundle.noDrills, "no-drills", false, "leave out the drills that were in force: of each scenario the last run here of a build server of the release")
 		c.Flags().StringVar(&o.bundle.stamp, "stamp", "", "have the ledger's last checkpoint time-stamped by the authority at `URL` (RFC 3161)")
 		o.bundle.keys.flags(c)
 	}

@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
+	"trysail/drill"
 	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/release"
@@ -22,11 +22,12 @@ import (
 
 // bundleOptions say where a bundle goes and who signs it.
 type bundleOptions struct {
-	into   string
-	key    string
-	keys   keyOptions
-	drills []string
-	stamp  string
+	into     string
+	key      string
+	keys     keyOptions
+	drills   []string
+	noDrills bool
+	stamp    string
 }
 
 // releaseBundle makes the evidence of a release that shipped.
@@ -60,10 +61,8 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 			}
 		}
 	}
-	for _, d := range o.drills {
-		if err := drillFiles(d, files); err != nil {
-			return err
-		}
+	if err := a.drillsInForce(l.state, o, files); err != nil {
+		return err
 	}
 	if err := reportFiles(l, files); err != nil {
 		return err
@@ -84,7 +83,10 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(part)) }()
 	a.ui.Step("fetching what was shipped")
-	if err := fetchGold(ctx, c, l.state, part); err != nil {
+	if l.state.Gold == nil {
+		return usage("release %s has no gold", version)
+	}
+	if err := fetchArtifacts(ctx, c, l.state.Gold.Outputs, filepath.Join(part, "artifacts")); err != nil {
 		return err
 	}
 	if err := a.billsOfMaterials(ctx, c, l, part, files); err != nil {
@@ -100,7 +102,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 		return err
 	}
 	for name, data := range b.Files {
-		if err := writeBelow(part, name, strings.NewReader(string(data))); err != nil {
+		if err := writeBelow(part, name, 0o644, strings.NewReader(string(data))); err != nil {
 			return err
 		}
 	}
@@ -136,7 +138,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 // could not be signed with is found out before.
 func (a *app) releaseShip(ctx context.Context, version string, o bundleOptions) (err error) {
 	if o.into == "" {
-		if o.key != "" || o.stamp != "" || len(o.drills) > 0 {
+		if o.key != "" || o.noDrills || o.stamp != "" || len(o.drills) > 0 {
 			return usage("say where the evidence goes: --bundle DIR")
 		}
 		return a.tell(ctx, version, "ship", api.Reason{}, "ship", version)
@@ -216,6 +218,41 @@ func blueprintFiles(ctx context.Context, c *api.Client, m release.Machine, files
 	return nil
 }
 
+// drillsInForce puts in what was rehearsed of this release's build servers on this
+// machine, and what the user names.
+func (a *app) drillsInForce(s *release.State, o bundleOptions, files map[string][]byte) error {
+	dirs := slices.Clone(o.drills)
+	if !o.noDrills {
+		list, err := os.ReadDir(a.drillsDir())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		var runs []drill.Run
+		for _, d := range list {
+			dir, p, h, err := a.readRun(d.Name())
+			if err != nil {
+				a.log.Warn("a drill cannot be read, and is left out", "run", d.Name(), "err", err)
+				continue
+			}
+			runs = append(runs, drill.Run{Dir: dir, Plan: p, History: h})
+		}
+		named := func(dir string) bool {
+			return slices.ContainsFunc(o.drills, func(x string) bool { return filepath.Base(filepath.Clean(x)) == filepath.Base(dir) })
+		}
+		for _, r := range drill.InForce(runs, s.Machines, s.Changed) {
+			if !named(r.Dir) {
+				dirs = append(dirs, r.Dir)
+			}
+		}
+	}
+	for _, d := range dirs {
+		if err := drillFiles(d, files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // drillFiles are the reports of a drill's run.
 func drillFiles(dir string, files map[string][]byte) error {
 	list, err := os.ReadDir(dir)
@@ -252,54 +289,4 @@ func reportFiles(l *ledgerSeen, files map[string][]byte) error {
 	page, err := r.HTML()
 	files["report/report.md"], files["report/report.html"] = []byte(r.Markdown()), page
 	return err
-}
-
-// fetchGold lays what shipped below a directory.
-func fetchGold(ctx context.Context, c *api.Client, s *release.State, dir string) error {
-	if s.Gold == nil {
-		return usage("release %s has no gold", s.Started.Version)
-	}
-	for _, x := range s.Gold.Outputs {
-		if x.Digest == "" {
-			continue
-		}
-		r, err := c.GetBlob(ctx, x.Digest)
-		if err != nil {
-			return fmt.Errorf("%s: %w", x.Path, err)
-		}
-		v := digest.Digest(x.Digest).Verifier()
-		err = writeBelow(dir, path.Join("artifacts", x.Path), io.TeeReader(r, v))
-		r.Close()
-		if err == nil && !v.Verified() {
-			err = fmt.Errorf("control gave other bytes than those of %s", x.Digest)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", x.Path, err)
-		}
-	}
-	return nil
-}
-
-// writeBelow writes a file below a directory, which its name cannot leave.
-func writeBelow(dir, name string, from io.Reader) error {
-	if !evidence.FileName(name) {
-		return fmt.Errorf("%q is no name of a file in a bundle", name)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
-	}
-	f, err := root.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	return errors.Join(err, f.Close())
 }

@@ -37,8 +37,8 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 	switch {
 	case o.push && !o.commit:
 		return usage("--push is of what --commit commits")
-	case o.stamp != "" && o.into == "":
-		return usage("say where checkpoint and time stamp go: --into FILE")
+	case o.stamp != "" && o.into == "" && !o.commit:
+		return usage("say where checkpoint and time stamp go: --into FILE, or --commit")
 	}
 	var kept []byte
 	from := o.since
@@ -60,16 +60,8 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 		return errors.Join(err, a.printCheckpoint(now, at, broken, o.key))
 	}
 	if o.commit {
-		var more []witness.Option
-		if o.push {
-			more = append(more, witness.Push)
-		}
-		revision, err := witness.Commit(ctx, ".", version, []byte(now.Note), more...)
-		if err != nil {
+		if err := a.commitCheckpoint(ctx, version, []byte(now.Note), o); err != nil {
 			return err
-		}
-		if revision != "" {
-			fmt.Fprintf(a.stderr, "Committed as %s.\n", revision)
 		}
 	}
 	if o.into != "" {
@@ -77,20 +69,44 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 			return err
 		}
 	}
-	if o.stamp != "" {
+	if o.stamp != "" && o.into != "" {
 		token, err := stamp(ctx, o.stamp, []byte(now.Note))
 		if err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(o.into+stampEnd, token, 0o644); err != nil {
+		if err := renameio.WriteFile(o.into+witness.StampEnd, token, 0o644); err != nil {
 			return err
 		}
 	}
 	return a.printCheckpoint(now, at, "", o.key)
 }
 
-// stampEnd is that of a time stamp's file, beside what it is of.
-const stampEnd = ".tsr"
+// commitCheckpoint keeps a checkpoint in the working copy's version control.
+func (a *app) commitCheckpoint(ctx context.Context, version string, note []byte, o checkpointOptions) error {
+	said := func(revision string, err error) error {
+		if revision != "" {
+			fmt.Fprintf(a.stderr, "Committed as %s.\n", revision)
+		}
+		return err
+	}
+	if err := said(witness.Commit(ctx, ".", version, note)); err != nil {
+		return err
+	}
+	if o.stamp != "" {
+		if err := said(witness.CommitStamp(ctx, ".", version, stamper(o.stamp))); err != nil {
+			return err
+		}
+	}
+	if o.push {
+		return said(witness.Commit(ctx, ".", version, note, witness.Push))
+	}
+	return nil
+}
+
+// stamper asks one authority.
+func stamper(address string) func(context.Context, []byte) ([]byte, error) {
+	return func(ctx context.Context, data []byte) ([]byte, error) { return stamp(ctx, address, data) }
+}
 
 func stamp(ctx context.Context, address string, data []byte) ([]byte, error) {
 	return witness.Stamp(ctx, &http.Client{Timeout: time.Minute}, address, data)

@@ -123,9 +123,11 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 				Next      []string `json:"next"`
 			}{file, digest.FromBytes(text).String(), next})
 		}
+		a.whereToLook(l.state, item)
 		a.printf("%s is what %s says. Read it, then type:\n  %s\n", file, b.Person, strings.Join(next, "\n  "))
 		return nil
 	}
+	a.whereToLook(l.state, item)
 	if err := a.showBeforeSigning(text, signer.PublicKey(), o.signing.yes); err != nil {
 		return err
 	}
@@ -135,6 +137,15 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 	}
 	b.Statement, b.Signature, b.Nonce = string(text), string(sshsig.Armor(sig)), w.Nonce
 	return a.tell(ctx, version, "sign", b, string(d), item)
+}
+
+// whereToLook says how to get what a sign-off is about.
+func (a *app) whereToLook(s *release.State, item string) {
+	for _, need := range s.Item(item).Needs {
+		if _, err := madeBy(s, need); err == nil {
+			fmt.Fprintf(a.stderr, "It is about what %s made: trysail release fetch %s %s --into DIR\n", need, s.Started.Version, need)
+		}
+	}
 }
 
 func verb(d release.Decision) string {

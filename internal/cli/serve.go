@@ -22,6 +22,7 @@ import (
 	"trysail/internal/control"
 	"trysail/internal/ledger"
 	"trysail/internal/notify"
+	"trysail/internal/witness"
 )
 
 type serveOptions struct {
@@ -30,6 +31,8 @@ type serveOptions struct {
 	etcd         []string
 	from, join   string
 	notify       string
+	checkpoints  string // a working copy
+	stamp        string // address of a time stamping authority
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -54,6 +57,8 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&o.from, "recover", "", "begin a lost ledger again from an agent's copy in `DIR`")
 	f.StringVar(&o.join, "join", "", "become one of several controls, with the `LINK` of trysail fleet token --for-control")
 	f.StringVar(&o.notify, "notify", "", "tell people what they must know, as this `FILE` says (docs/notices.md)")
+	f.StringVar(&o.checkpoints, "checkpoints", "", "commit how each release's ledger stands, whenever somebody decided, in the git or Subversion working copy `DIR`, and send it on")
+	f.StringVar(&o.stamp, "stamp", "", "have that time-stamped by the authority at `URL` (RFC 3161)")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "recover", "join")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "peer")
 	return cmd
@@ -101,6 +106,20 @@ func where(o serveOptions, at net.Addr) (*place, error) {
 	return p, nil
 }
 
+// witness refuses a place for checkpoints where none could be committed.
+func (o serveOptions) witness(ctx context.Context) (ask func(context.Context, []byte) ([]byte, error), err error) {
+	if o.stamp != "" {
+		if o.checkpoints == "" {
+			return nil, usage("--stamp is of what --checkpoints keeps")
+		}
+		ask = stamper(o.stamp)
+	}
+	if o.checkpoints == "" {
+		return nil, nil
+	}
+	return ask, witness.Usable(ctx, o.checkpoints)
+}
+
 func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	dir := a.controlDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -111,6 +130,10 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 		if told, err = notify.Load(o.notify); err != nil {
 			return err
 		}
+	}
+	keep, err := o.witness(ctx)
+	if err != nil {
+		return err
 	}
 	d, err := a.openDepot()
 	if err != nil {
@@ -149,7 +172,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return err
 		}
 	}
-	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told}
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told, Checkpoints: o.checkpoints, Stamp: keep}
 	if start.Peer != nil {
 		options.Cluster = store
 	}

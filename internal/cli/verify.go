@@ -129,42 +129,64 @@ func (o verifyOptions) trust() (t evidence.Trust, err error) {
 	return t, nil
 }
 
-// stamped looks when the ledger's checkpoint was time-stamped.
+// stamped looks when the ledger's checkpoint was time-stamped, and those that were kept
+// elsewhere.
 func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
 	if !r.Verified {
 		return nil // nothing of it is read that may be anything
 	}
-	token, err := fs.ReadFile(bundle, evidence.StampFile)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && o.stampRoots == "":
-		return nil
-	case err != nil:
-		r.Refuse(evidence.StampFile, "is not there")
-		return nil
-	case o.stampRoots == "":
-		r.Attention = append(r.Attention, "the ledger is time-stamped: --stamp-roots FILE says when")
-		return nil
+	var roots *x509.CertPool
+	if o.stampRoots != "" {
+		pem, err := os.ReadFile(o.stampRoots)
+		if err != nil {
+			return err
+		}
+		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
+			return usage("%s holds no certificate", o.stampRoots)
+		}
 	}
-	pem, err := os.ReadFile(o.stampRoots)
+	at, err := stampedAt(func(name string) ([]byte, error) { return fs.ReadFile(bundle, name) }, evidence.CheckpointFile, roots, r)
 	if err != nil {
 		return err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return usage("%s holds no certificate", o.stampRoots)
+	r.Stamped = at
+	for _, f := range o.checkpoints {
+		at, err := stampedAt(os.ReadFile, f, roots, r)
+		if err != nil {
+			return err
+		}
+		if at != "" {
+			r.KeptStamped = append(r.KeptStamped, evidence.Stamped{File: f, At: at})
+		}
 	}
-	data, err := fs.ReadFile(bundle, evidence.CheckpointFile)
+	if roots != nil && r.Stamped == "" && len(r.KeptStamped) == 0 && r.Verified {
+		r.Refuse(evidence.StampFile, "is not there")
+	}
+	return nil
+}
+
+// stampedAt says when a file was stamped, if a stamp is beside it that holds.
+func stampedAt(read func(string) ([]byte, error), file string, roots *x509.CertPool, r *evidence.Report) (string, error) {
+	token, err := read(file + witness.StampEnd)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case roots == nil:
+		r.Attention = append(r.Attention, file+" is time-stamped: --stamp-roots FILE says when")
+		return "", nil
+	}
+	data, err := read(file)
 	if err != nil {
-		r.Refuse(evidence.CheckpointFile, err.Error())
-		return nil
+		return "", err
 	}
 	at, err := witness.VerifyStamp(token, data, roots)
 	if err != nil {
-		r.Refuse(evidence.StampFile, err.Error())
-		return nil
+		r.Refuse(file+witness.StampEnd, err.Error())
+		return "", nil
 	}
-	r.Stamped = at.UTC().Format(time.RFC3339)
-	return nil
+	return at.UTC().Format(time.RFC3339), nil
 }
 
 // plainly writes what somebody else wrote so that a terminal shows it and does nothing.
@@ -196,8 +218,16 @@ func (a *app) printVerified(r *evidence.Report) {
 			a.printf("  %s  %s says %s to %s (%s)\n", s.At, plainly(s.Person), s.Decision, plainly(s.Item), by)
 		}
 	}
+	if r.Verified {
+		for _, d := range r.Drills {
+			a.printf("  %s  drill %s: %s\n", d.Began, plainly(d.Run), d.Verdict)
+		}
+	}
 	if r.Stamped != "" {
 		a.printf("  The ledger stood so on %s, says a time stamping authority.\n", r.Stamped)
+	}
+	for _, x := range r.KeptStamped {
+		a.printf("  %s stood so on %s, says a time stamping authority.\n", plainly(x.File), x.At)
 	}
 	if r.Checkpoints > 0 {
 		a.printf("  It agrees with %d checkpoint(s) that were kept elsewhere.\n", r.Checkpoints)

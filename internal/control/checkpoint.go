@@ -36,21 +36,11 @@ func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (a
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	size := s.tree.Size()
-	root, err := s.tree.Root(size)
+	signed, err := c.signCheckpoint(s)
 	if err != nil {
 		return nil, err
 	}
-	signer, key, err := c.o.Identity.checkpointKey()
-	if err != nil {
-		return nil, err
-	}
-	text := evidence.Checkpoint{Stream: evidence.Stream(version), Size: size, Root: root}.Text()
-	signed, err := note.Sign(&note.Note{Text: text}, signer)
-	if err != nil {
-		return nil, err
-	}
-	a := api.Checkpoint{Note: string(signed), Key: key}
+	a, size := api.Checkpoint{Note: string(signed.note), Key: signed.key}, signed.at.Size
 	if q := r.URL.Query().Get("since"); q != "" {
 		n, err := strconv.ParseInt(q, 10, 64)
 		if err == nil && (n < 1 || n > size) {
@@ -68,6 +58,29 @@ func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (a
 		}
 	}
 	return a, nil
+}
+
+// signedNote is a checkpoint as it was signed.
+type signedNote struct {
+	note []byte
+	key  string // that verifies it
+	at   evidence.Checkpoint
+}
+
+// signCheckpoint signs how a release's ledger stands, whose lock is held.
+func (c *Control) signCheckpoint(s *stream) (*signedNote, error) {
+	size := s.tree.Size()
+	root, err := s.tree.Root(size)
+	if err != nil {
+		return nil, err
+	}
+	signer, key, err := c.o.Identity.checkpointKey()
+	if err != nil {
+		return nil, err
+	}
+	at := evidence.Checkpoint{Stream: evidence.Stream(s.name), Size: size, Root: root}
+	signed, err := note.Sign(&note.Note{Text: at.Text()}, signer)
+	return &signedNote{signed, key, at}, err
 }
 
 // checkpointKey is the key that checkpoints are signed with: each control of a

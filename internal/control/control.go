@@ -14,6 +14,7 @@
 //	place.go   a machine is lost, a wait is over, a step wants a machine: append it
 //	missing.go the depot lost something that others have: fetch it, ask for it
 //	notify.go  something happened that people must know: tell them
+//	elsewhere.go somebody decided: keep a checkpoint in version control
 //	standby.go another control decides: follow it, have what it has
 //
 // What every machine asks each second is not looked for in every release: who holds
@@ -60,6 +61,10 @@ type Options struct {
 	Now      func() time.Time     // the wall clock
 	Boot     func() time.Duration // since the machine started, which nobody can set; nil: the kernel's
 	Notify   *notify.Config       // nil: nobody is told anything
+	// Checkpoints is a working copy in which the releases' checkpoints are kept; "":
+	// nowhere. Stamp has them time-stamped there; nil: nobody does.
+	Checkpoints string
+	Stamp       func(ctx context.Context, data []byte) ([]byte, error)
 }
 
 // Control is one control process.
@@ -70,24 +75,25 @@ type Control struct {
 	over  chan struct{} // closed when another decides
 	id    string        // no two controls, and no two runs of one, have the same
 
-	mu       sync.Mutex
-	streams  map[string]*stream
-	members  map[string]*member
-	joined   int64                     // events of the fleet's stream that were folded
-	waiting  map[string]string         // why a step has no machine, by release/item
-	leases   leases                    // in force, by machine
-	heads    heads                     // of all streams
-	fresh    map[string]bool           // releases that moved since place looked at them
-	changed  bell                      // anything moved
-	wanted   []string                  // digests that releases need and the depot lacks
-	sums     map[string][]depot.Item   // originals, by the digest of their blueprint.sum
-	tokens   []token                   // in force
-	accesses int64                     // events of the stream they come from
-	grown    bell                      // a log did
-	said     time.Time                 // when it was said last that there is no room
-	notices  notices                   // with locks of its own
-	trees    map[string]*evidence.Tree // of the streams that are no release's
-	doubts   doubts
+	mu        sync.Mutex
+	streams   map[string]*stream
+	members   map[string]*member
+	joined    int64                     // events of the fleet's stream that were folded
+	waiting   map[string]string         // why a step has no machine, by release/item
+	leases    leases                    // in force, by machine
+	heads     heads                     // of all streams
+	fresh     map[string]bool           // releases that moved since place looked at them
+	changed   bell                      // anything moved
+	wanted    []string                  // digests that releases need and the depot lacks
+	sums      map[string][]depot.Item   // originals, by the digest of their blueprint.sum
+	tokens    []token                   // in force
+	accesses  int64                     // events of the stream they come from
+	grown     bell                      // a log did
+	said      time.Time                 // when it was said last that there is no room
+	notices   notices                   // with locks of its own
+	trees     map[string]*evidence.Tree // of the streams that are no release's
+	doubts    doubts
+	elsewhere *elsewhere // with a lock of its own
 	// See safe.go.
 	witnesses []string
 	copied    bell // a machine has copied more
@@ -129,7 +135,7 @@ func New(o Options) *Control {
 	return &Control{
 		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
-		trees: map[string]*evidence.Tree{}, doubts: doubts{},
+		trees: map[string]*evidence.Tree{}, doubts: doubts{}, elsewhere: newElsewhere(),
 	}
 }
 
@@ -308,7 +314,7 @@ func (c *Control) Run(ctx context.Context) error {
 			c.o.Log.Error("keep", "release", v, "err", err) // fill looks for it
 		}
 	}
-	return c.loops(ctx, c.fold, c.place, c.fill, c.tell)
+	return c.loops(ctx, c.fold, c.place, c.fill, c.tell, c.witness)
 }
 
 // loops runs each until ctx or one of them ends.

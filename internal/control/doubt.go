@@ -21,7 +21,8 @@ import (
 // nothing is appended to a release in doubt until a person has recovered the
 // ledger, or retired the machine whose copy is the wrong one.
 
-// doubts are what machines' copies say against the ledger, by stream and machine.
+// doubts are what machines' copies say against the ledger, and version control
+// (elsewhere.go), by stream and machine.
 type doubts map[string]map[string]string
 
 // compare holds a machine's copies against the ledger.
@@ -37,26 +38,31 @@ func (c *Control) compare(ctx context.Context, machine string, copies []api.Copy
 		case !bytes.Equal(root, x.Root):
 			why = fmt.Sprintf("the first %d events on the disk of %s are not those of control", x.Events, machine)
 		}
-		c.mu.Lock()
-		known := c.doubts[x.Stream][machine]
-		if why == "" {
-			delete(c.doubts[x.Stream], machine)
-		} else {
-			if c.doubts[x.Stream] == nil {
-				c.doubts[x.Stream] = map[string]string{}
-			}
-			c.doubts[x.Stream][machine] = why
-		}
-		c.mu.Unlock()
-		if why != known {
-			if why == "" {
-				c.o.Log.Warn("the ledger is in doubt no more", "stream", x.Stream, "machine", machine)
-			} else {
-				c.o.Log.Error("the ledger is in doubt", "stream", x.Stream, "why", why)
-			}
-		}
+		c.doubt(x.Stream, machine, why)
 	}
 	return nil
+}
+
+// doubt keeps why a witness does not agree with a stream; "" if it does.
+func (c *Control) doubt(stream, witness, why string) {
+	c.mu.Lock()
+	known := c.doubts[stream][witness]
+	switch {
+	case why == "":
+		delete(c.doubts[stream], witness)
+	case c.doubts[stream] == nil:
+		c.doubts[stream] = map[string]string{witness: why}
+	default:
+		c.doubts[stream][witness] = why
+	}
+	c.mu.Unlock()
+	switch {
+	case why == known:
+	case why == "":
+		c.o.Log.Warn("the ledger is in doubt no more", "stream", stream, "witness", witness)
+	default:
+		c.o.Log.Error("the ledger is in doubt", "stream", stream, "why", why)
+	}
 }
 
 // rootAt gives the length of a stream and, if it is long enough, the root over
@@ -110,9 +116,12 @@ func (c *Control) folding(stream string, events int64) (size int64, root []byte,
 	return size, root, err
 }
 
-// DoubtedError refuses to append to a stream of which a machine's copy says
-// otherwise than the ledger.
-type DoubtedError struct{ Stream, Why string }
+// DoubtedError refuses to append to a stream of which a machine's copy, or version
+// control, says otherwise than the ledger.
+type DoubtedError struct {
+	Stream, Why string
+	FromVCS     bool
+}
 
 func (e *DoubtedError) Error() string {
 	return fmt.Sprintf("the ledger of %s is in doubt: %s", strings.TrimPrefix(e.Stream, releaseStream("")), e.Why)
@@ -120,6 +129,9 @@ func (e *DoubtedError) Error() string {
 
 // Hint says what to do.
 func (e *DoubtedError) Hint() string {
+	if e.FromVCS {
+		return "the ledger was put back or changed: stop control, move its etcd/ away, and begin it from a machine's copy that goes on from there: trysail serve --recover DIR; if none does, what came after is lost: revert the commit of that file, whose history keeps it"
+	}
 	return "the ledger was put back or changed: stop control, move its etcd/ away, and begin it from that machine's copy: trysail serve --recover DIR; if it is the machine's copy that is wrong: trysail fleet retire MACHINE"
 }
 
@@ -132,8 +144,8 @@ func (c *Control) doubted(stream string) error {
 
 func (c *Control) doubtedLocked(stream string) error {
 	for _, machine := range slices.Sorted(maps.Keys(c.doubts[stream])) {
-		if m := c.members[machine]; m != nil && m.set != fleet.Retired {
-			return &DoubtedError{stream, c.doubts[stream][machine]}
+		if m := c.members[machine]; machine == fromVCS || m != nil && m.set != fleet.Retired {
+			return &DoubtedError{stream, c.doubts[stream][machine], machine == fromVCS}
 		}
 	}
 	return nil
@@ -147,6 +159,7 @@ func (c *Control) troubles() []string {
 	if c.alone {
 		list = append(list, "no machine copies the ledger: what happened last is on control's disk alone")
 	}
+	list = append(list, c.notKept()...)
 	for _, stream := range slices.Sorted(maps.Keys(c.doubts)) {
 		if err := c.doubtedLocked(stream); err != nil {
 			list = append(list, err.Error())

@@ -15,7 +15,7 @@ import (
 type collector struct {
 	c                                                    *Control
 	releases, items, machines, slack, events, lost, late *prometheus.Desc
-	pending, undelivered                                 *prometheus.Desc
+	pending, undelivered, kept                           *prometheus.Desc
 }
 
 func newCollector(c *Control) *collector {
@@ -33,12 +33,13 @@ func newCollector(c *Control) *collector {
 		late:        desc("results_refused_total", "Results of a release that came too late.", "release"),
 		pending:     desc("notices_pending", "Notices on their way to a target.", "target"),
 		undelivered: desc("notices_undelivered_total", "Notices that a target did not take within a day.", "target"),
+		kept:        desc("checkpoint_events", "Events of a release's ledger under the last checkpoint in version control.", "release"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.releases, m.items, m.machines, m.slack, m.events, m.lost, m.late, m.pending, m.undelivered} {
+	for _, d := range []*prometheus.Desc{m.releases, m.items, m.machines, m.slack, m.events, m.lost, m.late, m.pending, m.undelivered, m.kept} {
 		ch <- d
 	}
 }
@@ -83,6 +84,11 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(m.undelivered, float64(m.c.notices.lost[target]), target)
 	}
 	m.c.notices.mu.Unlock()
+	m.c.elsewhere.mu.Lock()
+	for version, size := range m.c.elsewhere.size {
+		gauge(m.kept, float64(size), version)
+	}
+	m.c.elsewhere.mu.Unlock()
 	for phase, n := range phases {
 		gauge(m.releases, float64(n), string(phase))
 	}

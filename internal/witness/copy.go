@@ -25,6 +25,10 @@ type workingCopy interface {
 	// check tells the revision that was made, and whether it holds what it should.
 	check(ctx context.Context, name string, data []byte) (string, error)
 	push(ctx context.Context) error
+	// follows tells whether what is committed can be sent anywhere; update takes what
+	// others sent there.
+	follows(ctx context.Context) (bool, error)
+	update(ctx context.Context) error
 	// changed is the error for a file that is not as it was committed.
 	changed(name string) error
 }

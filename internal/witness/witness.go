@@ -16,7 +16,7 @@
 // looks at signatures here: the caller knows the key. What is committed is that file
 // alone, whatever else is changed or staged; the rest of the working copy and git's
 // index stay as they were, and if the commit fails so does the file. Nothing is pushed
-// unless asked. The team's hooks run, its settings hold. The programs git and svn do
+// unless asked. Control does the same by itself (unattended.go). The team's hooks run, its settings hold. The programs git and svn do
 // the work: they know formats, locks and hooks better than any library.
 //
 // [Stamp] asks an authority for a token over the SHA-256 of some bytes; [VerifyStamp]

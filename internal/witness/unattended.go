@@ -1,0 +1,182 @@
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Control keeps checkpoints with nobody at the keyboard, in a working copy of its own:
+// it asks first whether it can ([Usable]), takes what others have committed since
+// ([Update]), commits, has the file stamped ([CommitStamp]) and sends all of it on
+// ([Send]).
+
+// StampEnd is that of a time stamp's file, beside what it is of.
+const StampEnd = ".tsr"
+
+// Usable tells what would keep checkpoints from being committed in a directory.
+func Usable(ctx context.Context, dir string) error {
+	c, err := open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return &os.PathError{Op: "write into", Path: dir, Err: err}
+	}
+	return c.ready(ctx)
+}
+
+// Update brings a working copy up to date with what it follows, if it follows anything:
+// another control may have been at work. Commits that were not sent come after.
+func Update(ctx context.Context, dir string) error {
+	c, err := open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	return c.update(ctx)
+}
+
+// Send sends what is committed to what a working copy follows, if it follows anything.
+func Send(ctx context.Context, dir string) error {
+	c, err := open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	follows, err := c.follows(ctx)
+	if err != nil || !follows {
+		return err
+	}
+	return c.push(ctx)
+}
+
+// CommitStamp has the file of a release's checkpoints time-stamped as it was committed,
+// into a file beside it, and commits that, unless the stamp that is there is of it
+// already. The revision is empty if there was nothing to do.
+func CommitStamp(ctx context.Context, dir, release string, stamp func(context.Context, []byte) ([]byte, error)) (revision string, err error) {
+	name, err := file(dir, release)
+	if err != nil {
+		return "", err
+	}
+	c, err := open(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	free, err := lock(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	defer free()
+	data, err := c.committed(ctx, name)
+	if err != nil || data == nil {
+		return "", err
+	}
+	old, err := c.committed(ctx, name+StampEnd)
+	if err != nil || Stamps(old, data) {
+		return "", err
+	}
+	token, err := stamp(ctx, data)
+	if err != nil {
+		return "", err
+	}
+	disk, err := read(name + StampEnd)
+	if err != nil {
+		return "", err
+	}
+	return keep(ctx, c, name+StampEnd, "trysail: time stamp of the checkpoints of release "+release, disk, token)
+}
+
+// Stamps tells whether a token is of these bytes. Who made it is not looked at: see
+// [VerifyStamp].
+func Stamps(token, data []byte) bool {
+	s, err := readToken(token)
+	return err == nil && s.about(data) == nil
+}
+
+// following is what the branch that is checked out follows, elsewhere; both are empty if
+// it follows nothing.
+func (c gitCopy) following(ctx context.Context) (remote, branch string, err error) {
+	out, err := c.git(ctx, "symbolic-ref", "--quiet", "--short", "HEAD")
+	if status(err) == 1 {
+		return "", "", nil // a commit is checked out, no branch
+	}
+	if err != nil {
+		return "", "", err
+	}
+	// Not the branch's ref: there is none before its first commit.
+	for key, value := range map[string]*string{"remote": &remote, "merge": &branch} {
+		got, err := c.git(ctx, "config", "--get", "branch."+strings.TrimSpace(string(out))+"."+key)
+		if status(err) == 1 {
+			return "", "", nil
+		}
+		if err != nil {
+			return "", "", err
+		}
+		*value = strings.TrimSpace(string(got))
+	}
+	return remote, branch, nil
+}
+
+func (c gitCopy) follows(ctx context.Context) (bool, error) {
+	remote, _, err := c.following(ctx)
+	return remote != "", err
+}
+
+func (c gitCopy) update(ctx context.Context) error {
+	remote, branch, err := c.following(ctx)
+	if err != nil || remote == "" {
+		return err
+	}
+	var failed *failedError
+	_, err = c.git(ctx, "ls-remote", "--quiet", "--exit-code", remote, branch)
+	if status(err) == 2 {
+		return nil // it has not been sent yet
+	}
+	if err == nil {
+		_, err = c.git(ctx, "fetch", "--quiet", remote, branch)
+	}
+	if errors.As(err, &failed) {
+		return &CopyError{c.root, "what others committed cannot be fetched: " + failed.out, "git -C " + quote(c.root) + " fetch"}
+	}
+	if err != nil {
+		return err
+	}
+	const theirs = "FETCH_HEAD"
+	join := []string{"rebase", "--quiet", "--autostash", theirs}
+	if _, err := c.git(ctx, "rev-parse", "--quiet", "--verify", "HEAD^{commit}"); status(err) == 1 {
+		join = []string{"merge", "--quiet", "--ff-only", theirs} // nothing is here yet
+	} else if err != nil {
+		return err
+	} else if _, err := c.git(ctx, "merge-base", "--is-ancestor", theirs, "HEAD"); status(err) != 1 {
+		return err // there is nothing new
+	}
+	_, err = c.git(ctx, join...)
+	if !errors.As(err, &failed) {
+		return err
+	}
+	if join[0] == "rebase" {
+		// It is to be as it was, whoever has lost patience.
+		if _, aerr := c.git(context.WithoutCancel(ctx), "rebase", "--abort"); aerr != nil {
+			return errors.Join(err, aerr)
+		}
+	}
+	return &CopyError{
+		c.root, fmt.Sprintf("what is here and %s of %s do not go together: %s", strings.TrimPrefix(branch, "refs/heads/"), remote, failed.out),
+		"git -C " + quote(c.root) + " pull --rebase: settle there which is right",
+	}
+}
+
+// follows is so by nature: a working copy is of a repository.
+func (c svnCopy) follows(context.Context) (bool, error) { return true, nil }
+
+func (c svnCopy) update(ctx context.Context) error {
+	_, err := c.svn(ctx, "update", "--quiet", "--accept", "postpone", "--", peg(c.root))
+	var failed *failedError
+	if errors.As(err, &failed) {
+		return &CopyError{c.root, "what others committed cannot be fetched: " + failed.out, "svn update " + quote(peg(c.root))}
+	}
+	return err
+}
