@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -25,6 +26,8 @@ type order struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env"`
 	Dir  string   `json:"dir"`
+	// Chroot gives process 1 another root than the command has: see Spec.Chroot.
+	Chroot bool `json:"chroot,omitempty"`
 }
 
 // report is how process 1 says that the command ended.
@@ -79,7 +82,17 @@ func serve(o order, alive io.Reader) report {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	begin := time.Now()
-	p, err := os.StartProcess(path, o.Args, &os.ProcAttr{Dir: o.Dir, Env: o.Env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	proc, err := os.OpenRoot("/proc") // wherever the root is
+	if err != nil {
+		return report{Error: err.Error(), Code: 126}
+	}
+	attr := &os.ProcAttr{Dir: o.Dir, Env: o.Env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}}
+	if o.Chroot {
+		if attr.Sys, err = leaveRoot(); err != nil {
+			return report{Error: err.Error(), Code: 126}
+		}
+	}
+	p, err := os.StartProcess(path, o.Args, attr)
 	if err != nil {
 		return report{Error: err.Error(), Code: 126}
 	}
@@ -100,7 +113,7 @@ func serve(o order, alive io.Reader) report {
 	}()
 	select {
 	case e := <-done:
-		r := report{Started: true, Seconds: time.Since(begin).Seconds(), Leftover: lingering()}
+		r := report{Started: true, Seconds: time.Since(begin).Seconds(), Leftover: lingering(proc)}
 		if e.status.Signaled() {
 			r.Signal, r.Code = e.status.Signal().String(), 128+int(e.status.Signal())
 		} else {
@@ -112,6 +125,27 @@ func serve(o order, alive io.Reader) report {
 	case <-gone:
 		return report{Started: true, Code: 137, Signal: "caller gone"}
 	}
+}
+
+// leaveRoot moves process 1 to a root of its own, /dev, and says how a command is
+// started in the one that it left.
+func leaveRoot() (*syscall.SysProcAttr, error) {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the root: %w", err)
+	}
+	// The way back, which a new root does not have; it is for the child, before it executes.
+	at, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /proc: %w", err)
+	}
+	if err := unix.Fchdir(at); err != nil {
+		return nil, fmt.Errorf("enter /proc: %w", err)
+	}
+	if err := unix.Chroot("/dev"); err != nil {
+		return nil, fmt.Errorf("leave the root: %w", err)
+	}
+	return &syscall.SysProcAttr{Chroot: fmt.Sprintf("self/fd/%d", old)}, nil
 }
 
 func lookPath(name string, env []string, dir string) (string, error) {
@@ -133,20 +167,20 @@ func lookPath(name string, env []string, dir string) (string, error) {
 
 // lingering names the processes that are still there a moment after the command
 // ended: a daemon that the command has told to end (fakeroot's) needs one.
-func lingering() []string {
+func lingering(proc *os.Root) []string {
 	for range 20 {
-		if len(leftover()) == 0 {
+		if len(leftover(proc)) == 0 {
 			return nil
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	return leftover()
+	return leftover(proc)
 }
 
 // leftover names the processes that the command left running. They end with
 // the namespace; the caller tells the user.
-func leftover() []string {
-	names, err := os.ReadDir("/proc")
+func leftover(proc *os.Root) []string {
+	names, err := fs.ReadDir(proc.FS(), ".")
 	if err != nil {
 		return nil
 	}
@@ -156,7 +190,7 @@ func leftover() []string {
 		if err != nil || pid == 1 {
 			continue
 		}
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		data, err := proc.ReadFile(n.Name() + "/cmdline")
 		if err != nil || len(data) == 0 {
 			continue // ended, or a zombie that is being reaped
 		}

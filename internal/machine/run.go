@@ -54,6 +54,11 @@ type Spec struct {
 	// Whole makes it a machine of its own, which runs containers itself: all that
 	// this process may do it may, with cgroups of its own. For disposable hosts.
 	Whole bool
+	// Chroot starts the command in what ischroot(1) tells from a machine's own root, as
+	// all that make a Debian root from nothing do: scripts of packages then leave the
+	// init alone that is not there. (That of libc6 would have it start again, and sleep
+	// for a second.)
+	Chroot bool
 	// Terminal connects the container to the caller's terminal.
 	Terminal       bool
 	Stdin          io.Reader
@@ -199,7 +204,7 @@ func (n *Session) Run(ctx context.Context, sp Spec) (*Exit, error) {
 			return nil, err
 		}
 	}
-	if err := json.NewEncoder(orderW).Encode(order{Args: sp.Args, Env: sp.Env, Dir: sp.Dir}); err != nil && ctx.Err() == nil {
+	if err := json.NewEncoder(orderW).Encode(order{Args: sp.Args, Env: sp.Env, Dir: sp.Dir, Chroot: sp.Chroot}); err != nil && ctx.Err() == nil {
 		<-waited
 		return nil, &RuncError{What: "the container ended before its command", Err: err, Output: lastLog(logFile)}
 	}

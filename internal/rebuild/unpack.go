@@ -337,7 +337,7 @@ func (m *maker) sh(ctx context.Context, script string, mounts ...machine.Mount) 
 	}
 	var out tail
 	x, err := m.session.Run(ctx, machine.Spec{
-		Root: m.root, Hostname: m.Blueprint.Machine.Hostname, Args: []string{"/bin/sh", "-c", script}, Dir: "/", Umask: 0o022, Mounts: mounts, Stdout: &out, Stderr: &out,
+		Root: m.root, Hostname: m.Blueprint.Machine.Hostname, Args: []string{"/bin/sh", "-c", script}, Dir: "/", Umask: 0o022, Mounts: mounts, Chroot: true, Stdout: &out, Stderr: &out,
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true", "LC_ALL=C.UTF-8", "HOME=/root", "DPKG_FRONTEND_LOCKED=1", "DEBCONF_NOWARNINGS=yes", "TERM=dumb"},
 	})
 	var none *machine.CommandError
