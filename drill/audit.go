@@ -21,6 +21,12 @@ func world(p *Plan) string {
 	return s
 }
 
+// signs tells whether the release wanted signatures.
+func signs(h []Record) bool {
+	b := started(h)
+	return b != nil && b.Signers != ""
+}
+
 // fidelity says what was real, what was simulated, what was modelled and what was
 // not exercised at all: a rehearsal must not be taken for a failover.
 func (r *Report) fidelity() [][2]string {
@@ -41,6 +47,9 @@ func (r *Report) fidelity() [][2]string {
 		machines = "each machine is a container with a disk and cgroups of its own, on a host of its own and in that host's network"
 	}
 	list = append(list, [2]string{"Simulated", machines + "; faults: " + or2(strings.Join(kinds, "; "))})
+	if signs(r.History) {
+		list = append(list, [2]string{"Keys", "people signed with keys that were made for the drill, not with their own"})
+	}
 	modelled := []string{}
 	for _, x := range p.Scenario.People {
 		if !x.Live {

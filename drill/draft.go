@@ -52,8 +52,9 @@ func (e *NoGoldError) Hint() string {
 }
 
 // Text writes a first scenario: both build servers of a runbook are lost in the week
-// before the ship date, the first in the test (or a week before, if there is none),
-// the second with its disk while gold is built.
+// before the ship date, the first in the test (in the first step, if there is none; in
+// gold, if that is the only one), the second with its disk while gold is built. Both are
+// reached however short the release is: a date might pass after it has shipped.
 func (d Draft) Text() ([]byte, error) {
 	gold := d.Book.Gold()
 	if gold == nil {
@@ -89,10 +90,9 @@ func (d Draft) Text() ([]byte, error) {
 	}
 	p("guards: {down_at_once: 2, within: 30m}")
 	p("steady: [control-answers, hosts-up, ledger-copied]")
-	test := d.test()
-	when, moved := "T-7d", ""
-	if test != nil {
-		when, moved = test.Name+" running", ", moved: 10s"
+	when := gold.Name + " running on primary"
+	if test := d.test(); test != nil {
+		when = test.Name + " running"
 	}
 	p("method:")
 	p("  - {name: primary-dies, when: %s, fault: machine-lost, host: primary}", quote(when))
@@ -104,7 +104,7 @@ func (d Draft) Text() ([]byte, error) {
 	}
 	p("  gold: identical")
 	p("  faults:")
-	p("    - {name: primary-dies, detected: 5s%s}", moved)
+	p("    - {name: primary-dies, detected: 5s, moved: 10s}")
 	p("    - {name: backup-dies, detected: 5s, moved: 10s}")
 	reached := "primary-dies, backup-dies, gold, moved"
 	if made {
@@ -130,12 +130,14 @@ func (d Draft) plain() (plain, made bool) {
 	return plain, made
 }
 
-// test is the step of the runbook that is most like a test phase; nil if none is.
+// test is the step of the runbook that is most like a test phase, or else its first one;
+// nil if there is none but gold.
 func (d Draft) test() *runbook.Item {
 	for _, like := range []func(*runbook.Item) bool{
 		func(x *runbook.Item) bool { return len(x.Results) > 0 },
 		func(x *runbook.Item) bool { return strings.Contains(x.Name, "test") },
 		func(x *runbook.Item) bool { return strings.Contains(x.Phase, "test") },
+		func(*runbook.Item) bool { return true },
 	} {
 		for i := range d.Book.Items {
 			if x := &d.Book.Items[i]; x.Kind == runbook.Step && !x.Gold && like(x) {

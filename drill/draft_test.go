@@ -2,6 +2,7 @@ package drill
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -56,8 +57,9 @@ func TestDraft(t *testing.T) {
 			`when: "suite running"`, "on_budget: true", `name: "ann", responds: 1h..3h, spends: 2h}`, `name: "bob", responds: 1h..3h, spends: 2h}`,
 			`name: "eve", responds: 1h..3h, spends: 30m}`, "detected: 5s, moved: 10s", ", rebuilt]",
 		}, []string{"plain"}},
-		{"no test", "```sh {\"name\":\"suite\",\"needs\":\"compile\",\"results\":\"results/*.xml\"}\nmake check\n```\n", "", []string{`when: "T-7d"`, "primary-dies, detected: 5s}"}, []string{"suite"}},
-		{"a test by name", `"results":"results/*.xml"`, `"budget":"5m"`, []string{`when: "T-7d"`}, nil},
+		{"no test", "```sh {\"name\":\"suite\",\"needs\":\"compile\",\"results\":\"results/*.xml\"}\nmake check\n```\n", "", []string{`when: "compile running"`}, []string{"suite"}},
+		{"gold alone", strings.Join(regexp.MustCompile("(?s)```sh.*?```\n").FindAllString(process, 2), "\n"), "", []string{`when: "gold running on primary"`, "primary-dies, detected: 5s, moved: 10s}"}, []string{"suite", "compile"}},
+		{"no test by name", `"results":"results/*.xml"`, `"budget":"5m"`, []string{`when: "compile running"`}, nil},
 		{"no budget", "budget: 16 person-hours\n", "", nil, []string{"on_budget"}},
 		{"plain", "{blueprint: trysail}", "{plain: true}", []string{"plain: true"}, []string{"rebuilt"}},
 		{"nobody signs", "\n- [ ] **tried** (@bob, budget 90m, needs gold): installed and tried\n- [ ] **licences** (2 of @ann, @bob, budget 2h): reviewed\n", "", []string{"ann"}, []string{"bob"}},
@@ -67,6 +69,9 @@ func TestDraft(t *testing.T) {
 			text = strings.ReplaceAll(text, x.old, x.new)
 			if x.name == "no test" {
 				text = strings.Replace(text, `"needs":"suite"`, `"needs":"compile"`, 1)
+			}
+			if x.name == "gold alone" {
+				text = strings.Replace(text, `"needs":"suite",`, "", 1)
 			}
 			if text == process {
 				t.Fatalf("%s: nothing is replaced", x.name)

@@ -11,12 +11,20 @@ import (
 // digest, as the rehearsal's own release has it. A role without one ran on machines
 // that nothing says how to make.
 func Servers(h []Record) []release.Machine {
+	if b := started(h); b != nil {
+		return slices.Clone(b.Machines)
+	}
+	return nil
+}
+
+// started is how the rehearsal's release began; nil if it did not.
+func started(h []Record) *release.Started {
 	for _, r := range h {
 		if r.Event == nil {
 			continue
 		}
 		if b, ok := r.Event.Body.(release.Started); ok {
-			return slices.Clone(b.Machines)
+			return &b
 		}
 	}
 	return nil

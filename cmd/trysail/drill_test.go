@@ -302,6 +302,8 @@ func TestDrillBlank(t *testing.T) {
 	if out, err := capture.CombinedOutput(); err != nil {
 		t.Fatalf("capture: %v\n%s", err, out)
 	}
+	// Who may sign is the team's affair: nobody's key is here, and the drill passes.
+	r.sh("ssh-keygen -q -t ed25519 -N '' -f ../ann; echo \"ann $(cat ../ann.pub)\" > trysail/allowed_signers; rm ../ann")
 	r.commit()
 	v := r.passes("drill.yaml")
 	if len(v.Faults) != 3 || v.Faults[1].To != "blank" || v.Faults[2].To != "second" || v.Gold != "identical" || v.Machine < 10 {

@@ -56,8 +56,8 @@ func (c *Client) Follow(ctx context.Context, version string, after int64, event 
 	}
 }
 
-// maxEvent bounds the line of one event.
-const maxEvent = 4 << 20
+// maxEvent bounds the line of one event: more than any request that made one may have.
+const maxEvent = 16 << 20
 
 // follow does so until it is cut off.
 func (c *Client) follow(ctx context.Context, version string, after *int64, event func(line []byte) (bool, error)) (enough bool, err error) {

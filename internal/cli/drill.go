@@ -233,8 +233,8 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	history, err := exercise.Run(ctx, exercise.Options{
 		Plan: p, Header: h, Dir: dir, Stage: stage, Hours: hours, Look: look, Log: a.log, Progress: a.ui.Step,
 		Root: w.Root,
-		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time, source string) error {
-			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source})
+		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time, source string, signers []byte) error {
+			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source, rehearsers: signers})
 			return err
 		},
 		Ask: a.asker(),

@@ -27,6 +27,7 @@ type releaseOptions struct {
 	spent         time.Duration
 	follow, runs  bool
 	run           int
+	rehearsers    []byte // who may sign in a drill, in place of the team
 	source        bool
 	machines, no  bool
 	signers       bool

@@ -54,14 +54,14 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	defer func() { err = errors.Join(err, k.Close()) }()
 	files := map[string][]byte{}
 	a.ui.Step("fetching blueprints")
-	for _, m := range l.state.Machines {
+	for _, m := range l.State.Machines {
 		if m.Blueprint != "" {
 			if err := blueprintFiles(ctx, c, m, files); err != nil {
 				return fmt.Errorf("the blueprint of role %s: %w", m.Role, err)
 			}
 		}
 	}
-	if err := a.drillsInForce(l.state, o, files); err != nil {
+	if err := a.drillsInForce(l.State, o, files); err != nil {
 		return err
 	}
 	if err := reportFiles(l, files); err != nil {
@@ -69,7 +69,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	}
 	if o.stamp != "" {
 		a.ui.Step("having the ledger time-stamped")
-		if files[evidence.StampFile], err = stamp(ctx, o.stamp, []byte(l.note)); err != nil {
+		if files[evidence.StampFile], err = stamp(ctx, o.stamp, []byte(l.Note)); err != nil {
 			return err
 		}
 	}
@@ -83,10 +83,10 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(part)) }()
 	a.ui.Step("fetching what was shipped")
-	if l.state.Gold == nil {
+	if l.State.Gold == nil {
 		return usage("release %s has no gold", version)
 	}
-	if err := fetchArtifacts(ctx, c, l.state.Gold.Outputs, filepath.Join(part, "artifacts")); err != nil {
+	if err := fetchArtifacts(ctx, c, l.State.Gold.Outputs, filepath.Join(part, "artifacts")); err != nil {
 		return err
 	}
 	if err := a.billsOfMaterials(ctx, c, l, part, files); err != nil {
@@ -94,7 +94,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 	}
 	a.ui.Step("signing")
 	b, err := evidence.Assemble(evidence.Material{
-		Lines: l.lines, Checkpoint: []byte(l.note), LogKey: l.key, Files: files, Key: k.Public(),
+		Lines: l.Lines, Checkpoint: []byte(l.Note), LogKey: l.Key, Files: files, Key: k.Public(),
 		Sign:  func(message []byte) ([]byte, error) { return k.Sign(ctx, message) },
 		Blobs: func(dg string) ([]byte, error) { return readBlob(ctx, c, dg) },
 	})
@@ -112,7 +112,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 		return err
 	}
 	defer root.Close()
-	r := evidence.Verify(root.FS(), evidence.Trust{Key: k.Public(), LogKey: l.key})
+	r := evidence.Verify(root.FS(), evidence.Trust{Key: k.Public(), LogKey: l.Key})
 	if !r.Verified {
 		return fmt.Errorf("the bundle that was made does not verify: %s", r.Problems[0])
 	}
@@ -281,8 +281,8 @@ func drillFiles(dir string, files map[string][]byte) error {
 }
 
 // reportFiles are the release as it was run.
-func reportFiles(l *ledgerSeen, files map[string][]byte) error {
-	r, err := release.Retrospect(l.events)
+func reportFiles(l *api.Ledger, files map[string][]byte) error {
+	r, err := release.Retrospect(l.Events)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 	if err != nil {
 		return err
 	}
-	outputs, err := madeBy(l.state, step)
+	outputs, err := madeBy(l.State, step)
 	if err != nil {
 		return err
 	}

@@ -15,9 +15,9 @@ import (
 
 // billsOfMaterials are what a release ships, from its artifacts below dir, and what the
 // servers of its roles are made of.
-func (a *app) billsOfMaterials(ctx context.Context, c *api.Client, l *ledgerSeen, dir string, files map[string][]byte) error {
+func (a *app) billsOfMaterials(ctx context.Context, c *api.Client, l *api.Ledger, dir string, files map[string][]byte) error {
 	a.ui.Step("listing what is in it")
-	s := l.state
+	s := l.State
 	o := sbom.Options{Time: s.Begun, Tool: Version(), Scratch: dir}
 	var list []sbom.Artifact
 	for _, x := range s.Gold.Outputs {

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"math"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,37 +72,37 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 		return err
 	}
 	b := api.Decide{Item: item, Person: o.as, Decision: d, Subject: s.Asks[i].Subject, Reason: o.reason, Spent: o.spent}
-	if l.state.Signers == "" {
+	if l.State.Signers == "" {
 		if o.signing.signature != "" || o.signing.statement != "" || o.signing.key != "" {
 			return usage("release %s has no allowed signers: name the file as signers: in the runbook", version)
 		}
 		return a.tell(ctx, version, "sign", b, string(d), item)
 	}
-	if l.state.Subject(l.state.Item(item)) != b.Subject {
+	if l.State.Subject(l.State.Item(item)) != b.Subject {
 		return fmt.Errorf("control asks about other bytes than its ledger says: nothing is signed")
 	}
 	if o.signing.signature != "" {
 		return a.sendSignature(ctx, version, b, o.signing)
 	}
-	allowed, revoked, err := signersOf(ctx, c, l.state)
+	allowed, revoked, err := signersOf(ctx, c, l.State)
 	if err != nil {
 		return err
 	}
 	var signer ssh.Signer
 	if o.signing.statement == "" {
 		var done func()
-		if signer, b.Person, done, err = pickKey(ctx, allowed, revoked, l.state, item, o); err != nil {
+		if signer, b.Person, done, err = pickKey(ctx, allowed, revoked, l.State, item, o); err != nil {
 			return err
 		}
 		defer done()
 	} else if b.Person == "" {
 		return usage("say whose statement it is: --as NAME")
 	}
-	w := evidence.Word{Item: item, Person: b.Person, Decision: d, Reason: o.reason, Spent: o.spent, Signed: a.clock.Now(), Lasts: lasts, Checkpoint: l.note}
+	w := evidence.Word{Item: item, Person: b.Person, Decision: d, Reason: o.reason, Spent: o.spent, Signed: a.clock.Now(), Lasts: lasts, Checkpoint: l.Note}
 	if w.Nonce, err = newNonce(); err != nil {
 		return err
 	}
-	text, err := evidence.Draft(l.state, w)
+	text, err := evidence.Draft(l.State, w)
 	if err != nil {
 		return err
 	}
@@ -123,11 +122,11 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 				Next      []string `json:"next"`
 			}{file, digest.FromBytes(text).String(), next})
 		}
-		a.whereToLook(l.state, item)
+		a.whereToLook(l.State, item)
 		a.printf("%s is what %s says. Read it, then type:\n  %s\n", file, b.Person, strings.Join(next, "\n  "))
 		return nil
 	}
-	a.whereToLook(l.state, item)
+	a.whereToLook(l.State, item)
 	if err := a.showBeforeSigning(text, signer.PublicKey(), o.signing.yes); err != nil {
 		return err
 	}
@@ -275,70 +274,23 @@ func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.Public
 	return nil, "", nil, usage("several keys of the SSH agent may sign %s: say --key FINGERPRINT or --as NAME", item)
 }
 
-// ledgerSeen is a release's ledger as control gives it, held against its checkpoint and
-// against the one that was seen last.
-type ledgerSeen struct {
-	lines  [][]byte
-	events []release.Event
-	state  *release.State
-	note   string
-	key    string
-	tree   *evidence.Tree
-}
-
 // readLedger reads a ledger whole, and remembers its checkpoint: a control that shows
 // another history the next time is found out.
-func (a *app) readLedger(ctx context.Context, c *api.Client, version string) (*ledgerSeen, error) {
-	var at api.Checkpoint
-	if err := c.Do(ctx, http.MethodGet, "/releases/"+version+"/checkpoint", nil, &at); err != nil {
-		return nil, err
-	}
-	verifier, err := note.NewVerifier(at.Key)
-	if err != nil {
-		return nil, fmt.Errorf("control's key: %w", err)
-	}
-	now, err := evidence.ReadNote([]byte(at.Note), verifier)
-	if err != nil {
-		return nil, fmt.Errorf("control's checkpoint: %w", err)
-	}
-	res, err := c.Open(ctx, http.MethodGet, "/releases/"+version+"/events", nil, nil)
+func (a *app) readLedger(ctx context.Context, c *api.Client, version string) (*api.Ledger, error) {
+	l, err := api.ReadLedger(ctx, c, version, a.fingerprint)
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close()
-	if want := evidence.LedgerName(a.fingerprint); verifier.Name() != want {
-		return nil, &evidence.Error{What: fmt.Sprintf("control signs its ledger as %s, and is %s", verifier.Name(), want), Remedy: "it is not the control that your link is to: ask whoever runs it"}
-	}
-	l := &ledgerSeen{note: at.Note, key: at.Key, tree: &evidence.Tree{}, state: release.Empty()}
-	in := bufio.NewScanner(res.Body)
-	in.Buffer(nil, 64<<20)
-	for in.Scan() && l.tree.Size() < now.Size { // it may have grown since
-		line := bytes.Clone(in.Bytes())
-		var e release.Event
-		if err := e.UnmarshalJSON(line); err != nil {
-			return nil, err
-		}
-		if err := errors.Join(l.tree.Add(line), l.state.Apply(e)); err != nil {
-			return nil, fmt.Errorf("event %d: %w", e.Seq, err)
-		}
-		l.lines, l.events = append(l.lines, line), append(l.events, e)
-	}
-	if err := in.Err(); err != nil {
-		return nil, err
-	}
-	root, err := l.tree.Root(l.tree.Size())
-	if err != nil {
-		return nil, err
-	}
-	if l.tree.Size() != now.Size || root != now.Root || now.Stream != evidence.Stream(version) {
-		return nil, errors.New("control's ledger is not the one that it signed")
-	}
-	return l, a.remember(l, verifier, version)
+	return l, a.remember(l, version)
 }
 
 // remember holds the ledger against the checkpoint that was seen last, and keeps this
 // one instead.
-func (a *app) remember(l *ledgerSeen, key note.Verifier, version string) error {
+func (a *app) remember(l *api.Ledger, version string) error {
+	key, err := note.NewVerifier(l.Key)
+	if err != nil {
+		return err
+	}
 	file := filepath.Join(a.state, "checkpoints", key.Name(), version+".note")
 	last, err := os.ReadFile(file)
 	if err == nil {
@@ -346,7 +298,7 @@ func (a *app) remember(l *ledgerSeen, key note.Verifier, version string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		root, err := l.tree.Root(was.Size)
+		root, err := l.Tree.Root(was.Size)
 		if err != nil || root != was.Root || was.Stream != evidence.Stream(version) {
 			return &evidence.Error{
 				What:   fmt.Sprintf("the ledger of release %s is not what it was: %s holds a checkpoint of %d events that it does not follow", version, file, was.Size),
@@ -359,7 +311,7 @@ func (a *app) remember(l *ledgerSeen, key note.Verifier, version string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	return renameio.WriteFile(file, []byte(l.note), 0o600)
+	return renameio.WriteFile(file, []byte(l.Note), 0o600)
 }
 
 // signersOf are those in force.

@@ -81,7 +81,7 @@ func (a *app) startWith(ctx context.Context, c *api.Client, version string, o re
 	if st.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
 		return st, "", err
 	}
-	if st.Signers, st.Revoked, err = fixSigners(ctx, d, o.runbook, r, need); err != nil {
+	if st.Signers, st.Revoked, err = fixSigners(ctx, d, o.runbook, r, o.rehearsers, need); err != nil {
 		return st, "", err
 	}
 	a.ui.Step("sending originals to control")
@@ -123,8 +123,9 @@ func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot, dir strin
 	return s, err
 }
 
-// fixSigners keeps who may sign, and whose keys are good no more.
-func fixSigners(ctx context.Context, d *depot.Depot, file string, r *runbook.Runbook, need map[string]bool) (allowed, revoked string, err error) {
+// fixSigners keeps who may sign, and whose keys are good no more. In a drill others
+// sign, if anybody does: what the team has is looked at, and not used.
+func fixSigners(ctx context.Context, d *depot.Depot, file string, r *runbook.Runbook, rehearsers []byte, need map[string]bool) (allowed, revoked string, err error) {
 	keep := func(name string, parse func(string, []byte) error) (string, error) {
 		if name == "" {
 			return "", nil
@@ -143,6 +144,13 @@ func fixSigners(ctx context.Context, d *depot.Depot, file string, r *runbook.Run
 	}
 	if allowed, err = keep(r.Signers, func(name string, data []byte) error { _, err := evidence.ParseSigners(name, data); return err }); err != nil {
 		return "", "", err
+	}
+	if allowed != "" && rehearsers != nil {
+		if allowed, err = d.PutBytes(ctx, rehearsers); err != nil {
+			return "", "", err
+		}
+		need[allowed] = true
+		return allowed, "", nil
 	}
 	revoked, err = keep(r.Revoked, func(name string, data []byte) error { _, err := evidence.ParseRevoked(name, data); return err })
 	return allowed, revoked, err
@@ -276,7 +284,7 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 		if r.Signers == "" {
 			return usage("%s names no signers: file", file)
 		}
-		if b.Signers, b.Revoked, err = fixSigners(ctx, d, file, r, need); err != nil {
+		if b.Signers, b.Revoked, err = fixSigners(ctx, d, file, r, nil, need); err != nil {
 			return err
 		}
 		b.What = append(b.What, "signers")

@@ -26,6 +26,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"trysail/drill"
 	"trysail/internal/api"
 	"trysail/internal/lab"
@@ -42,8 +44,9 @@ type Options struct {
 	Stage func() (lab.Stage, error)
 	Root  string // of the working copy
 	// Start begins the release that is in the working copy, as trysail release start
-	// does; from the clone source, if there is one.
-	Start func(ctx context.Context, c *api.Client, version string, ship time.Time, source string) error
+	// does; from the clone source, if there is one. Where people sign with keys, those of
+	// signers do, as ssh-keygen reads them, in place of the team's.
+	Start func(ctx context.Context, c *api.Client, version string, ship time.Time, source string, signers []byte) error
 	// Ask asks a person who is at the terminal; nil: nobody is.
 	Ask func(ctx context.Context, person, item, what string) (yes bool, reason string, err error)
 	// Hours are when people work, by name.
@@ -74,6 +77,9 @@ type runner struct {
 	http   *http.Client           // of all clients: it dials from the desk
 	desks  map[string]*api.Client // of each person, with their own token
 	denied map[string]bool        // people whose token control does not know
+	keys   map[string]ssh.Signer  // of people, made for this drill
+	signed bool                   // the release wants signatures
+	vain   map[string]int         // decisions that control did not take, by "item type person"
 	link   api.Link               // of whoever is root on the first control
 	fleet  map[string]api.MachineStatus
 	status *api.Status
@@ -96,7 +102,7 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 	r := &runner{
 		o: o, p: o.Plan, begun: time.Now(), rand: rand.New(rand.NewPCG(o.Header.Seed, 1)),
 		fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, faults: map[string]*lab.Fault{},
-		undoAt: map[string]time.Time{}, desks: map[string]*api.Client{}, denied: map[string]bool{}, hurt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{},
+		undoAt: map[string]time.Time{}, desks: map[string]*api.Client{}, denied: map[string]bool{}, hurt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{}, vain: map[string]int{},
 	}
 	file := filepath.Join(o.Dir, "history.jsonl")
 	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
@@ -179,7 +185,11 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.o.Start(ctx, r.client, r.p.Release.Version, r.p.Ship, source); err != nil {
+	signers, err := r.makeKeys()
+	if err != nil {
+		return err
+	}
+	if err := r.o.Start(ctx, r.client, r.p.Release.Version, r.p.Ship, source, signers); err != nil {
 		return fmt.Errorf("start the release: %w", err)
 	}
 	r.record(drill.Record{Kind: drill.Told, Ack: &release.Ack{Type: "started"}})
@@ -216,6 +226,9 @@ func (r *runner) saw(line []byte) error {
 	r.events = max(r.events, e.Seq)
 	if !known {
 		r.notable = append(r.notable, e)
+	}
+	if b, ok := e.Body.(release.Started); ok {
+		r.signed = b.Signers != ""
 	}
 	r.mu.Unlock()
 	if !known {

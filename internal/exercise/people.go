@@ -35,6 +35,10 @@ func (r *runner) revoked(name string) *lab.Fault {
 	}
 }
 
+// tries is how often somebody says what control does not take, before they give up:
+// what hangs on them then hangs, and the drill ends and says so.
+const tries = 5
+
 // people lets those decide whose time has come.
 func (r *runner) people(ctx context.Context) {
 	now := r.stage.Now()
@@ -42,10 +46,10 @@ func (r *runner) people(ctx context.Context) {
 	for _, ask := range r.status.Asks {
 		for _, name := range ask.People {
 			who, known := r.p.People[name]
-			if !known || r.away[name] || r.denied[name] {
+			key := ask.Item + " " + ask.Type + " " + name
+			if !known || r.away[name] || r.denied[name] || r.vain[key] >= tries {
 				continue
 			}
-			key := ask.Item + " " + ask.Type + " " + name
 			open[key] = true
 			if who.Live {
 				r.live(ctx, ask, name)
@@ -103,9 +107,10 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 	switch ask.Type {
 	case "sign":
 		kind = "signed"
-		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/sign", api.Decide{
-			Item: ask.Item, Person: name, Decision: decision, Subject: ask.Subject, Reason: reason, Spent: spent,
-		}, &did)
+		b := api.Decide{Item: ask.Item, Person: name, Decision: decision, Subject: ask.Subject, Reason: reason, Spent: spent}
+		if err = r.sign(ctx, &b); err == nil {
+			err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/sign", b, &did)
+		}
 	case "except":
 		kind = "excepted"
 		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/except", release.Excepted{
@@ -125,6 +130,8 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 		var p *api.Problem
 		if errors.As(err, &p) && p.Code == "denied" {
 			r.denied[name] = true // they try no more before somebody gives them another token
+		} else if p != nil {
+			r.vain[ask.Item+" "+ask.Type+" "+name]++
 		}
 	}
 	r.moved()
