@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -238,22 +241,7 @@ func TestFleetEvidence(t *testing.T) {
 	if out, err := exec.Command(w.bin, "--state", t.TempDir(), "--json", "reprove", bundle).CombinedOutput(); err == nil || !strings.Contains(string(out), "ran plainly on a host") {
 		t.Errorf("reprove: %v\n%s", err, out)
 	}
-	commands := func(tools ...string) {
-		t.Helper()
-		ran := 0
-		for line := range strings.Lines(w.sh("cat " + bundle + "/README.txt")) {
-			for _, tool := range tools {
-				if line = strings.TrimSpace(line); strings.HasPrefix(line, tool+" ") && strings.Contains(line, " -") {
-					w.sh("cd " + bundle + "; " + strings.NewReplacer("/tmp/", s.dir+"/", "AUTHORITY.pem", s.file("tsa.pem")).Replace(line))
-					ran++
-				}
-			}
-		}
-		if ran < len(tools) {
-			t.Errorf("of %v only %d commands stand in the README", tools, ran)
-		}
-	}
-	commands("sha256sum", "ssh-keygen", "python3", "openssl")
+	s.othersVerify(bundle)
 	for what, do := range map[string]string{
 		"a symbolic link": "ln -s /etc/passwd attest/link", "symbolic link": "rm runbook.md; ln -s /etc/passwd runbook.md",
 		"and not listed": "echo x > extra", "is not the file of which": "echo x >> attest/summary.dsse.json", "leads out of the bundle": "sed -i '1s,  .*,  ../../etc/passwd,' SHA256SUMS",
@@ -267,6 +255,87 @@ func TestFleetEvidence(t *testing.T) {
 	}
 	if r, err := verify(); err != nil || !r.Verified {
 		t.Errorf("as it was: %v: %+v", err, r)
+	}
+}
+
+// others are the tools that everybody has, and those that verify such things only.
+func (s *signers) others() (everybody, verifiers []string, path string) {
+	s.w.t.Helper()
+	everybody = []string{"sha256sum", "ssh-keygen", "python3", "openssl"}
+	path = os.Getenv("TRYSAIL_CLIENTS")
+	if path == "" {
+		if os.Getenv("TRYSAIL_TESTS") == "all" {
+			s.w.t.Fatal("needs cosign, slsa-verifier and npm's sigstore: scripts/clients bin/clients, and TRYSAIL_CLIENTS=$PWD/bin/clients/bin")
+		}
+		return everybody, nil, ""
+	}
+	return everybody, []string{"cosign", "slsa-verifier", "sigstore-verify"}, path
+}
+
+// othersVerify types the commands that stand in a bundle, and each of them for a bundle
+// in which what that tool reads was changed.
+func (s *signers) othersVerify(bundle string) {
+	s.w.t.Helper()
+	everybody, verifiers, path := s.others()
+	readme := s.w.sh("cat " + bundle + "/README.txt")
+	run := func(tool string) (ran int, err error) {
+		lines := strings.Split(readme, "\n")
+		if tool == "sigstore-verify" { // a library: a program of a few lines around it
+			lines = []string{tool + " attest/provenance.sigstore.json trust/release.pub", tool + " attest/summary.sigstore.json trust/release.pub"}
+		}
+		for _, line := range lines {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, tool+" ") || !strings.Contains(line, " -") && len(lines) > 2 {
+				continue
+			}
+			ran++
+			cmd := exec.Command("unshare", "--net", "bash", "-c", strings.NewReplacer("/tmp/", s.dir+"/", "AUTHORITY.pem", s.file("tsa.pem")).Replace(line))
+			cmd.Dir = bundle
+			cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "TUF_ROOT="+s.file("tuf"), "HOME="+s.dir)
+			if out, cerr := cmd.CombinedOutput(); cerr != nil {
+				err = fmt.Errorf("%s: %w\n%s", line, cerr, out)
+			}
+		}
+		return ran, err
+	}
+	tools := append(everybody, verifiers...)
+	for _, tool := range tools {
+		if ran, err := run(tool); ran == 0 || err != nil {
+			s.w.t.Errorf("%s, of which %d command(s) stand in the README: %v", tool, ran, err)
+		}
+	}
+	for file, refuse := range map[string][]string{
+		"artifacts/dist/app.gz": {"sha256sum", "cosign"}, "attest/provenance.sigstore.json": {"sha256sum", "cosign", "sigstore-verify"},
+		"attest/summary.sigstore.json": {"sha256sum", "sigstore-verify"}, "attest/summary.dsse.json": {"sha256sum", "slsa-verifier", "openssl"},
+		"SHA256SUMS": {"ssh-keygen"}, "ledger/checkpoint.note": {"sha256sum", "openssl"},
+	} {
+		data, err := os.ReadFile(filepath.Join(bundle, file))
+		if err != nil {
+			s.w.t.Fatal(err)
+		}
+		put := func(data []byte) {
+			if err := os.WriteFile(filepath.Join(bundle, file), data, 0o644); err != nil {
+				s.w.t.Fatal(err)
+			}
+		}
+		changed := bytes.Clone(data)
+		changed[len(changed)/2] ^= 1
+		put(changed)
+		for _, tool := range refuse {
+			if !slices.Contains(tools, tool) {
+				continue
+			}
+			var err error
+			if tool == "openssl" { // it reads what python3 takes out of the envelope
+				_, err = run("python3")
+			}
+			if err == nil {
+				_, err = run(tool)
+			}
+			if err == nil {
+				s.w.t.Errorf("%s takes a changed %s", tool, file)
+			}
+		}
+		put(data)
 	}
 }
 
