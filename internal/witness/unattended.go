@@ -57,15 +57,7 @@ func Send(ctx context.Context, dir string) error {
 // into a file beside it, and commits that, unless the stamp that is there is of it
 // already. The revision is empty if there was nothing to do.
 func CommitStamp(ctx context.Context, dir, release string, stamp func(context.Context, []byte) ([]byte, error)) (revision string, err error) {
-	name, err := file(dir, release)
-	if err != nil {
-		return "", err
-	}
-	c, err := open(ctx, dir)
-	if err != nil {
-		return "", err
-	}
-	free, err := lock(ctx, dir)
+	c, name, free, err := begin(ctx, dir, release)
 	if err != nil {
 		return "", err
 	}

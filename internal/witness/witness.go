@@ -142,10 +142,11 @@ func Committed(dir, release string) ([]Kept, error) {
 // revision is empty if there was nothing to commit. With an error there is one only
 // if a commit was made: it was not pushed, or holds something else.
 func Commit(ctx context.Context, dir, release string, note []byte, options ...Option) (revision string, err error) {
-	name, err := file(dir, release)
+	c, name, free, err := begin(ctx, dir, release)
 	if err != nil {
 		return "", err
 	}
+	defer free()
 	one, err := parse("the new checkpoint", release, note)
 	if err != nil {
 		return "", err
@@ -153,15 +154,6 @@ func Commit(ctx context.Context, dir, release string, note []byte, options ...Op
 	if len(one) != 1 {
 		return "", &strict.Error{File: "the new checkpoint", Line: one[1].Line, What: "a second note begins here", Remedy: seeCheckpoint}
 	}
-	c, err := open(ctx, dir)
-	if err != nil {
-		return "", err
-	}
-	free, err := lock(ctx, dir)
-	if err != nil {
-		return "", err
-	}
-	defer free()
 	old, err := c.committed(ctx, name)
 	if err != nil {
 		return "", err
@@ -189,6 +181,19 @@ func Commit(ctx context.Context, dir, release string, note []byte, options ...Op
 		return revision, c.push(ctx)
 	}
 	return revision, nil
+}
+
+// begin finds the working copy and the file of a release's checkpoints in it, and keeps
+// others from both until free is called.
+func begin(ctx context.Context, dir, release string) (c workingCopy, name string, free func(), err error) {
+	if name, err = file(dir, release); err != nil {
+		return nil, "", nil, err
+	}
+	if c, err = open(ctx, dir); err != nil {
+		return nil, "", nil, err
+	}
+	free, err = lock(ctx, dir)
+	return c, name, free, err
 }
 
 // follow is the file with one more checkpoint, or as it was if that is its last.
