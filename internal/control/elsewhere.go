@@ -192,6 +192,10 @@ func (c *Control) hindered(version string, err error) bool {
 		delete(c.elsewhere.why, version) // they are told in stronger words
 	default:
 		c.elsewhere.why[version] = err.Error()
+		var h interface{ Hint() string }
+		if errors.As(err, &h) {
+			c.elsewhere.why[version] += " (" + h.Hint() + ")"
+		}
 	}
 	if why := c.elsewhere.why[version]; why != known && why != "" {
 		c.o.Log.Error("checkpoints are not kept in version control; it is tried again", "release", version, "err", why)

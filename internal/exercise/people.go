@@ -130,7 +130,7 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 		var p *api.Problem
 		if errors.As(err, &p) && p.Code == "denied" {
 			r.denied[name] = true // they try no more before somebody gives them another token
-		} else if p != nil {
+		} else if p != nil && (p.Code == "rule" || p.Code == "usage") { // asking again changes nothing
 			r.vain[ask.Item+" "+ask.Type+" "+name]++
 		}
 	}
