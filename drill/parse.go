@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	maxSize = 1 << 20 // bytes of a scenario
-	seeDocs = "docs/drills.md has every key, with an example; trysail drill init writes a whole scenario"
+	maxSize    = 1 << 20 // bytes of a scenario
+	maxActions = 100
+	seeDocs    = "docs/drills.md has every key, with an example; trysail drill init writes a whole scenario"
 )
 
 // Parse reads a scenario strictly and understands its words. The runbook is not
@@ -202,6 +203,9 @@ func (p *parser) method() *strict.Error {
 	known := map[string]bool{}
 	if len(p.plan.Method) == 0 {
 		return p.fail("method", "give at least one fault; trysail rehearse proves a machine without any", "nothing happens")
+	}
+	if n := len(p.plan.Method); n > maxActions {
+		return p.fail("method", fmt.Sprintf("%d are the most: what is more is another drill", maxActions), "there are %d actions", n)
 	}
 	for i, a := range p.plan.Method {
 		at := fmt.Sprintf("method[%d]", i)
@@ -396,6 +400,9 @@ func (p *parser) names() *strict.Error {
 		}
 	}
 	for i, n := range s.Invariants.Reached {
+		if slices.Contains(s.Invariants.Reached[:i], n) {
+			return p.fail(fmt.Sprintf("invariants.reached[%d]", i), "name it once", "%q stands twice", n)
+		}
 		if !slices.ContainsFunc(s.Method, func(a Action) bool { return a.Name == n }) && !slices.Contains(Reached(), n) {
 			return p.fail(fmt.Sprintf("invariants.reached[%d]", i), fmt.Sprintf("an action's name, or one of %v", Reached()), "%q is never reached", n)
 		}

@@ -267,6 +267,7 @@ func TestRefused(t *testing.T) {
 		{"rebuilt at some time", "{host: blank, within: 5m}", "{host: blank}", "{host: blank}", "is no time", structure},
 		{"always something that is not watched", "[one-gold,", "[no-bugs,", "no-bugs", "is not watched", structure},
 		{"in the end something that is not watched", "shipped, gold-confirmed", "shipped, gold-shiny", "gold-shiny", "is not watched", structure},
+		{"reached twice", "gold, readmit]", "gold, gold]", "gold, gold]", "stands twice", structure},
 		{"reached, and never is", "gold, readmit]", "gold, nothing]", "nothing]", "is never reached", meaning},
 		{"half a model", ", source: the last releases", "", "answers", "go together", structure},
 	} {

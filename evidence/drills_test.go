@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"os"
 	"slices"
 	"strings"
@@ -42,16 +43,22 @@ func TestDrills(t *testing.T) {
 			lines := strings.SplitAfter(string(b[dir+recordFile].Data), "\n")
 			b[dir+recordFile] = &fstest.MapFile{Data: []byte(strings.Join(lines[:len(lines)/2], ""))}
 		}, "unknown", "", "came to unknown"},
-		{"no record", func(b fstest.MapFS) { delete(b, dir+recordFile) }, "", "", "drill/" + ranDrill + " has no record"},
+		{"no record", func(b fstest.MapFS) { delete(b, dir+recordFile) }, "", "", "drill " + ranDrill + " cannot be judged: history.jsonl is not there"},
 		{"a line left out", func(b fstest.MapFS) {
 			lines := strings.SplitAfter(string(b[dir+recordFile].Data), "\n")
 			b[dir+recordFile] = &fstest.MapFile{Data: []byte(strings.Join(slices.Delete(lines, 5, 6), ""))}
-		}, "", "history, line 6", ""},
+		}, "", "", "cannot be judged: history, line 6"},
 		{"another scenario", func(b fstest.MapFS) {
 			b[dir+scenarioFile] = &fstest.MapFile{Data: append([]byte("# easier\n"), b[dir+scenarioFile].Data...)}
 		}, "", "is not the scenario that was run", ""},
-		{"no scenario", func(b fstest.MapFS) { delete(b, dir+scenarioFile) }, "", dir + scenarioFile + ": is not there", ""},
-		{"nonsense", func(b fstest.MapFS) { b[dir+scenarioFile] = &fstest.MapFile{Data: []byte("x: [")} }, "", dir + scenarioFile, ""},
+		{"no scenario", func(b fstest.MapFS) { delete(b, dir+scenarioFile) }, "", "", "cannot be judged: scenario.yaml is not there"},
+		{"nonsense", func(b fstest.MapFS) { b[dir+scenarioFile] = &fstest.MapFile{Data: []byte("x: [")} }, "", "", "cannot be judged: " + dir + scenarioFile},
+		{"a record without end", func(b fstest.MapFS) {
+			b[dir+recordFile] = &fstest.MapFile{Data: bytes.Repeat([]byte("{\"seq\":1}\n"), 1<<19)}
+		}, "", "", "history.jsonl has more than 4 MB"},
+		{"a record of nothing", func(b fstest.MapFS) {
+			b[dir+recordFile] = &fstest.MapFile{Data: bytes.Repeat([]byte("\n"), 1<<20)}
+		}, "", "", "its record has 1048576 lines"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			b := copied(b)

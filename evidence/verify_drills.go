@@ -1,9 +1,12 @@
 package evidence
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -24,13 +27,21 @@ type Drilled struct {
 	Servers []string `json:"servers"`
 }
 
+// MaxRecord is the most, in bytes, that the record of a drill in a bundle may have: what
+// somebody else wrote is to be judged in seconds.
+const MaxRecord = 4 << 20
+
 const (
+	maxDrills  = 32
+	maxRecords = 20_000
+
 	scenarioFile = "scenario.yaml"
 	recordFile   = "history.jsonl"
 )
 
-// drills judges each drill again. What it came to is no fault of the bundle: it is for
-// whoever verifies to know. What cannot be judged is one, if there is a record at all.
+// drills judges each drill again, in a bundle that is sound so far. What it came to, or
+// that it cannot be judged (by this program, which may be younger), is no fault of the
+// bundle: it is for whoever verifies to know.
 func (c *check) drills(h *history) {
 	dirs := map[string]bool{}
 	for name := range c.sums {
@@ -43,13 +54,17 @@ func (c *check) drills(h *history) {
 		c.r.Attention = append(c.r.Attention, fmt.Sprintf(format, args...))
 	}
 	rehearsed := map[string]bool{}
-	for _, run := range slices.Sorted(maps.Keys(dirs)) {
-		dir := path.Join(drillDir, run)
-		if c.sums[path.Join(dir, recordFile)] == "" {
-			attention("%s has no record, from which it could be judged", dir)
+	runs := slices.Sorted(maps.Keys(dirs))
+	if len(runs) > maxDrills {
+		attention("%d drills are here, and only the first %d are judged", len(runs), maxDrills)
+		runs = runs[:maxDrills]
+	}
+	for _, run := range runs {
+		d, records, err := c.drill(path.Join(drillDir, run))
+		if err != nil {
+			attention("drill %s cannot be judged: %v", run, err)
 			continue
 		}
-		d, records := c.drill(dir)
 		if d == nil {
 			continue
 		}
@@ -77,27 +92,36 @@ func (c *check) drills(h *history) {
 	}
 }
 
-// drill judges one; nil if it cannot be.
-func (c *check) drill(dir string) (*Drilled, []drill.Record) {
-	file := path.Join(dir, scenarioFile)
-	scenario, record := c.read(file), c.read(path.Join(dir, recordFile))
+// drill judges one; nil if it is a fault of the bundle.
+func (c *check) drill(dir string) (*Drilled, []drill.Record, error) {
+	file, recorded := path.Join(dir, scenarioFile), path.Join(dir, recordFile)
+	for _, f := range []string{file, recorded} {
+		if c.sums[f] == "" {
+			return nil, nil, fmt.Errorf("%s is not there", path.Base(f))
+		}
+		if info, err := fs.Stat(c.fs, f); err != nil || info.Size() > MaxRecord {
+			return nil, nil, errors.Join(err, fmt.Errorf("%s has more than %d MB", path.Base(f), MaxRecord>>20))
+		}
+	}
+	scenario, record := c.read(file), c.read(recorded)
 	if scenario == nil || record == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	p, err := drill.Parse(file, scenario)
 	if err != nil {
-		c.fail(file, "%v", err)
-		return nil, nil
+		return nil, nil, err
+	}
+	if n := bytes.Count(record, []byte("\n")); n > maxRecords {
+		return nil, nil, fmt.Errorf("its record has %d lines, and %d are the most", n, maxRecords)
 	}
 	h, err := drill.ReadHistory(record)
 	if err != nil {
-		c.fail(path.Join(dir, recordFile), "%v", err)
-		return nil, nil
+		return nil, nil, err
 	}
 	if sum := sha256.Sum256(scenario); h[0].Header.Scenario != sha256Algorithm+":"+hex.EncodeToString(sum[:]) {
 		c.fail(file, "is not the scenario that was run")
-		return nil, nil
+		return nil, nil, nil
 	}
 	x := drill.Summary(p, h, drill.Judge(p, h))
-	return &Drilled{x.Run, x.Scenario, x.Began.UTC().Format(time.RFC3339), string(x.Verdict), x.Sentence, []string{}}, h
+	return &Drilled{x.Run, x.Scenario, x.Began.UTC().Format(time.RFC3339), string(x.Verdict), x.Sentence, []string{}}, h, nil
 }

@@ -102,7 +102,7 @@ func (a *app) releaseBundle(ctx context.Context, version string, o bundleOptions
 		return err
 	}
 	for name, data := range b.Files {
-		if err := writeBelow(part, name, 0o644, strings.NewReader(string(data))); err != nil {
+		if err := writeBelow(part, name, 0o644, strings.NewReader(string(data)), func() error { return nil }); err != nil {
 			return err
 		}
 	}
@@ -230,6 +230,9 @@ func (a *app) drillsInForce(s *release.State, o bundleOptions, files map[string]
 		var runs []drill.Run
 		for _, d := range list {
 			dir, p, h, err := a.readRun(d.Name())
+			if info, serr := os.Stat(filepath.Join(dir, "history.jsonl")); err == nil && (serr != nil || info.Size() > evidence.MaxRecord) {
+				err = errors.Join(serr, fmt.Errorf("its record has more than %d MB", evidence.MaxRecord>>20))
+			}
 			if err != nil {
 				a.log.Warn("a drill cannot be read, and is left out", "run", d.Name(), "err", err)
 				continue

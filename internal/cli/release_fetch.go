@@ -99,15 +99,17 @@ func fetchArtifact(ctx context.Context, c *api.Client, x release.Artifact, dir s
 		mode = 0o755
 	}
 	v := digest.Digest(x.Digest).Verifier()
-	err = writeBelow(dir, x.Path, mode, io.TeeReader(r, v))
-	if err == nil && !v.Verified() {
-		err = errors.Join(fmt.Errorf("control gave other bytes than those of %s", x.Digest), os.Remove(filepath.Join(dir, x.Path)))
-	}
-	return err
+	return writeBelow(dir, x.Path, mode, io.TeeReader(r, v), func() error {
+		if !v.Verified() {
+			return fmt.Errorf("control gave other bytes than those of %s", x.Digest)
+		}
+		return nil
+	})
 }
 
-// writeBelow writes a new file below a directory, which its name cannot leave.
-func writeBelow(dir, name string, mode fs.FileMode, from io.Reader) error {
+// writeBelow writes a new file below a directory, which its name cannot leave. What is
+// not whole, or not what it should be, is not left there.
+func writeBelow(dir, name string, mode fs.FileMode, from io.Reader, whole func() error) error {
 	if !evidence.FileName(name) {
 		return fmt.Errorf("%q is no name of a file in a bundle", name)
 	}
@@ -127,5 +129,11 @@ func writeBelow(dir, name string, mode fs.FileMode, from io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(f, from)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = whole()
+	}
+	if err != nil {
+		return errors.Join(err, root.Remove(name))
+	}
+	return nil
 }

@@ -145,13 +145,13 @@ func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
 			return usage("%s holds no certificate", o.stampRoots)
 		}
 	}
-	at, err := stampedAt(func(name string) ([]byte, error) { return fs.ReadFile(bundle, name) }, evidence.CheckpointFile, roots, r)
+	at, err := stampedAt(func(name string) ([]byte, error) { return fs.ReadFile(bundle, name) }, evidence.CheckpointFile, roots, r, false)
 	if err != nil {
 		return err
 	}
 	r.Stamped = at
 	for _, f := range o.checkpoints {
-		at, err := stampedAt(os.ReadFile, f, roots, r)
+		at, err := stampedAt(os.ReadFile, f, roots, r, true)
 		if err != nil {
 			return err
 		}
@@ -165,8 +165,9 @@ func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
 	return nil
 }
 
-// stampedAt says when a file was stamped, if a stamp is beside it that holds.
-func stampedAt(read func(string) ([]byte, error), file string, roots *x509.CertPool, r *evidence.Report) (string, error) {
+// stampedAt says when a file was stamped, if a stamp is beside it that holds. One of a
+// file that grows may be of what it was before.
+func stampedAt(read func(string) ([]byte, error), file string, roots *x509.CertPool, r *evidence.Report, grows bool) (string, error) {
 	token, err := read(file + witness.StampEnd)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -180,6 +181,10 @@ func stampedAt(read func(string) ([]byte, error), file string, roots *x509.CertP
 	data, err := read(file)
 	if err != nil {
 		return "", err
+	}
+	if grows && !witness.Stamps(token, data) {
+		r.Attention = append(r.Attention, file+" was changed after it was time-stamped, as it is when a checkpoint is added: its stamp says nothing of how it is")
+		return "", nil
 	}
 	at, err := witness.VerifyStamp(token, data, roots)
 	if err != nil {

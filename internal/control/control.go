@@ -314,6 +314,9 @@ func (c *Control) Run(ctx context.Context) error {
 			c.o.Log.Error("keep", "release", v, "err", err) // fill looks for it
 		}
 	}
+	if err := c.compareKept(ctx); err != nil {
+		return fmt.Errorf("checkpoints in version control: %w", err)
+	}
 	return c.loops(ctx, c.fold, c.place, c.fill, c.tell, c.witness)
 }
 

@@ -38,7 +38,7 @@ type elsewhere struct {
 	mu   sync.Mutex
 	gate map[string]int64  // by release: the gate up to which they are there
 	size map[string]int64  // by release: events of the last one
-	why  map[string]string // by release, or of all (""): what keeps them from it
+	why  map[string]string // by release, or of all (""): what keeps them from it, as people are told
 }
 
 func newElsewhere() *elsewhere {
@@ -88,28 +88,46 @@ func (c *Control) keepCheckpoints(ctx context.Context) (whole bool) {
 	if len(due) == 0 {
 		return true
 	}
-	// What a machine has not yet may be lost with this one, and must not be there alone.
-	c.safe(ctx)
-	dir := c.o.Checkpoints
-	if c.hindered("", witness.Update(ctx, dir)) {
-		return false
+	// What a machine has not yet may be lost with this one, and must not be there alone:
+	// it is given its time, as an answer is.
+	if c.others(false) == nil {
+		c.isCopied(ctx)
 	}
 	whole = true
+	for v := range due {
+		// Before anything is asked of a network: what is here is enough to see it.
+		if err := c.follows(ctx, v); err != nil {
+			c.hindered(v, "", err)
+			delete(due, v)
+			whole = false
+		}
+	}
+	dir := c.o.Checkpoints
+	if err := witness.Update(ctx, dir); err != nil {
+		c.hindered("", "checkpoints are not kept in version control", err)
+		return false
+	}
 	kept := map[string]int64{}
 	for _, v := range slices.Sorted(maps.Keys(due)) {
 		size, err := c.keepCheckpoint(ctx, v)
-		if c.hindered(v, err) {
+		if err != nil {
 			whole = false
 			continue
 		}
 		kept[v] = size
 	}
-	if c.hindered("", witness.Send(ctx, dir)) {
+	if err := witness.Send(ctx, dir); err != nil {
+		c.hindered("", "checkpoints are not sent to where the team's version control is", err)
 		return false
 	}
 	c.elsewhere.mu.Lock()
 	defer c.elsewhere.mu.Unlock()
+	if c.elsewhere.why[""] != "" {
+		delete(c.elsewhere.why, "")
+		c.o.Log.Info("checkpoints are kept in version control again")
+	}
 	for v, size := range kept {
+		delete(c.elsewhere.why, v)
 		c.elsewhere.gate[v], c.elsewhere.size[v] = due[v], size
 	}
 	return whole
@@ -117,10 +135,16 @@ func (c *Control) keepCheckpoints(ctx context.Context) (whole bool) {
 
 // keepCheckpoint commits how a release's ledger stands, of how many events.
 func (c *Control) keepCheckpoint(ctx context.Context, version string) (size int64, err error) {
+	what := "the checkpoint of " + version + " is not kept in version control"
+	defer func() {
+		if err != nil {
+			c.hindered(version, what, err)
+		}
+	}()
 	if err := c.o.Ledger.Sure(ctx); err != nil {
 		return 0, err // another may decide
 	}
-	if err := c.follows(ctx, version); err != nil {
+	if err := c.follows(ctx, version); err != nil { // others may have added to it
 		return 0, err
 	}
 	s, err := c.stream(version)
@@ -137,9 +161,33 @@ func (c *Control) keepCheckpoint(ctx context.Context, version string) (size int6
 		return 0, err
 	}
 	if c.o.Stamp != nil {
-		_, err = witness.CommitStamp(ctx, c.o.Checkpoints, version, c.o.Stamp)
+		what = "the checkpoint of " + version + " is kept in version control, and not time-stamped"
+		if _, err := witness.CommitStamp(ctx, c.o.Checkpoints, version, c.o.Stamp); err != nil {
+			return 0, err
+		}
 	}
-	return signed.at.Size, err
+	return signed.at.Size, nil
+}
+
+// compareKept holds every release that version control knows against the ledger, before
+// anything is appended to it: also one that the ledger has lost.
+func (c *Control) compareKept(ctx context.Context) error {
+	if c.o.Checkpoints == "" {
+		return nil
+	}
+	list, err := witness.Releases(c.o.Checkpoints)
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		if err := c.follows(ctx, v); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			c.hindered(v, "the checkpoint of "+v+" in version control says nothing", err)
+		}
+	}
+	return nil
 }
 
 // follows holds what is in version control against the ledger. One that does not go on
@@ -149,21 +197,23 @@ func (c *Control) follows(ctx context.Context, version string) error {
 	if err != nil {
 		return err
 	}
+	_, key, err := c.o.Identity.checkpointKey()
+	if err != nil {
+		return err
+	}
+	verifier, err := note.NewVerifier(key)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(c.o.Checkpoints, "trysail/checkpoints", version+".note")
 	why := ""
-	if len(list) > 0 {
-		last := list[len(list)-1]
-		_, key, err := c.o.Identity.checkpointKey()
-		if err != nil {
-			return err
-		}
-		verifier, err := note.NewVerifier(key)
-		if err != nil {
-			return err
-		}
-		file := filepath.Join(c.o.Checkpoints, "trysail/checkpoints", version+".note")
-		// Only this fleet's own word is a reason to stop.
+	var strange error
+	for _, last := range slices.Backward(list) {
+		// Only this fleet's own word is a reason to stop; what somebody else wrote after
+		// it does not take it back.
 		if _, err := evidence.ReadNote(last.Note, verifier); err != nil {
-			return &strangeNoteError{file, last.Line, err}
+			strange = &strangeNoteError{file, last.Line, err}
+			continue
 		}
 		size, root, err := c.rootAt(ctx, releaseStream(version), last.Size)
 		switch {
@@ -174,48 +224,42 @@ func (c *Control) follows(ctx context.Context, version string) error {
 		case string(root) != string(last.Root[:]):
 			why = fmt.Sprintf("the first %d events are not those of %s:%d", last.Size, file, last.Line)
 		}
+		break
 	}
 	c.doubt(releaseStream(version), fromVCS, why)
-	return c.doubted(releaseStream(version))
+	return errors.Join(c.doubted(releaseStream(version)), strange)
 }
 
-// hindered tells whether something went wrong, and keeps it for people until it does not.
-func (c *Control) hindered(version string, err error) bool {
-	c.elsewhere.mu.Lock()
-	defer c.elsewhere.mu.Unlock()
-	known := c.elsewhere.why[version]
+// hindered keeps for people what went wrong; a round that ends well takes it back.
+func (c *Control) hindered(version, what string, err error) {
 	var doubted *DoubtedError
-	switch {
-	case err == nil:
-		delete(c.elsewhere.why, version)
-	case errors.As(err, &doubted):
-		delete(c.elsewhere.why, version) // they are told in stronger words
-	default:
-		c.elsewhere.why[version] = err.Error()
-		var h interface{ Hint() string }
-		if errors.As(err, &h) {
-			c.elsewhere.why[version] += " (" + h.Hint() + ")"
-		}
+	if errors.As(err, &doubted) {
+		return // they are told in stronger words
 	}
-	if why := c.elsewhere.why[version]; why != known && why != "" {
-		c.o.Log.Error("checkpoints are not kept in version control; it is tried again", "release", version, "err", why)
-	} else if known != "" && why == "" {
-		c.o.Log.Info("checkpoints are kept in version control again", "release", version)
+	if what == "" {
+		what = "the checkpoint of " + version + " is not kept in version control"
 	}
-	return err != nil
+	why := what + ": " + err.Error()
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		why += " (" + h.Hint() + ")"
+	}
+	c.elsewhere.mu.Lock()
+	known := c.elsewhere.why[version]
+	c.elsewhere.why[version] = why
+	c.elsewhere.mu.Unlock()
+	if why != known {
+		c.o.Log.Error(why + "; it is tried again")
+	}
 }
 
-// notKept lists, for people, what keeps checkpoints from version control.
+// notKept lists what keeps checkpoints from version control.
 func (c *Control) notKept() []string {
 	c.elsewhere.mu.Lock()
 	defer c.elsewhere.mu.Unlock()
 	var list []string
 	for _, v := range slices.Sorted(maps.Keys(c.elsewhere.why)) {
-		what := "checkpoints are"
-		if v != "" {
-			what = "the checkpoint of " + v + " is"
-		}
-		list = append(list, fmt.Sprintf("%s not kept in version control: %s", what, c.elsewhere.why[v]))
+		list = append(list, c.elsewhere.why[v])
 	}
 	return list
 }

@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
+	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/internal/ledger"
 	"trysail/internal/witness"
@@ -67,6 +70,26 @@ func twoSign(t *testing.T, c *Control, ask func(method, path string, body, out a
 	}
 }
 
+// add commits a checkpoint that another fleet signed.
+func add(t *testing.T, dir, version string, size int64) {
+	t.Helper()
+	id, err := OpenIdentity(t.TempDir(), nil, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, _, err := id.checkpointKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := note.Sign(&note.Note{Text: evidence.Checkpoint{Stream: evidence.Stream(version), Size: size}.Text()}, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := witness.Commit(t.Context(), dir, version, signed); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func decides(t *testing.T, c *Control, version, item, person string) error {
 	t.Helper()
 	_, err := c.update(t.Context(), version, person, func(s *release.State) (release.Body, error) {
@@ -98,7 +121,7 @@ func TestCheckpointsElsewhere(t *testing.T) {
 	}
 	twoSign(t, c, ask, "1")
 	keep(false)
-	if held := c.notKept(); stamped != 1 || len(held) != 1 || !strings.Contains(held[0], "the checkpoint of 1 is not kept in version control: no authority answers") {
+	if held := c.notKept(); stamped != 1 || len(held) != 1 || !strings.Contains(held[0], "the checkpoint of 1 is kept in version control, and not time-stamped: no authority answers") {
 		t.Errorf("without an authority: %q", held)
 	}
 	c.o.Stamp = nil
@@ -169,19 +192,28 @@ func TestCheckpointsElsewhere(t *testing.T) {
 	if err := l.Append(t.Context(), releaseStream("1"), 0, lines[:3]...); err != nil {
 		t.Fatal(err)
 	}
+	// What somebody adds who is not this fleet hides nothing.
+	add(t, dir, "1", 50)
 	back := New(c.o)
 	back.o.Ledger = l.Ledger
 	if err := back.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var doubted *DoubtedError
-	if back.keepCheckpoints(t.Context()) {
-		t.Error("a ledger that was put back is kept for good")
+	if err := back.compareKept(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	if err := decides(t, back, "1", "tried", "ann"); !errors.As(err, &doubted) || !strings.Contains(err.Error(), "has a checkpoint of 5 events, and control has 3") {
 		t.Errorf("appended to a ledger that was put back: %v", err)
 	}
-	if list, err := witness.Committed(dir, "1"); err != nil || len(list) != 3 {
+	// Nor is what the ledger has lost begun again.
+	if err := back.doubted(releaseStream("2")); !errors.As(err, &doubted) {
+		t.Errorf("a release that is gone: %v", err)
+	}
+	if back.keepCheckpoints(t.Context()) {
+		t.Error("a ledger that was put back is kept for good")
+	}
+	if list, err := witness.Committed(dir, "1"); err != nil || len(list) != 4 {
 		t.Errorf("%d checkpoints, %v", len(list), err)
 	}
 }
@@ -195,6 +227,9 @@ func TestCheckpointsOfAnotherFleet(t *testing.T) {
 		twoSign(t, c, ask, "1")
 		if got := c.keepCheckpoints(t.Context()); got != (i == 0) {
 			t.Errorf("fleet %d: %v %q", i, got, c.notKept())
+		}
+		if err := c.compareKept(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 		if err := decides(t, c, "1", "tried", "ann"); err != nil {
 			t.Errorf("fleet %d: %v", i, err)

@@ -49,6 +49,17 @@ func (c *Control) safe(ctx context.Context) {
 	if c.others(false) != nil {
 		return
 	}
+	if !c.isCopied(ctx) && ctx.Err() == nil {
+		c.mu.Lock()
+		c.alone = true
+		c.mu.Unlock()
+		c.o.Log.Error("no machine copies the ledger: what happened last is on control's disk alone")
+	}
+}
+
+// isCopied waits, for no longer than there is patience, and tells whether it is on the
+// disk of a machine.
+func (c *Control) isCopied(ctx context.Context) bool {
 	c.mu.Lock()
 	want := c.heads.moves
 	c.mu.Unlock()
@@ -59,18 +70,14 @@ func (c *Control) safe(ctx context.Context) {
 		next, enough := c.copied.next(), c.alone || c.copiedTo() >= want || c.lonely()
 		c.mu.Unlock()
 		if enough {
-			return
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-next:
 		case <-late.C:
-			c.mu.Lock()
-			c.alone = true
-			c.mu.Unlock()
-			c.o.Log.Error("no machine copies the ledger: what happened last is on control's disk alone")
-			return
+			return false
 		}
 	}
 }

@@ -117,7 +117,7 @@ func (e *StepError) Error() string { return "step " + e.Step + ": " + e.Err.Erro
 func (e *StepError) Unwrap() error { return e.Err }
 
 // method changes when the same inputs give another root.
-const method = "rebuild 2"
+const method = "rebuild 3"
 
 // Digest names a root by everything that goes into it. Builds are left out:
 // several share one machine.

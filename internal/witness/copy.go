@@ -43,10 +43,26 @@ func open(ctx context.Context, dir string) (workingCopy, error) {
 	if start, err = filepath.Abs(start); err != nil {
 		return nil, err
 	}
+	outer := start
 	for _, below := range []string{folder, "trysail"} {
 		if info, err := os.Stat(filepath.Join(start, below)); err == nil && info.IsDir() {
 			start = filepath.Join(start, below)
 			break
+		}
+	}
+	// A working copy of another kind that stands in this one is what somebody committed:
+	// git tracks no .git, and any .svn.
+	for d := start; d != outer; d = filepath.Dir(d) {
+		if _, err := os.Lstat(filepath.Join(d, ".svn")); err != nil {
+			continue
+		}
+		for up := outer; ; up = filepath.Dir(up) {
+			if _, err := os.Lstat(filepath.Join(up, ".git")); err == nil {
+				return nil, &CopyError{d, "a Subversion working copy stands in the git one of " + up, "see who committed it: git log " + quote(filepath.Join(d, ".svn"))}
+			}
+			if up == filepath.Dir(up) {
+				break
+			}
 		}
 	}
 	for d := start; ; d = filepath.Dir(d) {

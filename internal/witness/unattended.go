@@ -137,28 +137,31 @@ func (c gitCopy) update(ctx context.Context) error {
 		return err
 	}
 	const theirs = "FETCH_HEAD"
-	join := []string{"rebase", "--quiet", "--autostash", theirs}
 	if _, err := c.git(ctx, "rev-parse", "--quiet", "--verify", "HEAD^{commit}"); status(err) == 1 {
-		join = []string{"merge", "--quiet", "--ff-only", theirs} // nothing is here yet
+		_, err = c.git(ctx, "merge", "--quiet", "--ff-only", theirs) // nothing is here yet
+		return err
 	} else if err != nil {
 		return err
-	} else if _, err := c.git(ctx, "merge-base", "--is-ancestor", theirs, "HEAD"); status(err) != 1 {
+	}
+	if _, err := c.git(ctx, "merge-base", "--is-ancestor", theirs, "HEAD"); status(err) != 1 {
 		return err // there is nothing new
 	}
-	_, err = c.git(ctx, join...)
-	if !errors.As(err, &failed) {
+	// What was committed here and not sent are checkpoints, and longer ones will come:
+	// they give way, in one step that leaves nothing half done.
+	unsent, err := c.git(ctx, "log", "--format=", "--name-only", "--no-renames", "-z", theirs+"..HEAD")
+	if err != nil {
 		return err
 	}
-	if join[0] == "rebase" {
-		// It is to be as it was, whoever has lost patience.
-		if _, aerr := c.git(context.WithoutCancel(ctx), "rebase", "--abort"); aerr != nil {
-			return errors.Join(err, aerr)
+	for name := range strings.SplitSeq(string(unsent), "\x00") {
+		if name = strings.TrimSpace(name); name != "" && !strings.Contains("/"+name, "/"+folder+"/") {
+			return &CopyError{c.root, "commits of somebody stand here that were not sent, of " + name + " among others", "git -C " + quote(c.root) + " pull --rebase, then git push"}
 		}
 	}
-	return &CopyError{
-		c.root, fmt.Sprintf("what is here and %s of %s do not go together: %s", strings.TrimPrefix(branch, "refs/heads/"), remote, failed.out),
-		"git -C " + quote(c.root) + " pull --rebase: settle there which is right",
+	_, err = c.git(ctx, "reset", "--quiet", "--keep", theirs)
+	if errors.As(err, &failed) {
+		return &CopyError{c.root, fmt.Sprintf("what is changed here and %s of %s do not go together: %s", strings.TrimPrefix(branch, "refs/heads/"), remote, failed.out), "git -C " + quote(c.root) + " status: settle there which is right"}
 	}
+	return err
 }
 
 // follows is so by nature: a working copy is of a repository.

@@ -137,8 +137,8 @@ func TestTwoKeep(t *testing.T) {
 	})
 }
 
-// TestNotTogether: what somebody else wrote into the same file is no reason to lose
-// either, or to leave the copy in the middle of something.
+// TestNotTogether: what somebody else sent first comes first; of what was not sent only
+// checkpoints give way.
 func TestNotTogether(t *testing.T) {
 	pairs(t, func(t *testing.T, p pair) {
 		ctx := t.Context()
@@ -153,18 +153,39 @@ func TestNotTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(filepath.Join(p.one, ".git")); err == nil {
-			if err := keepIn(ctx, p.other, sign(t, "4.2", 8, 'b')); err != nil {
+			if err := keepIn(ctx, p.other, sign(t, "4.2", 8, 'a')); err != nil {
+				t.Fatal(err)
+			}
+			// What was not sent gives way to what was, and a longer one follows.
+			if err := keepIn(ctx, p.one, sign(t, "4.2", 9, 'a')); err != nil {
+				t.Fatal(err)
+			}
+			list, err := Committed(p.one, "4.2")
+			if err != nil || len(list) != 3 || list[1].Size != 8 || list[2].Size != 9 || strings.Count(p.held(t, keptFile), "trysail ledger") != 3 {
+				t.Errorf("%v %v", list, err)
+			}
+			// A person's commit does not.
+			put(t, filepath.Join(p.one, "theirs"), "x\n", 0o644)
+			must(t, p.one, "git", "add", "theirs")
+			must(t, p.one, "git", "commit", "--quiet", "-m", "theirs")
+			if err := keepIn(ctx, p.other, sign(t, "4.2", 12, 'a')); err != nil {
 				t.Fatal(err)
 			}
 			var e *CopyError
-			if err := Update(ctx, p.one); !errors.As(err, &e) || !strings.Contains(e.What, "main of origin do not go together") || !strings.Contains(e.Remedy, "pull --rebase") {
+			if err := Update(ctx, p.one); !errors.As(err, &e) || !strings.Contains(e.What, "commits of somebody") || !strings.Contains(e.What, "theirs") || !strings.Contains(e.Remedy, "pull --rebase") {
 				t.Errorf("%v", err)
 			}
-			if s := must(t, p.one, "git", "status", "--porcelain=v2", "--branch"); !strings.Contains(s, "branch.head main\n") {
-				t.Errorf("it is left in the middle of something:\n%s", s)
+			if s := must(t, p.one, "git", "log", "-1", "--format=%s"); s != "theirs\n" {
+				t.Errorf("a person's commit is gone: %s", s)
 			}
-			if list, err := Committed(p.one, "4.2"); err != nil || len(list) != 2 || list[1].Size != 7 {
-				t.Errorf("%v %v", list, err)
+			// What is changed and not committed stays as it is.
+			must(t, p.one, "git", "reset", "--quiet", "--hard", "HEAD~1")
+			put(t, filepath.Join(p.one, "notes"), "of a person\n", 0o644)
+			if err := keepIn(ctx, p.one, sign(t, "4.2", 13, 'a')); err != nil {
+				t.Fatal(err)
+			}
+			if data, err := os.ReadFile(filepath.Join(p.one, "notes")); err != nil || string(data) != "of a person\n" {
+				t.Errorf("what was not committed is %q %v", data, err)
 			}
 		} else if err := keepIn(ctx, p.other, sign(t, "4.2", 7, 'b')); err == nil {
 			t.Error("another history was kept after the first")
@@ -190,6 +211,20 @@ func TestFollowsNothing(t *testing.T) {
 	t.Setenv("EMAIL", "")
 	must(t, w.top, "git", "config", "user.useConfigOnly", "true")
 	if err := Usable(t.Context(), w.top); err == nil || !strings.Contains(err.Error(), "whose commit") {
+		t.Error(err)
+	}
+}
+
+// What somebody commits into a git repository does not become a Subversion working copy
+// of control's.
+func TestForeignCopyInside(t *testing.T) {
+	w := alone(t)
+	if err := keepIn(t.Context(), w.top, sign(t, "4.2", 3, 'a')); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(w.top, "trysail/checkpoints/.svn/wc.db"), "x", 0o644)
+	var e *CopyError
+	if err := keepIn(t.Context(), w.top, sign(t, "4.2", 4, 'a')); !errors.As(err, &e) || !strings.Contains(e.What, "stands in the git one") {
 		t.Error(err)
 	}
 }

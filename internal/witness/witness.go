@@ -38,6 +38,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -136,6 +137,25 @@ func Committed(dir, release string) ([]Kept, error) {
 		return nil, err
 	}
 	return parse(path, release, data)
+}
+
+// Releases lists the releases of which a working copy has checkpoints.
+func Releases(dir string) ([]string, error) {
+	path, err := file(dir, "0") // where they are
+	if err != nil {
+		return nil, err
+	}
+	list, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var releases []string
+	for _, f := range list {
+		if name, ok := strings.CutSuffix(f.Name(), ".note"); ok && runbook.VersionRE().MatchString(name) {
+			releases = append(releases, name)
+		}
+	}
+	return releases, nil
 }
 
 // Commit appends a checkpoint to the file of a release and commits the file. The
