@@ -7,16 +7,6 @@ import (
 	"trysail/release"
 )
 
-// Servers are the build servers that a run rehearsed: of each role its blueprint's
-// digest, as the rehearsal's own release has it. A role without one ran on machines
-// that nothing says how to make.
-func Servers(h []Record) []release.Machine {
-	if b := started(h); b != nil {
-		return slices.Clone(b.Machines)
-	}
-	return nil
-}
-
 // started is how the rehearsal's release began; nil if it did not.
 func started(h []Record) *release.Started {
 	for _, r := range h {
@@ -30,19 +20,20 @@ func started(h []Record) *release.Started {
 	return nil
 }
 
-// Covers lists the roles of a release whose build server a run rehearsed, and those
-// whose it did not. Roles are held against each other by what their servers are made
-// of: a name is not a machine.
-func Covers(h []Record, roles []release.Machine) (covered, missed []string) {
-	servers := Servers(h)
+// Covers lists the roles of a release whose build server a run rehearsed. Roles are held
+// against each other by what their servers are made of: a name is not a machine.
+func Covers(h []Record, roles []release.Machine) []string {
+	b := started(h)
+	if b == nil {
+		return nil
+	}
+	var covered []string
 	for _, m := range roles {
-		if m.Blueprint != "" && slices.ContainsFunc(servers, func(x release.Machine) bool { return x.Blueprint == m.Blueprint }) {
+		if m.Blueprint != "" && slices.ContainsFunc(b.Machines, func(x release.Machine) bool { return x.Blueprint == m.Blueprint }) {
 			covered = append(covered, m.Role)
-		} else {
-			missed = append(missed, m.Role)
 		}
 	}
-	return covered, missed
+	return covered
 }
 
 // Run is a run as it was recorded.
@@ -60,8 +51,7 @@ func InForce(runs []Run, roles []release.Machine, day time.Time) []Run {
 	last := map[string]Run{}
 	for _, r := range runs {
 		x := r.History[0].Header
-		covered, _ := Covers(r.History, roles)
-		if len(covered) == 0 || len(x.Broken) > 0 || x.Began.After(day) {
+		if len(Covers(r.History, roles)) == 0 || len(x.Broken) > 0 || x.Began.After(day) {
 			continue
 		}
 		if old, ok := last[r.Plan.Name]; !ok || x.Began.After(old.History[0].Header.Began) {

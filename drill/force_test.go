@@ -41,8 +41,7 @@ func TestInForce(t *testing.T) {
 			t.Errorf("%s: %v, not %v", x.what, got, x.want)
 		}
 	}
-	covered, missed := Covers(run("", p, 1, "sha256:b").History, roles)
-	if !slices.Equal(covered, []string{"build"}) || !slices.Equal(missed, []string{"sign", "upload"}) {
-		t.Errorf("%v %v", covered, missed)
+	if covered := Covers(run("", p, 1, "sha256:b").History, roles); !slices.Equal(covered, []string{"build"}) {
+		t.Errorf("%v", covered)
 	}
 }

@@ -227,6 +227,17 @@ func TestFleetEvidence(t *testing.T) {
 	if r, err := verify("--checkpoint", theirs+"/trysail/checkpoints/4.2.note"); err != nil || r.Checkpoints < 5 || len(r.KeptStamped) != 2 {
 		t.Errorf("%v: %+v", err, r)
 	}
+	// A stamp that is older than the last checkpoint is no fault of the bundle, and said.
+	kept := w.sh("cat " + theirs + "/trysail/checkpoints/4.2.note")
+	notes, err := evidence.SplitNotes([]byte(kept))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("old.note", string(notes[0]))
+	w.sh("cp " + theirs + "/trysail/checkpoints/4.2.note.tsr " + filepath.Join(w.dir, "old.note.tsr"))
+	if r, err := verify("--checkpoint", filepath.Join(w.dir, "old.note")); err != nil || !r.Verified || !strings.Contains(strings.Join(r.Attention, " "), "was changed after it was time-stamped") {
+		t.Errorf("an old stamp: %v: %+v", err, r)
+	}
 	// The release key in an SSH agent, and on a token.
 	w.sh("cd " + s.dir + "; ssh-keygen -q -t ecdsa -b 256 -N '' -C release -f agent-key; " + s.env[0] + " ssh-add -q agent-key")
 	for where, ref := range map[string]string{"agent": "agent:release", "token": s.token()} {

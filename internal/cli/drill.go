@@ -339,7 +339,7 @@ func (a *app) readRun(run string) (dir string, p *drill.Plan, history []drill.Re
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return "", nil, nil, &noDrillError{run}
 	}
-	p, scenario, err := readScenario(filepath.Join(dir, "scenario.yaml"))
+	p, _, err = readScenario(filepath.Join(dir, "scenario.yaml"))
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -350,7 +350,7 @@ func (a *app) readRun(run string) (dir string, p *drill.Plan, history []drill.Re
 	if history, err = drill.ReadHistory(data); err != nil {
 		return "", nil, nil, err
 	}
-	if sum := sha256.Sum256(scenario); history[0].Header.Scenario != "sha256:"+hex.EncodeToString(sum[:]) {
+	if history[0].Header.Scenario != p.Digest {
 		return "", nil, nil, &otherScenarioError{dir}
 	}
 	return dir, p, history, nil

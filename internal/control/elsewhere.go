@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -221,7 +222,7 @@ func (c *Control) follows(ctx context.Context, version string) error {
 			return err
 		case size < last.Size:
 			why = fmt.Sprintf("%s:%d has a checkpoint of %d events, and control has %d", file, last.Line, last.Size, size)
-		case string(root) != string(last.Root[:]):
+		case !bytes.Equal(root, last.Root[:]):
 			why = fmt.Sprintf("the first %d events are not those of %s:%d", last.Size, file, last.Line)
 		}
 		break
