@@ -194,7 +194,7 @@ func (s *State) grant(e Event, b Granted) error {
 	case s.Amendment != nil && x.Gold:
 		return forbid(b, "an amendment is open: gold waits")
 	}
-	p.Lease = &Lease{Epoch: e.Seq, Machine: b.Machine, Since: e.Time, Confirm: b.Confirm}
+	p.Lease = &Lease{Epoch: e.Seq, Machine: b.Machine, Since: e.Time, Confirm: b.Confirm, Blueprint: s.Machine(x.Role).Blueprint}
 	s.Reached[x.Phase] = true
 	return nil
 }
@@ -352,7 +352,8 @@ func (s *State) pass(b Passed) error {
 }
 
 // Subject is the digest of what a sign-off is about: the item, what is asked,
-// and the bytes that the items it needs have made.
+// the bytes that the items it needs have made, and, where it stands on steps, the
+// source of which they made them: a step that looks at it makes nothing.
 func (s *State) Subject(x *runbook.Item) string {
 	type made struct {
 		Item    string
@@ -361,7 +362,11 @@ func (s *State) Subject(x *runbook.Item) string {
 	q := struct {
 		Release, Item, Text string
 		Made                []made
-	}{s.Started.Version, x.Name, x.Text, nil}
+		Source              string `json:",omitempty"`
+	}{s.Started.Version, x.Name, x.Text, nil, ""}
+	if s.Started.Rules >= 1 && s.stands(x) {
+		q.Source = s.Source.Original
+	}
 	for _, n := range x.Needs {
 		if out := s.Outputs(n); len(out) > 0 {
 			q.Made = append(q.Made, made{n, out})
@@ -373,6 +378,14 @@ func (s *State) Subject(x *runbook.Item) string {
 	}
 	sum := sha256.Sum256(data)
 	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// stands tells whether an item needs a step, whatever is between.
+func (s *State) stands(x *runbook.Item) bool {
+	return slices.ContainsFunc(x.Needs, func(n string) bool {
+		y := s.Item(n)
+		return y.Kind == runbook.Step || y.Kind == runbook.Publish || s.stands(y)
+	})
 }
 
 func (s *State) sign(e Event, b Signed) error {

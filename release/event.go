@@ -93,7 +93,15 @@ type Started struct {
 	// is signed with one of its keys. Revoked is that of the keys that were theirs.
 	Signers string `json:"signers,omitempty"`
 	Revoked string `json:"revoked,omitempty"`
+	// Rules is by which of them the stream is folded: 0 are those of before
+	// [RulesNow]. Control sets it.
+	Rules int `json:"rules,omitempty"`
 }
+
+// RulesNow are the rules of a release that begins now. Since 1 a signature for what steps
+// have made is for the source that they made it of too, and ends when another is
+// released; and nobody's counts who wrote that.
+const RulesNow = 1
 
 // Granted gives a machine the lease of a step. Confirm says that the step is the
 // gold one and its outputs are to be compared with the gold that is committed.

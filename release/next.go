@@ -2,6 +2,7 @@ package release
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -161,6 +162,13 @@ func (s *State) Result(r Report) Body {
 	}
 	var b Body = r.Finished
 	switch {
+	case x.Gold && l.Blueprint != s.Machine(x.Role).Blueprint:
+		// Provenance names the server in force, and this is made on the one before.
+		return Lost{r.Item, r.Epoch, r.Machine, "its build server was amended meanwhile"}
+	case x.Gold && r.Exit == 0 && len(r.Failing) > 0: // the linter refuses such a step; who started this has another one
+		f := r.Finished
+		f.Exit, f.Failing, f.Outputs, f.Why = 1, nil, nil, fmt.Sprintf("%d of its tests failed, and gold has none to waive: %s", len(r.Failing), strings.Join(r.Failing[:min(len(r.Failing), 5)], ", "))
+		b = f
 	case l.Confirm && r.Exit == 0:
 		b = Confirmed{r.Epoch, r.Compared, r.Differences, r.Log, r.Took}
 	case x.Gold && !l.Confirm && r.Exit == 0 && len(r.Outputs) == 0:

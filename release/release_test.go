@@ -331,6 +331,34 @@ func TestAmend(t *testing.T) {
 	}
 }
 
+// TestAnotherCandidate: what people said of the source before, on what steps have made of
+// it, they are asked again; and who wrote it has not signed. A stream of the first rules
+// folds as it did.
+func TestAnotherCandidate(t *testing.T) {
+	for rules, want := range []map[string]Status{
+		{"tried": Complete, "legal": Complete, "go": Complete},
+		{"tried": Ready, "legal": Ready, "go": Pending},
+	} {
+		g := begin(t)
+		g.s.Started.Rules = rules
+		g.s.Items = []runbook.Item{
+			{Name: "compile", Kind: runbook.Step, Role: "build"},
+			{Name: "tried", Kind: runbook.SignOff, Signers: []string{"bob"}, Approvals: 1, Needs: []string{"compile"}},
+			{Name: "go", Kind: runbook.SignOff, Signers: []string{"bob"}, Approvals: 1, Needs: []string{"tried"}},
+			{Name: "legal", Kind: runbook.SignOff, Signers: []string{"eve"}, Approvals: 1},
+		}
+		g.s.Progress["go"] = &Progress{}
+		g.run("compile", "a", "", "")
+		g.sign("tried", "bob")
+		g.sign("go", "bob")
+		g.sign("legal", "eve")
+		open := g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "sha256:src2", Author: "eve"}, Reason: "a bug", By: "ann"})
+		g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
+		g.run("compile", "a", "", "")
+		g.status(want)
+	}
+}
+
 // TestSignaturesAreForBytes: what was signed for other bytes is asked again.
 func TestSignaturesAreForBytes(t *testing.T) {
 	g := begin(t)

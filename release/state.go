@@ -72,6 +72,8 @@ type Lease struct {
 	Machine string
 	Since   time.Time
 	Confirm bool
+	// Blueprint is the role's when it was granted; an amendment may bring another.
+	Blueprint string
 }
 
 // Signature is one person's word in force.
@@ -246,6 +248,7 @@ func (s *State) signStatus(x *runbook.Item, p *Progress) Status {
 	for _, w := range p.Words {
 		switch {
 		case w.Subject != subject: // for other bytes
+		case s.Started.Rules >= 1 && w.Decision != Reject && s.Wrote(w.Person): // the source came later
 		case w.Decision == Reject:
 			return Stopped
 		default:
@@ -303,14 +306,19 @@ func (s *State) Outputs(name string) []Artifact {
 	return p.Result.Outputs
 }
 
-// Inputs are the artifacts that a step takes in.
+// Inputs are the artifacts that a step takes in: each from the one item whose out gives
+// it, whatever else it needs may have made below the same path. What is published is
+// gold's alone.
 func (s *State) Inputs(x *runbook.Item) []Artifact {
 	var list []Artifact
 	for _, n := range x.Needs {
 		y := s.Item(n)
+		if x.Kind == runbook.Publish && !y.Gold {
+			continue
+		}
 		for _, a := range s.Outputs(n) {
 			takes := slices.ContainsFunc(x.In, func(in string) bool {
-				return in == a.Path || match(in, a.Path) || (y.Makes(in) && strings.HasPrefix(a.Path, in+"/"))
+				return y.Makes(in) && (in == a.Path || match(in, a.Path) || strings.HasPrefix(a.Path, in+"/"))
 			})
 			if takes {
 				list = append(list, a)

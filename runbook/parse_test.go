@@ -216,6 +216,7 @@ func TestRefused(t *testing.T) {
 		{"path leaves", swap(`"out":"obj/**"`, `"out":"../obj"`), "below the workspace", "../obj"},
 		{"two golds", swap(`"again":"machine"`, `"gold":"true","out":"x"`), "two golds", "gold"},
 		{"gold makes nothing", swap(`"out":"dist/*.tar.gz",`, ``), "makes nothing", `"gold":"true"`},
+		{"gold with tests", swap(`"gold":"true"`, `"gold":"true","results":"r.xml"`), "nobody can waive", `"gold":"true"`},
 		{"gold with the network", swap(`"gold":"true"`, `"gold":"true","network":"true"`), "nobody could build it again", `"gold":"true"`},
 		{"gold with a secret", swap(`"gold":"true"`, `"gold":"true","secrets":"TOKEN"`), "nobody could build it again", `"gold":"true"`},
 		{"a secret's value", swap(`"network":"true"`, `"network":"true","secrets":"hunter2"`), "hunter2", "upload"},

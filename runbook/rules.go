@@ -175,6 +175,9 @@ func (p *parser) goldRules() {
 		if len(x.Out) == 0 {
 			p.fail(x.Line, `add "out":"dist/**"`, "gold step %s makes nothing", x.Name)
 		}
+		if len(x.Results) > 0 {
+			p.fail(x.Line, "run the tests in a step of their own, before it or of what it makes", "gold step %s has results of tests: gold is committed once, and nobody can waive a failed test of it", x.Name)
+		}
 		gold = x
 	}
 	for i := range p.r.Items {

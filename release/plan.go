@@ -1,0 +1,112 @@
+package release
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"trysail/runbook"
+)
+
+// Plan is what a runbook says of a release, as its ledger holds it.
+type Plan struct {
+	Items    []runbook.Item
+	Endgame  []runbook.Freeze
+	Approver []string
+	Team     runbook.Hours
+	People   []Person
+}
+
+// PlanOf gives what a document says.
+func PlanOf(r *runbook.Runbook) Plan {
+	return Plan{Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Team: r.Team.Hours(), People: People(r)}
+}
+
+// Begin gives the start of a release as a runbook has it, without what the runbook only
+// names: its own digest, the source, machines, and who may sign.
+func Begin(r *runbook.Runbook, version string) Started {
+	p := PlanOf(r)
+	return Started{Version: version, Items: p.Items, Endgame: p.Endgame, Approver: p.Approver, Ship: r.Ship, Budget: r.Budget, Team: p.Team, People: p.People}
+}
+
+// Differs says what of a plan is not as the document has it that it names; "" if all is.
+// Whoever sends a plan may have read the document with another program, or not at all.
+func (p Plan) Differs(r *runbook.Runbook) string {
+	q := PlanOf(r)
+	var list []string
+	for _, x := range []struct {
+		what       string
+		says, read any
+	}{
+		{"steps and sign-offs", p.Items, q.Items},
+		{"endgame", p.Endgame, q.Endgame},
+		{"approvers", p.Approver, q.Approver},
+		{"working hours", p.Team, q.Team},
+		{"people", p.People, q.People},
+	} {
+		a, err := json.Marshal(x.says)
+		b, berr := json.Marshal(x.read)
+		if err != nil || berr != nil || string(a) != string(b) {
+			list = append(list, x.what)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// Differs says what of a release's start is not as its runbook has it; "" if all is. The
+// ship date is the caller's to choose, and so is whose keys the allowed signers are.
+func (b Started) Differs(r *runbook.Runbook) string {
+	switch {
+	case r.Release != "" && r.Release != b.Version:
+		return "the release, which is " + r.Release
+	case r.Budget != b.Budget:
+		return "budget"
+	case (r.Signers != "") != (b.Signers != ""):
+		return "allowed signers"
+	}
+	if s := ServersOf(r, b.Machines); s != "" {
+		return s
+	}
+	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People}.Differs(r)
+}
+
+// Differs says what of an amendment is not as the runbook has it that it brings; "" if all
+// is. r is nil where it brings none.
+func (b Amended) Differs(r *runbook.Runbook, s *State) string {
+	if r == nil {
+		if slices.Contains(b.changes(), "runbook") {
+			return "a plan without a runbook"
+		}
+		return ""
+	}
+	machines := s.Machines
+	if b.Machines != nil {
+		machines = b.Machines
+	}
+	switch {
+	case r.Release != "" && r.Release != s.Started.Version:
+		return "the release, which is " + r.Release
+	case r.Signers != "" && s.Signers == "" && b.Signers == "":
+		return "allowed signers"
+	}
+	if what := ServersOf(r, machines); what != "" {
+		return what
+	}
+	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People}.Differs(r)
+}
+
+// ServersOf says which of the roles' machines are not as a runbook has them; "" if all
+// are. A role that is rebuilt from a blueprint never runs plainly on a host instead.
+func ServersOf(r *runbook.Runbook, list []Machine) string {
+	if len(list) != len(r.Roles) {
+		return fmt.Sprintf("%d roles, and not %d", len(r.Roles), len(list))
+	}
+	for _, role := range r.Roles {
+		i := slices.IndexFunc(list, func(m Machine) bool { return m.Role == role.Name })
+		if i < 0 || (list[i].Blueprint != "") != (role.Blueprint != "") || (list[i].Sum != "") != (list[i].Blueprint != "") {
+			return "the machine of role " + role.Name
+		}
+	}
+	return ""
+}
