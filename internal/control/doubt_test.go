@@ -84,6 +84,21 @@ func TestDoubt(t *testing.T) {
 	if err := hold("2"); err != nil {
 		t.Errorf("an append to a release that is not in doubt: %v", err)
 	}
+	if _, err := c.update(t.Context(), "2", "test", func(*release.State) (release.Body, error) { return release.Resumed{}, nil }); err != nil {
+		t.Fatal(err)
+	}
+	// Nor does it wait for a machine because of the other, which says why it does.
+	p := newPending()
+	c.read(p)
+	if err := c.assign(t.Context(), p); err != nil {
+		t.Error(err)
+	}
+	if on := c.state("2").Progress["build"].Lease; on == nil {
+		t.Error("the release that is not in doubt gets no machine")
+	}
+	if why := c.waiting["1 build"]; !strings.Contains(why, "b has 2 events") {
+		t.Errorf("the release in doubt waits for: %q", why)
+	}
 	c.members["b"].set = fleet.Retired
 	if err := hold("1"); err != nil {
 		t.Errorf("after the machine was retired: %v", err)

@@ -223,12 +223,17 @@ func (c *Control) gone(name string, now time.Time) string {
 	return "not heard of for " + now.Sub(last).Round(100*time.Millisecond).String()
 }
 
-// assign grants what is ready.
+// assign grants what is ready. A release in doubt keeps no other from a machine.
 func (c *Control) assign(ctx context.Context, p *pending) error {
 	var wants []fleet.Want
 	waiting := map[string]string{}
 	for _, version := range slices.Sorted(maps.Keys(p.steps)) {
+		doubt := c.doubted(releaseStream(version))
 		for _, r := range p.steps[version] {
+			if doubt != nil {
+				waiting[r.Key] = doubt.Error()
+				continue
+			}
 			if c.lacks(r.needs...) {
 				waiting[r.Key] = "control's depot lost what it takes in; agents that have it are asked for it"
 				continue
