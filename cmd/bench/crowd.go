@@ -269,26 +269,42 @@ func (f *crowd) why() error {
 
 // start begins so many releases of one step.
 func (b *bench) start(ctx context.Context, root *api.Client, n int) ([]string, error) {
-	source := []byte("what is released")
 	d, err := depot.Open(filepath.Join(b.work, "depot"))
 	if err != nil {
 		return nil, err
 	}
-	dg, err := d.PutBytes(ctx, source)
+	st, text, err := begin(ctx, d, "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\nsleep 1000\n```\n")
 	if err != nil {
 		return nil, err
 	}
-	if err := root.PutBlob(ctx, dg, bytes.NewReader(source)); err != nil {
+	if err := root.PutBlob(ctx, st.Runbook, bytes.NewReader(text)); err != nil {
 		return nil, err
 	}
 	versions := make([]string, n)
 	return versions, each(ctx, n, func(ctx context.Context, i int) error {
 		versions[i] = "1." + strconv.Itoa(i)
-		return root.Do(ctx, http.MethodPost, "/releases", api.Start{Started: release.Started{
-			Version: versions[i], Runbook: dg, Ship: time.Now().Add(24 * time.Hour), Source: release.Source{Original: dg},
-			Items: []runbook.Item{{Name: "build", Kind: runbook.Step, Role: "host", Language: "sh", Script: "sleep 1000", Timeout: time.Hour}},
-		}}, nil)
+		one := st
+		one.Version = versions[i]
+		return root.Do(ctx, http.MethodPost, "/releases", api.Start{Started: one}, nil)
 	})
+}
+
+// begin puts a runbook into a depot, which is its own source too, and gives the start of
+// a release of it, which ships tomorrow.
+func begin(ctx context.Context, d *depot.Depot, doc string) (st release.Started, text []byte, err error) {
+	text = []byte(doc)
+	r, err := runbook.Parse("RELEASE.md", text, time.LoadLocation)
+	if err != nil {
+		return st, nil, err
+	}
+	st = release.Begin(r, "1")
+	st.Ship = time.Now().Add(24 * time.Hour)
+	for _, role := range r.Roles {
+		st.Machines = append(st.Machines, release.Machine{Role: role.Name})
+	}
+	st.Runbook, err = d.PutBytes(ctx, text)
+	st.Source.Original = st.Runbook
+	return st, text, err
 }
 
 // leasesLost counts the events that say so.

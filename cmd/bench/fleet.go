@@ -26,8 +26,6 @@ import (
 	"trysail/internal/control"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
-	"trysail/release"
-	"trysail/runbook"
 )
 
 // bystander is a real process of the fleet: control, or an agent.
@@ -252,10 +250,6 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	if err != nil {
 		return err
 	}
-	dg, err := d.PutBytes(ctx, []byte("x"))
-	if err != nil {
-		return err
-	}
 	dir := filepath.Join(b.work, "api")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -283,9 +277,9 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	srv.StartTLS()
 	defer srv.Close()
 	client := api.NewClient([]string{srv.Listener.Addr().String()}, secret, api.TrustFingerprint(id.Fingerprint(), time.Now))
-	start := release.Started{
-		Version: "1", Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
-		Items: []runbook.Item{{Name: "a", Kind: runbook.SignOff, Signers: []string{"ann"}, Approvals: 1}},
+	start, _, err := begin(ctx, d, "---\npeople:\n  ann: {}\n---\n## Ship\n\n- [ ] **a** (@ann, budget 1h): it\n")
+	if err != nil {
+		return err
 	}
 	if err := client.Do(ctx, http.MethodPost, "/releases", api.Start{Started: start}, nil); err != nil {
 		return err

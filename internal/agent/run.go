@@ -210,6 +210,9 @@ func (s *step) script(seen string) (dir string, argv []string, err error) {
 	if seen == "" {
 		seen = dir
 	}
+	if !isName(s.as.Step.Name) {
+		return "", nil, fmt.Errorf("%q is no name of a step", s.as.Step.Name)
+	}
 	err = os.WriteFile(filepath.Join(dir, s.as.Step.Name), []byte(s.as.Step.Script), 0o644)
 	if err == nil && seen == scriptDir { // this program is process 1 there: under another name it is the command line
 		err = os.Symlink(machine.InitPath, filepath.Join(dir, "trysail"))

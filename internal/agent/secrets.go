@@ -25,6 +25,9 @@ func (e *NoSecretError) Error() string {
 func (a *Agent) secrets(names []string) (map[string]string, error) {
 	list := map[string]string{}
 	for _, name := range names {
+		if !isName(name) {
+			return nil, fmt.Errorf("%q is no name of a secret", name)
+		}
 		file := filepath.Join(a.o.Dir, "secrets", name)
 		info, err := os.Stat(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -44,6 +47,10 @@ func (a *Agent) secrets(names []string) (map[string]string, error) {
 	}
 	return list, nil
 }
+
+// isName tells whether what control calls something may be a file's name here: no
+// path leads out of the directory that it is for.
+func isName(s string) bool { return s != "." && filepath.IsLocal(s) && filepath.Base(s) == s }
 
 // masker replaces secrets in a stream, wherever the stream is cut.
 type masker struct {

@@ -37,6 +37,15 @@ func TestSecrets(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	// What control calls a secret is no path to what this machine has besides.
+	if err := os.WriteFile(filepath.Join(a.o.Dir, "key.pem"), []byte("private"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"../key.pem", "..", ".", "", "/etc/passwd", "a/../../key.pem"} {
+		if got, err := a.secrets([]string{name}); err == nil || !strings.Contains(err.Error(), "no name of a secret") {
+			t.Errorf("a secret called %q: %v, %v", name, got, err)
+		}
+	}
 	if _, err := a.secrets([]string{"TOKEN"}); err == nil || !strings.Contains(err.Error(), "is not on this machine") {
 		t.Errorf("a secret that is not there: %v", err)
 	}

@@ -51,7 +51,7 @@ func (a *app) startWith(ctx context.Context, c *api.Client, version string, o re
 	if err != nil {
 		return st, "", err
 	}
-	st = release.Started{Version: version, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Budget: r.Budget, Team: r.Team.Hours(), People: release.People(r)}
+	st = release.Begin(r, version)
 	switch {
 	case r.Release != "" && r.Release != version:
 		return st, "", usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
@@ -260,8 +260,8 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 			return err
 		}
 		need[b.Runbook] = true
-		b.What, b.Items, b.Endgame, b.Approver = append(b.What, "runbook"), r.Items, r.Endgame, r.Approvers
-		b.Team, b.People = r.Team.Hours(), release.People(r)
+		p := release.PlanOf(r)
+		b.What, b.Items, b.Endgame, b.Approver, b.Team, b.People = append(b.What, "runbook"), p.Items, p.Endgame, p.Approver, p.Team, p.People
 	}
 	if o.source {
 		ms, err := a.openState(ctx)

@@ -20,7 +20,6 @@ import (
 	"trysail/internal/ledger"
 	"trysail/internal/witness"
 	"trysail/release"
-	"trysail/runbook"
 )
 
 func git(t *testing.T, dir string, args ...string) string {
@@ -54,17 +53,8 @@ func clone(t *testing.T) (dir, bare string) {
 // twoSign starts a release of which two people decide.
 func twoSign(t *testing.T, c *Control, ask func(method, path string, body, out any) *api.Problem, version string) {
 	t.Helper()
-	dg, err := c.o.Depot.PutBytes(t.Context(), []byte("the runbook, and the source"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	signOff := func(name, who string) runbook.Item {
-		return runbook.Item{Name: name, Kind: runbook.SignOff, Signers: []string{who}, Approvals: 1, Budget: time.Hour}
-	}
-	started := release.Started{
-		Version: version, Runbook: dg, Source: release.Source{Original: dg}, Ship: c.o.Now().Add(100 * time.Hour), People: []release.Person{{Name: "ann"}, {Name: "bob"}}, Approver: []string{"ann"},
-		Items: []runbook.Item{signOff("tried", "ann"), signOff("legal", "bob"), signOff("go", "ann")},
-	}
+	started := written(t, c, version, "---\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann]\n---\n## Ship\n\n- [ ] **tried** (@ann, budget 1h): it\n- [ ] **legal** (@bob, budget 1h): it\n- [ ] **go** (@ann, budget 1h): it\n")
+	started.Ship = c.o.Now().Add(100 * time.Hour)
 	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
 		t.Fatal(p)
 	}

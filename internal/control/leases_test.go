@@ -13,7 +13,6 @@ import (
 	"trysail/fleet"
 	"trysail/internal/api"
 	"trysail/release"
-	"trysail/runbook"
 )
 
 // TestLeasesInStep: whatever a release's leases become, the index has those and
@@ -256,14 +255,9 @@ func TestPlaceLooksAtWhatMoved(t *testing.T) {
 // does not move, and not before.
 func TestPlaceEndsWaits(t *testing.T) {
 	c := station(t)
-	dg, err := c.o.Depot.PutBytes(t.Context(), []byte("source"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	asks(t, c.start, api.Start{Started: release.Started{
-		Version: "1", Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
-		Items: []runbook.Item{{Name: "hold", Kind: runbook.Wait, Until: runbook.Moment{At: time.Now().Add(time.Second)}}},
-	}})
+	st := written(t, c, "1", "## Wait\n\n```yaml {\"name\":\"hold\",\"kind\":\"wait\",\"until\":\"ship\"}\n```\n")
+	st.Ship = time.Now().Add(time.Second)
+	asks(t, c.start, api.Start{Started: st})
 	p := newPending()
 	passed := func() (is bool) {
 		t.Helper()

@@ -46,14 +46,29 @@ func joins(t testing.TB, c *Control, name string) {
 // begins starts a release of one step.
 func started(t testing.TB, c *Control, version string) {
 	t.Helper()
-	dg, err := c.o.Depot.PutBytes(t.Context(), []byte("source"))
+	asks(t, c.start, api.Start{Started: written(t, c, version, "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\"}\ntrue\n```\n")})
+}
+
+// written is the start of a release as a runbook has it, which is in the depot, and the
+// source too. It ships now.
+func written(t testing.TB, c *Control, version, doc string) release.Started {
+	t.Helper()
+	r, err := runbook.Parse("RELEASE.md", []byte(doc), time.LoadLocation)
 	if err != nil {
 		t.Fatal(err)
 	}
-	asks(t, c.start, api.Start{Started: release.Started{
-		Version: version, Runbook: dg, Ship: time.Now(), Source: release.Source{Original: dg},
-		Items: []runbook.Item{{Name: "build", Kind: runbook.Step, Role: "host", Language: "sh", Script: "true"}},
-	}})
+	st := release.Begin(r, version)
+	st.Ship = c.o.Now()
+	for _, role := range r.Roles {
+		st.Machines = append(st.Machines, release.Machine{Role: role.Name})
+	}
+	if st.Source.Original, err = c.o.Depot.PutBytes(t.Context(), []byte("source")); err == nil {
+		st.Runbook, err = c.o.Depot.PutBytes(t.Context(), []byte(doc))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
 }
 
 // granted gives a machine the release's step.

@@ -18,11 +18,12 @@ import (
 	"trysail/internal/api"
 	"trysail/internal/ledger"
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // start begins a release. All that it names is in the depot already.
-func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	b, err := body[api.Start](r)
+func (c *Control) start(ctx context.Context, q *caller, req *http.Request) (any, error) {
+	b, err := body[api.Start](req)
 	if err != nil {
 		return nil, err
 	}
@@ -33,14 +34,19 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	if _, _, err := c.signers(ctx, b.Started.Signers, b.Started.Revoked); err != nil {
 		return nil, &badRequest{err}
 	}
+	r, err := c.document(ctx, b.Started.Runbook)
+	if err != nil {
+		return nil, err
+	}
+	if what := b.Started.Differs(r); what != "" {
+		return nil, &otherPlanError{what}
+	}
+	b.Started.Rules = release.RulesNow
 	e := release.New(c.o.Now(), q.name(), b.Started)
 	e.Seq = 1
 	st := release.Empty()
 	if err := st.Apply(e); err != nil {
 		return nil, err
-	}
-	if _, err := c.outlook(st); err != nil { // a zone that only the sender knows
-		return nil, &badRequest{err}
 	}
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -61,6 +67,42 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 		return nil, err
 	}
 	return nil, c.keep(ctx, b.Started.Version, "")
+}
+
+// otherPlanError says that a plan is not what control reads in the document that it
+// names: what people approved and auditors are shown is the document.
+type otherPlanError struct{ what string }
+
+func (e *otherPlanError) Error() string {
+	return "the plan is not what control reads in its runbook: " + e.what
+}
+
+// Hint says what to do.
+func (e *otherPlanError) Hint() string {
+	return "use a trysail of the version that control is of (trysail version); a runbook with other roles or signers wants --machines or --signers too"
+}
+
+// document reads a runbook of the depot. A plan is worth what control itself reads there.
+func (c *Control) document(ctx context.Context, digest string) (*runbook.Runbook, error) {
+	data, err := c.text(ctx, digest)
+	if err != nil {
+		return nil, &badRequest{fmt.Errorf("the runbook: %w", err)}
+	}
+	r, err := runbook.Parse("the runbook", data, time.LoadLocation)
+	if err != nil {
+		return nil, &badRequest{err}
+	}
+	return r, nil
+}
+
+// text reads a small original of the depot.
+func (c *Control) text(ctx context.Context, digest string) ([]byte, error) {
+	f, err := c.o.Depot.Get(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 2<<20))
 }
 
 // inDepot refuses a request that names what control does not have: a machine
@@ -148,12 +190,7 @@ func (c *Control) signers(ctx context.Context, allowed, revoked string) (evidenc
 		if digest == "" {
 			return nil, nil
 		}
-		f, err := c.o.Depot.Get(ctx, digest)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		return io.ReadAll(io.LimitReader(f, 2<<20))
+		return c.text(ctx, digest)
 	}
 	data, err := read(allowed)
 	if err != nil {
@@ -232,10 +269,27 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 	if _, _, err := c.signers(ctx, b.Signers, b.Revoked); err != nil {
 		return nil, &badRequest{err}
 	}
-	if _, err := c.outlook(&release.State{Team: b.Team, People: b.People}); err != nil {
-		return nil, &badRequest{err}
+	var book *runbook.Runbook
+	if b.Runbook != "" {
+		if book, err = c.document(ctx, b.Runbook); err != nil {
+			return nil, err
+		}
 	}
-	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+	return c.say(ctx, q, r, func(st *release.State) (release.Body, error) {
+		if b.Machines != nil && book == nil {
+			now, err := c.document(ctx, st.Runbook)
+			if err != nil {
+				return nil, err
+			}
+			if what := release.ServersOf(now, b.Machines); what != "" {
+				return nil, &otherPlanError{what}
+			}
+		}
+		if what := b.Differs(book, st); what != "" {
+			return nil, &otherPlanError{what}
+		}
+		return b, nil
+	})
 }
 
 func (c *Control) agree(ctx context.Context, q *caller, r *http.Request) (any, error) {

@@ -162,6 +162,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var unknown *ledger.UnknownError
 	var damaged *depot.DigestError
 	var bad *badRequest
+	var plan *otherPlanError
 	var full *NoRoomError
 	var standby *standbyError
 	var deposed *ledger.DeposedError
@@ -184,7 +185,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusServiceUnavailable, api.Doubted
 	case errors.As(err, &unknown):
 		status, p.Code = http.StatusGatewayTimeout, "unknown"
-	case errors.As(err, &bad):
+	case errors.As(err, &bad), errors.As(err, &plan):
 		status, p.Code = http.StatusBadRequest, "usage"
 	default:
 		c.o.Log.Error("request", "path", r.URL.Path, "err", err)

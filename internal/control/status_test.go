@@ -15,7 +15,6 @@ import (
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
 	"trysail/release"
-	"trysail/runbook"
 )
 
 // working makes a control with a ledger and a depot, and a way to ask it as root
@@ -77,28 +76,52 @@ func working(t *testing.T, at *wall) (c *Control, ask func(method, path string, 
 func TestSlackKnowsWeekends(t *testing.T) {
 	at := &wall{time.Date(2026, 11, 27, 19, 0, 0, 0, time.UTC)}
 	c, ask := working(t, at)
-	dg, err := c.o.Depot.PutBytes(t.Context(), []byte("the runbook, and the source"))
+	const doc = "---\nzone: Europe/Berlin\nhours: mon-fri 09:00-17:00\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann, bob]\n---\n## Ship\n\n- [ ] **tried** (@ann, budget 2h): it\n"
+	started := written(t, c, "1", doc)
+	started.Ship = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	// A zone that only the sender knows.
+	unknown, err := c.o.Depot.PutBytes(t.Context(), []byte(strings.Replace(doc, "Europe/Berlin", "Mars/Olympus", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	hours := runbook.Hours{Zone: "Europe/Berlin", Days: []string{"mon", "tue", "wed", "thu", "fri"}, From: "09:00", To: "17:00"}
-	started := release.Started{
-		Version: "1", Runbook: dg, Source: release.Source{Original: dg}, Ship: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Team: hours, People: []release.Person{{Name: "ann", Hours: hours}}, Approver: []string{"ann", "bob"},
-		Items: []runbook.Item{{Name: "tried", Kind: runbook.SignOff, Signers: []string{"ann"}, Approvals: 1, Budget: 2 * time.Hour}},
-	}
-	unknown := hours
-	unknown.Zone = "Mars/Olympus"
 	bad := started
-	bad.Team = unknown
+	bad.Runbook, bad.Team.Zone = unknown, "Mars/Olympus"
 	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "Mars/Olympus") {
 		t.Errorf("a zone that is not known: %+v", p)
+	}
+	// A plan is worth what control itself reads in the document that it names.
+	bad = started
+	bad.Approver = []string{"ann"}
+	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "approvers") || p.Hint == "" {
+		t.Errorf("a plan that is not its runbook's: %+v", p)
+	}
+	bad.Runbook = started.Source.Original
+	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest {
+		t.Errorf("a runbook that is none: %+v", p)
 	}
 	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
 		t.Fatal(p)
 	}
-	change := release.Amended{What: []string{"runbook"}, Items: started.Items, Team: unknown, Approver: started.Approver, Reason: "r", By: "ann"}
-	if p := ask(http.MethodPost, "/v1/releases/1/amend", change, nil); p == nil || p.Status != http.StatusBadRequest {
-		t.Errorf("an amendment with a zone that is not known: %+v", p)
+	if st := c.state("1"); st.Started.Rules != release.RulesNow {
+		t.Errorf("it goes by the rules %d", st.Started.Rules)
+	}
+	change := release.Amended{What: []string{"runbook"}, Runbook: unknown, Items: started.Items, Team: started.Team, People: started.People, Approver: started.Approver, Reason: "r", By: "ann"}
+	for _, x := range []struct {
+		what, says string
+		with       func(b *release.Amended)
+	}{
+		{"a zone that is not known", "Mars/Olympus", func(*release.Amended) {}},
+		{"another plan", "approvers", func(b *release.Amended) { b.Runbook, b.Approver = started.Runbook, []string{"ann"} }},
+		{"a plan alone", "without a runbook", func(b *release.Amended) { b.Runbook = "" }},
+		{"machines of no role", "roles", func(b *release.Amended) {
+			*b = release.Amended{What: []string{"machines"}, Machines: []release.Machine{{Role: "x"}}, Reason: "r", By: "ann"}
+		}},
+	} {
+		b := change
+		x.with(&b)
+		if p := ask(http.MethodPost, "/v1/releases/1/amend", b, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, x.says) {
+			t.Errorf("an amendment with %s: %+v", x.what, p)
+		}
 	}
 	var s api.Status
 	if p := ask(http.MethodGet, "/v1/releases/1", nil, &s); p != nil {
