@@ -118,6 +118,7 @@ type member struct {
 	since    int64     // event that set it
 	why      string    // it was set
 	heard    time.Time // monotonic; zero: not since control began
+	told     time.Time // the same, of a report meant for this run of control: it says what its disk has
 	warm     []string
 	has      []string
 	copied   int64         // events that are safe on its disk

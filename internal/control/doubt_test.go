@@ -114,14 +114,14 @@ func TestDoubt(t *testing.T) {
 // control what its disk says.
 func TestUnheardUntilTold(t *testing.T) {
 	c := station(t, "a")
-	c.members["a"].heard = time.Time{}
+	c.members["a"].told = time.Time{}
 	answer := report(t, c, "a", api.Beat{Control: "another"})
-	if !c.members["a"].heard.IsZero() {
-		t.Error("it is heard of before it has told")
+	if !c.members["a"].told.IsZero() {
+		t.Error("it counts before it has told")
 	}
 	report(t, c, "a", api.Beat{Control: answer.Control})
-	if c.members["a"].heard.IsZero() {
-		t.Error("it is not heard of after it has told")
+	if c.members["a"].told.IsZero() {
+		t.Error("it does not count after it has told")
 	}
 }
 

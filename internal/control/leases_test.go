@@ -231,7 +231,7 @@ func TestPlaceLooksAtWhatMoved(t *testing.T) {
 		t.Errorf("without a machine: %v still to look at, waiting: %v", c.fresh, c.waiting)
 	}
 	joins(t, c, "a")
-	c.members["a"].heard = time.Now()
+	hears(c, "a", time.Now())
 	turn()
 	if held := c.leases.held("a"); len(held) != 1 {
 		t.Fatalf("a machine that came has %v", held)
@@ -240,7 +240,7 @@ func TestPlaceLooksAtWhatMoved(t *testing.T) {
 	if len(p.steps) != 0 || len(c.waiting) != 0 {
 		t.Errorf("a step that runs waits: %v %v", p.steps, c.waiting)
 	}
-	c.members["a"].heard = time.Now().Add(-fleet.LostAfter)
+	hears(c, "a", time.Now().Add(-fleet.LostAfter))
 	turn()
 	if held := c.leases.held("a"); len(held) != 0 {
 		t.Errorf("a lost machine has %v", held)
@@ -248,6 +248,35 @@ func TestPlaceLooksAtWhatMoved(t *testing.T) {
 	turn()
 	if len(p.steps["1"]) != 1 {
 		t.Errorf("the step of a lost machine does not wait for another: %v", p.steps)
+	}
+}
+
+// TestWhoIsAnsweredIsHeard: an answer that renews a lease moves the machine's fence,
+// so the lease is not given away before that fence has fallen, also where the answer
+// was the first of a control that has just begun; and the machine gets nothing new
+// before it has told what its disk says.
+func TestWhoIsAnsweredIsHeard(t *testing.T) {
+	c := station(t, "a")
+	started(t, c, "1")
+	h := api.Holding{Release: "1", Item: "build", Epoch: granted(t, c, "1", "a")}
+	hears(c, "a", time.Time{})
+	c.begun = time.Now().Add(-fleet.LostAfter + time.Second)
+	sent := time.Now()
+	if got := report(t, c, "a", api.Beat{Control: "another", Holding: []api.Holding{h}}); !slices.Equal(got.Renewed, []api.Holding{h}) {
+		t.Fatalf("renewed: %v", got.Renewed)
+	}
+	if list := c.lost(sent.Add(fleet.FenceAfter)); len(list) != 0 {
+		t.Errorf("given away while the machine may run it: %v", list)
+	}
+	if list := c.lost(time.Now().Add(fleet.LostAfter)); len(list) != 1 {
+		t.Errorf("of a machine that fell silent: %v", list)
+	}
+	if m := c.machines()[0]; m.At(c.mono(time.Now())) != fleet.Lost {
+		t.Errorf("it may be given something new: it is %s", m.At(c.mono(time.Now())))
+	}
+	report(t, c, "a", api.Beat{Control: c.id, Holding: []api.Holding{h}})
+	if m := c.machines()[0]; m.At(c.mono(time.Now())) != fleet.Up {
+		t.Errorf("after it has told it is %s", m.At(c.mono(time.Now())))
 	}
 }
 

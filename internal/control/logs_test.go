@@ -31,9 +31,14 @@ func station(t testing.TB, machines ...string) *Control {
 	c := New(Options{Dir: k.dir, Depot: d, Ledger: k.store.Ledger, Actor: "control", Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	for _, m := range machines {
 		joins(t, c, m)
-		c.members[m].heard = time.Now()
+		hears(c, m, time.Now())
 	}
 	return c
+}
+
+// hears says when a machine was heard of last, which had told what its disk says.
+func hears(c *Control, machine string, at time.Time) {
+	c.members[machine].heard, c.members[machine].told = at, at
 }
 
 func joins(t testing.TB, c *Control, name string) {

@@ -136,7 +136,7 @@ func (w *crew) control(slack string, hooks ...*receiver) {
 		w.t.Fatal(err)
 	}
 	w.c.clock = steady{wall: w.time().AddDate(9, 0, 0), boot: machine.BootTime()} // the tests' clock is right
-	w.c.members["m"] = &member{heard: time.Now().Add(time.Hour)}
+	w.c.members["m"] = &member{heard: time.Now().Add(time.Hour), told: time.Now().Add(time.Hour)}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context())) // it outlives no test: Cleanup stops it
 	done := make(chan error, 1)
 	go func() { done <- w.c.Run(ctx) }()

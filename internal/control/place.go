@@ -93,21 +93,21 @@ func (c *Control) machines() []fleet.Machine {
 	for _, m := range c.members {
 		list = append(list, fleet.Machine{
 			Name: m.Name, Rank: m.Rank, Serves: m.Serves, Plain: m.Plain, Slots: m.Slots, Set: m.set,
-			Heard: c.heard(m), Running: len(c.leases.by[m.Name]), Losses: m.losses, Warm: m.warm, Has: m.has,
+			Heard: c.told(m), Running: len(c.leases.by[m.Name]), Losses: m.losses, Warm: m.warm, Has: m.has,
 		})
 	}
 	slices.SortFunc(list, func(a, b fleet.Machine) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
-// heard is when a machine was heard of, on control's monotonic clock. Who was
-// not since control began counts from then for what is leased to them, and as
-// lost for what is new.
-func (c *Control) heard(m *member) time.Duration {
-	if m.heard.IsZero() {
+// told is when a machine was heard of that had told what its disk says, on
+// control's monotonic clock. Who has not since control began counts as lost for
+// what is new; for what is leased to them [Control.gone] asks when they were heard.
+func (c *Control) told(m *member) time.Duration {
+	if m.told.IsZero() {
 		return -1
 	}
-	return m.heard.Sub(c.begun)
+	return m.told.Sub(c.begun)
 }
 
 func (c *Control) mono(now time.Time) time.Duration { return now.Sub(c.begun) }
@@ -207,7 +207,8 @@ func (c *Control) end(ctx context.Context, l lapsed) error {
 	return nil
 }
 
-// gone says why a machine's leases end; "" while they do not. The lock is held.
+// gone says why a machine's leases end; "" while they do not. Who was not heard of
+// since control began counts from then. The lock is held.
 func (c *Control) gone(name string, now time.Time) string {
 	m := c.members[name]
 	if m == nil || m.set == fleet.Retired {

@@ -293,11 +293,14 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	}
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
+	// Every answer moves the machine's fence, so every answer counts: its leases end
+	// here only [fleet.LostAfter] after the last.
+	m.heard = time.Now()
 	if b.Control == c.id {
-		if m.heard.IsZero() {
+		if m.told.IsZero() {
 			m.news.ring() // what it holds it may be given now
 		}
-		m.heard = time.Now() // else it gets nothing before it has told what its disk says
+		m.told = m.heard // else it gets nothing before it has told what its disk says
 	}
 	m.warm, m.has, m.copied = b.Warm, b.Has, b.Events
 	if b.Clock != nil {
@@ -350,7 +353,7 @@ func (c *Control) work(ctx context.Context, q *caller, r *http.Request) (any, er
 		c.mu.Lock()
 		news, held := c.members[q.machine].news.next(), c.leases.held(q.machine)
 		copying, behind := c.tells(q.machine, r.URL.Query().Get("seen"))
-		if c.members[q.machine].heard.IsZero() {
+		if c.members[q.machine].told.IsZero() {
 			held = nil // it has yet to tell what its disk says
 		}
 		held = slices.DeleteFunc(held, func(h api.Holding) bool { return c.doubtedLocked(releaseStream(h.Release)) != nil })

@@ -18,7 +18,7 @@ import (
 // Of several controls one decides. The others hold the ledger too, as members of
 // its etcd, and fetch into their depots what releases need, so that any of them
 // can go on in its place: it folds the ledger, waits as one that has just started
-// ([Control.heard]), and decides. Nothing is handed over.
+// ([Control.gone]), and decides. Nothing is handed over.
 
 // Door is what a control's listener serves: the control while it decides, else
 // word of who does.
