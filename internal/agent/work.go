@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -245,14 +246,13 @@ func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body an
 			Refused string `json:"refused"`
 		}
 		err := a.o.Client.Do(ctx, http.MethodPost, path, body, &answer)
-		var p *api.Problem
 		switch {
 		case err == nil && answer.Refused != "":
 			log.Warn("the result was refused", "why", answer.Refused)
 			return false
 		case err == nil:
 			return true
-		case errors.As(err, &p) && p.Code != "unknown" && p.Code != api.Doubted && p.Code != "":
+		case final(err):
 			log.Error("control does not take the result", "err", err)
 			return false
 		}
@@ -262,4 +262,15 @@ func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body an
 		case <-time.After(wait):
 		}
 	}
+}
+
+// final tells whether control has said no for good: not that another decides, which
+// is a [api.Problem] inside an [api.UnreachableError], and not that it cannot say yet.
+func final(err error) bool {
+	var away *api.UnreachableError
+	var p *api.Problem
+	if errors.As(err, &away) || !errors.As(err, &p) {
+		return false
+	}
+	return !slices.Contains([]string{"", "unknown", api.Doubted, api.Full}, p.Code)
 }

@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	"trysail/internal/api"
+)
+
+// TestFinal: a result is dropped only where control has said no to it for good.
+func TestFinal(t *testing.T) {
+	problem := func(code string) error { return &api.Problem{Code: code, Message: "m"} }
+	for _, c := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"cut off", &api.UnreachableError{Err: errors.New("reset"), Sent: true}, false},
+		{"another decides", &api.UnreachableError{Err: problem(api.Standby)}, false},
+		{"too late", context.DeadlineExceeded, false},
+		{"it broke", problem(""), false},
+		{"it does not know", problem("unknown"), false},
+		{"in doubt", problem(api.Doubted), false},
+		{"full", problem(api.Full), false},
+		{"a rule", problem("rule"), true},
+		{"not asked so", fmt.Errorf("report: %w", problem("usage")), true},
+	} {
+		if got := final(c.err); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}
+
+// agentOf is an agent whose control is a handler.
+func agentOf(t *testing.T, h http.HandlerFunc) *Agent {
+	t.Helper()
+	srv := httptest.NewTLSServer(h)
+	t.Cleanup(srv.Close)
+	client := api.NewClient([]string{srv.Listener.Addr().String()}, "", srv.Client())
+	return &Agent{o: Options{Client: client, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}, behind: make(chan api.BeatAnswer)}
+}
+
+// TestTellOutlastsAnElection: a result that no control takes while they elect one
+// is told until one does.
+func TestTellOutlastsAnElection(t *testing.T) {
+	var asked atomic.Int32
+	a := agentOf(t, func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			if err := json.NewEncoder(w).Encode(api.Problem{Code: api.Standby, Message: "another decides"}); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		fmt.Fprint(w, "{}")
+	})
+	if !a.tell(t.Context(), a.o.Log, "/report", struct{}{}) || asked.Load() != 3 {
+		t.Errorf("not told, after %d requests", asked.Load())
+	}
+}
