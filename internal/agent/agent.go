@@ -6,7 +6,7 @@
 //	beat.go   once a second: what I hold, and which of it is still mine
 //	work.go   fetch leases and run them
 //	copy.go   keep a copy of the ledger on this disk, synced
-//	send.go   send what control lost and this disk has
+//	send.go   send what control lost and this disk has; leave a control that is frozen
 //	renew.go  have the certificate made anew before it ends
 //
 // A machine that comes back looks at itself first, in no lease (recheck.go).
@@ -83,6 +83,9 @@ type Agent struct {
 	asked  int64              // event of the check that this machine is at; 0: none
 	stop   context.CancelFunc // ends it
 	looked chan struct{}      // closed when it has ended
+
+	transfers map[*transfer]bool // under way
+	patience  time.Duration      // instead of answering; 0: that
 }
 
 // New makes an agent, with its guard.

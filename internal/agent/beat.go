@@ -86,6 +86,7 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 		a.asks = now
 		a.again() // whoever was asked for work has none any more
 	}
+	a.leave(a.asks)
 	for h, l := range a.running {
 		switch {
 		case !slices.Contains(b.Holding, h): // it came meanwhile

@@ -64,7 +64,7 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 					a.safe(s.Stream, c, c.Size())
 				}
 				had := c.Size()
-				if err := a.follow(ctx, c, s.Stream, s.Events); err != nil {
+				if err := a.transferred(ctx, func(ctx context.Context) error { return a.follow(ctx, c, s.Stream, s.Events) }); err != nil {
 					all = false
 					if ctx.Err() == nil {
 						a.o.Log.Error("copy of the ledger", "stream", s.Stream, "err", err)

@@ -149,7 +149,9 @@ func (l *logSink) store(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := l.a.o.Client.Do(ctx, http.MethodPost, l.path()+"/keep", api.LogDigest{Digest: dg}, nil); err != nil {
+	tried, cancel := l.a.briefly(ctx)
+	defer cancel()
+	if err := l.a.o.Client.Do(tried, http.MethodPost, l.path()+"/keep", api.LogDigest{Digest: dg}, nil); err != nil {
 		l.a.o.Log.Debug("control does not keep the log that it has: it is sent again", "step", l.h.Item, "err", err)
 	}
 	return dg, again(ctx, func() error { return l.a.send(ctx, dg) })
@@ -157,6 +159,8 @@ func (l *logSink) store(ctx context.Context) (string, error) {
 
 // chunk sends some bytes and gives the offset to go on from.
 func (l *logSink) chunk(ctx context.Context, at, n int64) (int64, error) {
+	ctx, cancel := l.a.briefly(ctx)
+	defer cancel()
 	path := fmt.Sprintf("%s?offset=%d", l.path(), at)
 	res, err := l.a.o.Client.Open(ctx, http.MethodPost, path, io.NewSectionReader(l.file, at, n), nil)
 	if err != nil {

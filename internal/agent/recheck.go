@@ -155,9 +155,11 @@ func (a *Agent) forProof(ctx context.Context, x *blueprint.Build, sum blueprint.
 			continue
 		}
 		var has bool
-		err := again(ctx, func() (err error) {
-			has, err = a.o.Client.HasBlob(ctx, dg)
-			return err
+		err := again(ctx, func() error {
+			return a.transferred(ctx, func(ctx context.Context) (err error) {
+				has, err = a.o.Client.HasBlob(ctx, dg)
+				return err
+			})
 		})
 		switch {
 		case err != nil:

@@ -138,17 +138,21 @@ func (a *Agent) fetch(ctx context.Context, digests ...string) error {
 		}
 		g.Go(func() error {
 			return again(ctx, func() error {
-				r, err := a.o.Client.GetBlob(ctx, dg)
-				if err != nil {
-					return fmt.Errorf("fetch %s: %w", dg, err)
-				}
-				defer r.Close()
-				_, err = a.o.Depot.PutExpected(ctx, r, dg)
-				return err
+				return a.transferred(ctx, func(ctx context.Context) error { return a.get(ctx, dg) })
 			})
 		})
 	}
 	return g.Wait()
+}
+
+func (a *Agent) get(ctx context.Context, dg string) error {
+	r, err := a.o.Client.GetBlob(ctx, dg)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", dg, err)
+	}
+	defer r.Close()
+	_, err = a.o.Depot.PutExpected(ctx, r, dg)
+	return err
 }
 
 // keep puts a file into this machine's depot and control's.
@@ -162,15 +166,17 @@ func (a *Agent) keep(ctx context.Context, file string) (string, error) {
 
 // send gives control a blob that it has not.
 func (a *Agent) send(ctx context.Context, dg string) error {
-	if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
-		return err
-	}
-	f, err := a.o.Depot.Get(ctx, dg)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return a.o.Client.PutBlob(ctx, dg, f)
+	return a.transferred(ctx, func(ctx context.Context) error {
+		if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
+			return err
+		}
+		f, err := a.o.Depot.Get(ctx, dg)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return a.o.Client.PutBlob(ctx, dg, f)
+	})
 }
 
 // healing is how long a step waits for a blob that control has lost or found

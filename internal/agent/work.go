@@ -245,7 +245,9 @@ func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body an
 		var answer struct {
 			Refused string `json:"refused"`
 		}
-		err := a.o.Client.Do(ctx, http.MethodPost, path, body, &answer)
+		tried, cancel := a.briefly(ctx)
+		err := a.o.Client.Do(tried, http.MethodPost, path, body, &answer)
+		cancel()
 		switch {
 		case err == nil && answer.Refused != "":
 			log.Warn("the result was refused", "why", answer.Refused)
