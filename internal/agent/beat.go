@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,16 +13,20 @@ import (
 	"trysail/internal/machine"
 )
 
-// beats ends when ctx does. Each second it reports; it stops what is not this
-// machine's any more, and everything when nothing was answered for too long.
+// beats ends when ctx does, or the guard has: without it no deadline stands, and the
+// whole agent is to be started anew. Each second it reports; it stops what is not
+// this machine's any more, and everything when nothing was answered for too long.
 func (a *Agent) beats(ctx context.Context) error {
 	t := time.NewTicker(fleet.Beat)
 	defer t.Stop()
 	last := "" // what went wrong, said once
 	for {
 		err := a.beat(ctx, machine.BootTime())
+		var unguarded *machine.GuardError
 		switch {
 		case ctx.Err() != nil:
+		case errors.As(err, &unguarded):
+			return err
 		case err == nil:
 			last = ""
 		case err.Error() != last:

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,7 +70,7 @@ func joinedTo(t *testing.T, controls ...*freezing) *Agent {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := a.guard.Close(); err != nil {
+		if err := a.guard.Close(); err != nil && !errors.Is(err, os.ErrClosed) { // else Run has closed it
 			t.Error(err)
 		}
 	})

@@ -119,6 +119,10 @@ func (a *Agent) trouble(err error) error {
 	if errors.As(err, &runc) && errors.Is(err, exec.ErrNotFound) {
 		return errors.New("runc is not installed there")
 	}
+	var unguarded *machine.GuardError
+	if errors.As(err, &unguarded) {
+		return err
+	}
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM} {
 		if errors.Is(err, e) {
 			return err

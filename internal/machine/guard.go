@@ -30,6 +30,19 @@ type Guard struct {
 	last int
 }
 
+// GuardError says that a guard cannot be told anything: its process has ended.
+type GuardError struct{ Err error }
+
+func (e *GuardError) Error() string {
+	return "the guard of this process, without which no step may run, has ended: " + e.Err.Error()
+}
+func (e *GuardError) Unwrap() error { return e.Err }
+
+// Hint says what to do.
+func (e *GuardError) Hint() string {
+	return "start this program again, as a service manager does (Restart=always); if it happens again: what killed the process " + GuardName + "?"
+}
+
 // guardOrder is one line of what a guard is told.
 type guardOrder struct {
 	Until  int64  `json:"until,omitempty"`  // boot time in ns; until the first one there is no deadline
@@ -76,7 +89,7 @@ func (g *Guard) tell(o guardOrder) error {
 		return err
 	}
 	if _, err := g.pipe.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("tell the guard: %w", err)
+		return &GuardError{err}
 	}
 	return nil
 }
