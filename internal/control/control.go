@@ -74,6 +74,7 @@ type Control struct {
 	clock steady
 	over  chan struct{} // closed when another decides
 	id    string        // no two controls, and no two runs of one, have the same
+	free  func(dir string) (uint64, error)
 
 	mu        sync.Mutex
 	streams   map[string]*stream
@@ -134,7 +135,7 @@ func New(o Options) *Control {
 		o.Boot = machine.BootTime
 	}
 	return &Control{
-		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), streams: map[string]*stream{}, members: map[string]*member{},
+		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), free: freeAt, streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
 		trees: map[string]*evidence.Tree{}, doubts: doubts{}, elsewhere: newElsewhere(),
 	}

@@ -76,10 +76,7 @@ func (c *Control) keepLog(ctx context.Context, q *caller, r *http.Request) (any,
 		return nil, err
 	}
 	defer f.Close()
-	if err := c.room(); err != nil {
-		return nil, err
-	}
-	_, err = c.o.Depot.PutExpected(ctx, f, b.Digest)
+	_, err = c.o.Depot.PutExpected(ctx, c.whileRoom(f), b.Digest)
 	return nil, err
 }
 

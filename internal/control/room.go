@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +28,14 @@ func (e *NoRoomError) Hint() string {
 	return "make room there: trysail depot prune removes what no release needs; everything goes on by itself then"
 }
 
+// tightError is a [NoRoomError], or that of a depot which met the end of its disk.
+type tightError interface {
+	error
+	Hint() string
+}
+
 // tight says that there is no room, once a minute: whoever was refused asks again.
-func (c *Control) tight(err *NoRoomError) {
+func (c *Control) tight(err tightError) {
 	c.mu.Lock()
 	again := time.Since(c.said) < time.Minute
 	if !again {
@@ -47,13 +54,46 @@ func (c *Control) room() error {
 		dirs = append(dirs, c.o.Depot.Dir())
 	}
 	for _, dir := range dirs {
-		var s unix.Statfs_t
-		if err := unix.Statfs(dir, &s); err != nil {
+		free, err := c.free(dir)
+		if err != nil {
 			return err
 		}
-		if free := s.Bavail * uint64(s.Bsize); free < reserve {
+		if free < reserve {
 			return &NoRoomError{dir, free}
 		}
 	}
 	return nil
+}
+
+// freeAt is what is left on a disk, in bytes.
+func freeAt(dir string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return s.Bavail * uint64(s.Bsize), nil
+}
+
+// between is how many bytes of something large are taken before room is asked again.
+const between = 4 << 20
+
+// whileRoom reads for as long as there is room: nobody says how large it is.
+func (c *Control) whileRoom(r io.Reader) io.Reader { return &roomyReader{r: r, room: c.room} }
+
+type roomyReader struct {
+	r    io.Reader
+	room func() error
+	left int // bytes until it is asked again
+}
+
+func (x *roomyReader) Read(p []byte) (int, error) {
+	if x.left <= 0 {
+		if err := x.room(); err != nil {
+			return 0, err
+		}
+		x.left = between
+	}
+	n, err := x.r.Read(p)
+	x.left -= n
+	return n, err
 }

@@ -164,6 +164,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var bad *badRequest
 	var plan *otherPlanError
 	var full *NoRoomError
+	var fullDepot *depot.FullError
 	var standby *standbyError
 	var deposed *ledger.DeposedError
 	var doubted *DoubtedError
@@ -179,6 +180,9 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &full):
 		status, p.Code = http.StatusInsufficientStorage, api.Full
 		c.tight(full)
+	case errors.As(err, &fullDepot):
+		status, p.Code = http.StatusInsufficientStorage, api.Full
+		c.tight(fullDepot)
 	case errors.As(err, &damaged):
 		status, p.Code = http.StatusServiceUnavailable, api.Damaged
 	case errors.As(err, &doubted):
@@ -461,10 +465,7 @@ func (c *Control) putBlob(w http.ResponseWriter, r *http.Request) {
 		err = &DeniedError{q.name() + " may not write to the depot", "use a token with role operator"}
 	}
 	if err == nil {
-		err = c.room()
-	}
-	if err == nil {
-		_, err = c.o.Depot.PutExpected(r.Context(), r.Body, r.PathValue("digest"))
+		_, err = c.o.Depot.PutExpected(r.Context(), c.whileRoom(r.Body), r.PathValue("digest"))
 	}
 	if err != nil {
 		c.fail(w, r, err)

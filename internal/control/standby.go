@@ -242,7 +242,7 @@ func (c *Control) fetch(ctx context.Context, digests []string) (missing []string
 				return false
 			}
 			defer r.Close()
-			if _, err := c.o.Depot.PutExpected(ctx, r, dg); err != nil {
+			if _, err := c.o.Depot.PutExpected(ctx, c.whileRoom(r), dg); err != nil {
 				c.o.Log.Warn("fetch from another control", "control", at, "digest", dg, "err", err)
 				return false
 			}
