@@ -131,24 +131,46 @@ func (a *Agent) showed(b api.Beat, control string) (more bool) {
 	return false
 }
 
+// follow brings a copy to the length that an answer named, or further. The answer may
+// be an older one than that after which this copy grew, so before it says that control
+// has lost events it asks for the last that this disk has.
 func (a *Agent) follow(ctx context.Context, c *ledger.Copy, stream string, events int64) error {
-	if c.Size() > events {
-		return fmt.Errorf("control has %d events and this copy %d: control lost some; trysail serve --recover brings them back", events, c.Size())
-	}
-	if c.Size() == events {
+	size := c.Size()
+	if size == events {
 		return nil
 	}
-	res, err := a.o.Client.Open(ctx, http.MethodGet, fmt.Sprintf("/streams/%s?after=%d", stream, c.Size()), nil, nil)
+	if size > events {
+		last, err := a.lines(ctx, stream, size-1)
+		if err == nil && len(last) == 0 {
+			err = fmt.Errorf("control has %d events and this copy %d: control lost some; trysail serve --recover brings them back", events, size)
+		}
+		return err
+	}
+	lines, err := a.lines(ctx, stream, size)
+	if err == nil && len(lines) == 0 {
+		err = errors.New("the events came cut short")
+	}
 	if err != nil {
 		return err
+	}
+	return c.Append(size, lines)
+}
+
+// lines are the events of a stream after one, as control has them.
+func (a *Agent) lines(ctx context.Context, stream string, after int64) ([][]byte, error) {
+	res, err := a.o.Client.Open(ctx, http.MethodGet, fmt.Sprintf("/streams/%s?after=%d", stream, after), nil, nil)
+	if err != nil {
+		return nil, err
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) == 0:
+		return nil, nil
+	case data[len(data)-1] != '\n':
+		return nil, errors.New("the events came cut short")
 	}
-	if len(data) == 0 || data[len(data)-1] != '\n' {
-		return errors.New("the events came cut short")
-	}
-	return c.Append(c.Size(), bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")))
+	return bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")), nil
 }
