@@ -36,6 +36,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,6 +185,18 @@ func (c *Control) stream(version string) (*stream, error) {
 		return nil, &NotFoundError{"release " + version}
 	}
 	return s, nil
+}
+
+// streamOf is the release whose stream has a name; nil if that is another stream, of
+// which a release may have the name, or is not folded.
+func (c *Control) streamOf(name string) *stream {
+	version, ok := strings.CutPrefix(name, releaseStream(""))
+	if !ok {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams[version]
 }
 
 // versions lists the releases, sorted.

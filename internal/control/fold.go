@@ -85,7 +85,7 @@ func (c *Control) fold(ctx context.Context) error {
 
 // has tells whether a stream is folded up to an event.
 func (c *Control) has(name string, head int64) bool {
-	if s, err := c.stream(strings.TrimPrefix(name, releaseStream(""))); err == nil {
+	if s := c.streamOf(name); s != nil {
 		s.mu.Lock() // what this control appends it folds before it lets go
 		defer s.mu.Unlock()
 		return int64(len(s.lines)) >= head

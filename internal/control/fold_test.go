@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -60,5 +61,24 @@ func TestReadmittedOnce(t *testing.T) {
 	joins(t, c, "b")
 	if n := c.members["a"].losses; n != 3 {
 		t.Errorf("after another machine joined, a has lost %d steps of 3", n)
+	}
+}
+
+// TestReleaseOfAnotherStreamsName: a release may be named as a stream that is no
+// release's, and neither is taken for the other.
+func TestReleaseOfAnotherStreamsName(t *testing.T) {
+	c := station(t, "a", "b")
+	started(t, c, fleetStream)
+	for name, want := range map[string]struct {
+		events int
+		says   string
+	}{fleetStream: {2, `"joined"`}, releaseStream(fleetStream): {1, `"started"`}} {
+		if !c.has(name, int64(want.events)) || c.has(name, int64(want.events)+1) {
+			t.Errorf("%s is not folded up to event %d", name, want.events)
+		}
+		lines, err := c.linesOf(t.Context(), name, 0)
+		if err != nil || len(lines) != want.events || !strings.Contains(string(lines[0]), want.says) {
+			t.Errorf("%s has %q: %v", name, lines, err)
+		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"trysail/internal/api"
@@ -200,9 +199,8 @@ func copyFrom(w io.Writer, file string, at int64) (int64, error) {
 
 // linesOf are a stream's after some event; those of releases are folded, and here.
 func (c *Control) linesOf(ctx context.Context, name string, after int64) ([][]byte, error) {
-	version, _ := strings.CutPrefix(name, releaseStream(""))
-	s, err := c.stream(version)
-	if err != nil {
+	s := c.streamOf(name)
+	if s == nil {
 		return c.o.Ledger.Read(ctx, name, after)
 	}
 	s.mu.Lock()
