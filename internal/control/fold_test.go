@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,5 +83,26 @@ func TestReleaseOfAnotherStreamsName(t *testing.T) {
 		if err != nil || len(lines) != want.events || !strings.Contains(string(lines[0]), want.says) {
 			t.Errorf("%s has %q: %v", name, lines, err)
 		}
+	}
+}
+
+// TestReadStreamWritesNowhere: lines are shared by all who read a stream.
+func TestReadStreamWritesNowhere(t *testing.T) {
+	c := station(t)
+	started(t, c, "1")
+	secret := made(t, c, token{Person: "p", Role: Operator})
+	s := c.streamOf(releaseStream("1"))
+	n := len(s.lines[0])
+	s.lines[0] = slices.Grow(s.lines[0], 1)
+	s.lines[0][:n+1][n] = 'x'
+	r := httptest.NewRequest(http.MethodGet, "/v1/streams/release.1", nil)
+	r.Header.Set("Authorization", "Bearer "+secret)
+	w := httptest.NewRecorder()
+	c.Handler().ServeHTTP(w, r)
+	if w.Body.String() != string(s.lines[0])+"\n" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	if s.lines[0][:n+1][n] != 'x' {
+		t.Error("it wrote into what others read")
 	}
 }

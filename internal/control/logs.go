@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -228,7 +229,7 @@ func (c *Control) readStream(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	for _, l := range lines {
-		if _, err := w.Write(append(l, '\n')); err != nil {
+		if _, err := w.Write(append(slices.Clip(l), '\n')); err != nil {
 			return
 		}
 	}
