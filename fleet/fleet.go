@@ -23,6 +23,7 @@ package fleet
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -137,10 +138,18 @@ func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed
 	return placed, waiting
 }
 
+const isBusy = " is busy"
+
+// Passes tells whether a [Reason] to wait ends by itself: a machine that could run
+// the step runs another, or proves itself.
+func Passes(why string) bool {
+	return strings.HasSuffix(why, isBusy) || strings.HasSuffix(why, " is "+string(Proving))
+}
+
 func why(now time.Duration, w *Want, away, busy *Machine) string {
 	switch {
 	case busy != nil:
-		return busy.Name + " is busy"
+		return busy.Name + isBusy
 	case away != nil && away.Name == w.Not:
 		return "a second machine is needed beside " + w.Not
 	case away != nil:

@@ -177,3 +177,27 @@ func TestPlace(t *testing.T) {
 		}
 	}
 }
+
+func TestPasses(t *testing.T) {
+	const now = time.Minute
+	m := func(name string, set Condition, heard time.Duration, running int) Machine {
+		return Machine{Name: name, Plain: true, Slots: 1, Set: set, Heard: heard, Running: running}
+	}
+	for _, c := range []struct {
+		name string
+		m    []Machine
+		want bool
+	}{
+		{"busy", []Machine{m("a", "", now, 1)}, true},
+		{"one busy, one lost", []Machine{m("a", "", now, 1), m("b", "", -1, 0)}, true},
+		{"proves itself", []Machine{m("a", Proving, now, 0)}, true},
+		{"lost", []Machine{m("a", "", -1, 0)}, false},
+		{"draining", []Machine{m("a", Draining, now, 0)}, false},
+		{"none", nil, false},
+	} {
+		_, waiting := Place(now, c.m, []Want{{Key: "s", Role: "r"}})
+		if len(waiting) != 1 || Passes(waiting[0].Why) != c.want {
+			t.Errorf("%s: %v", c.name, waiting)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"trysail/fleet"
 	"trysail/internal/api"
 	"trysail/internal/witness"
 	"trysail/release"
@@ -316,6 +317,46 @@ func (a *app) releaseWatch(ctx context.Context, version string) error {
 	})
 }
 
+// unplaced are the steps that wait for a machine: for which reason, and since when.
+type unplaced map[string]struct {
+	why   string
+	since time.Time
+}
+
+// lasting is for how long a step waits for a machine, for the same reason, until it is
+// for people to give it one: longer than a machine or control takes to come back.
+const lasting = 10 * time.Second
+
+// count says how many items go on by themselves and how many do not, and which steps
+// no machine can run.
+func (u unplaced) count(items []api.ItemStatus, now time.Time) (moving, open int, stuck []string) {
+	for _, x := range items {
+		machine := x.Kind == runbook.Step || x.Kind == runbook.Publish
+		if why := x.Waiting; why == "" || x.Status != release.Ready && x.Status != release.Confirming || fleet.Passes(why) {
+			delete(u, x.Name)
+		} else {
+			w := u[x.Name]
+			if w.why != why {
+				w.why, w.since = why, now
+				u[x.Name] = w
+			}
+			stuck = append(stuck, x.Name+" waits: "+why)
+			if now.Sub(w.since) >= lasting {
+				open++
+				continue
+			}
+		}
+		switch {
+		case x.Status == release.Complete:
+		case x.Status == release.InProgress, x.Status == release.Confirming, x.Status == release.Ready && (machine || x.Kind == runbook.Wait):
+			moving++
+		default:
+			open++
+		}
+	}
+	return moving, open, stuck
+}
+
 // releaseWait returns when nothing is left to do but what people must, or nothing at all.
 func (a *app) releaseWait(ctx context.Context, version string) error {
 	c, err := a.client()
@@ -323,6 +364,7 @@ func (a *app) releaseWait(ctx context.Context, version string) error {
 		return err
 	}
 	a.ui.Step("waiting for release " + version)
+	waits := unplaced{}
 	for {
 		s, err := a.getStatus(ctx, c, version)
 		var gone *api.UnreachableError
@@ -330,18 +372,8 @@ func (a *app) releaseWait(ctx context.Context, version string) error {
 			return err
 		}
 		if err == nil {
-			moving, open := 0, 0
-			for _, x := range s.Items {
-				machine := x.Kind == runbook.Step || x.Kind == runbook.Publish
-				switch {
-				case x.Status == release.Complete:
-				case x.Status == release.InProgress, x.Status == release.Confirming, x.Status == release.Ready && (machine || x.Kind == runbook.Wait):
-					moving++
-				default:
-					open++
-				}
-			}
-			a.ui.Progress(fmt.Sprintf("%d running, %d to come", moving, open))
+			moving, open, stuck := waits.count(s.Items, time.Now())
+			a.ui.Progress(strings.Join(append([]string{fmt.Sprintf("%d running, %d to come", moving, open)}, stuck...), "; "))
 			switch {
 			case s.Phase == release.Ended:
 				return answerNo{}
