@@ -302,7 +302,7 @@ func (a *app) remember(l *api.Ledger, version string) error {
 		if err != nil || root != was.Root || was.Stream != evidence.Stream(version) {
 			return &evidence.Error{
 				What:   fmt.Sprintf("the ledger of release %s is not what it was: %s holds a checkpoint of %d events that it does not follow", version, file, was.Size),
-				Remedy: "sign nothing, and ask whoever runs control; trysail release checkpoint --since " + file,
+				Remedy: "sign nothing, and ask whoever runs control; trysail release checkpoint " + version + " --since " + file,
 			}
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
