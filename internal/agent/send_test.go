@@ -11,10 +11,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"trysail/internal/api"
 	"trysail/internal/depot"
@@ -210,5 +213,24 @@ func TestSmallRequestsEnd(t *testing.T) {
 				t.Errorf("it ended: %v; kept %t", err, kept)
 			}
 		})
+	}
+}
+
+// TestFetchGoesOn: a blob whose control ended while it sent it is fetched again.
+func TestFetchGoesOn(t *testing.T) {
+	blob := bytes.Repeat([]byte("blob"), 1<<18)
+	var asked atomic.Int32
+	f := newFreezing(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(blob)))
+		if asked.Add(1) == 1 {
+			_, _ = w.Write(blob[:len(blob)/2])
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = w.Write(blob)
+	})
+	a := joinedTo(t, f)
+	dg := digest.FromBytes(blob).String()
+	if err := a.fetch(t.Context(), dg); err != nil || !a.o.Depot.Has(dg) || asked.Load() != 2 {
+		t.Errorf("after %d requests: %v", asked.Load(), err)
 	}
 }

@@ -276,13 +276,27 @@ func (c *Client) once(ctx context.Context, method, path string, body io.Reader, 
 	return nil, p
 }
 
-// GetBlob fetches a blob; whoever stores it checks its digest.
+// GetBlob fetches a blob; whoever stores it checks its digest. One that is cut short is
+// an [UnreachableError], as if nothing had come.
 func (c *Client) GetBlob(ctx context.Context, digest string) (io.ReadCloser, error) {
 	res, err := c.Open(ctx, http.MethodGet, "/blobs/"+digest, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	return res.Body, nil
+	return &blobBody{res.Body, res.Request.URL.Host}, nil
+}
+
+type blobBody struct {
+	io.ReadCloser
+	address string
+}
+
+func (b *blobBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &UnreachableError{b.address, false, fmt.Errorf("the blob is cut short: %w", err)}
+	}
+	return n, err
 }
 
 // HasBlob asks whether control's depot has a blob.
