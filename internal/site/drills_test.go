@@ -30,8 +30,9 @@ func TestDrillBlankOverSSH(t *testing.T) {
 	if err := os.CopyFS(y.app, os.DirFS("../../cmd/trysail/testdata/blank")); err != nil {
 		t.Fatal(err)
 	}
+	signers := "ssh-keygen -q -t ed25519 -N '' -f ../ann; mkdir -p trysail; echo \"ann $(cat ../ann.pub)\" >trysail/allowed_signers; rm ../ann ../ann.pub\n"
 	commit := "git add -A; git -c user.name=t -c user.email=t@example.org commit -qm x\n"
-	cmd := exec.Command("sh", "-euc", "chmod 755 release.sh; git init -q\n"+commit+y.bin+" --state "+y.state+" capture --yes --output 'dist/*' -- ./release.sh\n"+commit)
+	cmd := exec.Command("sh", "-euc", "chmod 755 release.sh; git init -q\n"+signers+commit+y.bin+" --state "+y.state+" capture --yes --output 'dist/*' -- ./release.sh\n"+commit)
 	cmd.Dir = y.app
 	cmd.Env = append(os.Environ(), "TRYSAIL_DEPOT=", "TRYSAIL_STATE=")
 	if out, err := cmd.CombinedOutput(); err != nil {
