@@ -217,6 +217,15 @@ type Span struct{ From, To time.Time }
 // Fault is a kind of fault.
 type Fault string
 
+// OnDisk tells faults that are made on a machine's disk, which has to be there for that.
+func (f Fault) OnDisk() bool {
+	switch f {
+	case "disk-dead", "disk-full", "inodes-gone", "read-only", "artifact-corrupted", "original-corrupted", "ledger-rolled-back":
+		return true
+	}
+	return false
+}
+
 // OfHosts is a kind of hosts: build machines with controls, or a kind of service.
 type OfHosts string
 

@@ -235,7 +235,30 @@ func (p *parser) method() *strict.Error {
 		known[a.Name] = true
 		p.plan.Timed = append(p.plan.Timed, t)
 	}
+	return p.disks()
+}
+
+// disks refuses faults on a disk that is gone by then for certain.
+func (p *parser) disks() *strict.Error {
+	for i, a := range p.plan.Method {
+		for k, gone := range p.plan.Method {
+			if a.Fault.OnDisk() && gone.Fault == "disk-destroyed" && gone.Host == a.Host && p.plan.follows(i, k) {
+				return p.fail(fmt.Sprintf("method[%d].fault", i), "another host, or a time before "+gone.Name, "%s comes after %s, and %s has no disk then", a.Name, gone.Name, a.Host)
+			}
+		}
+	}
 	return nil
+}
+
+// follows tells whether an action comes after another whatever happens; their times say
+// so, or one that it waits for does.
+func (p *Plan) follows(i, k int) bool {
+	x, y := p.Timed[i].When, p.Timed[k].When
+	if x.After != "" {
+		before := slices.IndexFunc(p.Method, func(a Action) bool { return a.Name == x.After })
+		return before == k || p.follows(before, k)
+	}
+	return !x.At.IsZero() && !y.At.IsZero() && (x.At.After(y.At) || x.At.Equal(y.At) && i > k)
 }
 
 func (p *parser) action(a Action, at string) *strict.Error {

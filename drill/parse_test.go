@@ -298,6 +298,45 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// A fault of a disk that another fault has destroyed for certain is refused; where it may
+// come before, it is not.
+func TestDisksThatAreGone(t *testing.T) {
+	gone := "- {name: wiped, when: T-5d, fault: disk-destroyed, host: blank}\n"
+	for _, x := range []struct {
+		name, before, after string
+		refused             bool
+	}{
+		{"later", gone, "- {name: it, when: T-4d, fault: disk-dead, host: blank}\n", true},
+		{"later, and written before", "- {name: it, when: T-4d, fault: disk-full, host: blank}\n", gone, true},
+		{"at that time, and written after", gone, "- {name: it, when: T-5d, fault: read-only, host: blank}\n", true},
+		{"at that time, and written before", "- {name: it, when: T-5d, fault: read-only, host: blank}\n", gone, false},
+		{"earlier", gone, "- {name: it, when: T-6d, fault: disk-dead, host: blank}\n", false},
+		{"after it", gone, "- {name: it, when: after wiped, fault: artifact-corrupted, host: blank, of: x}\n", true},
+		{"after what comes after it", gone, "- {name: then, when: after wiped, do: fleet retire blank}\n- {name: it, when: after then, fault: inodes-gone, host: blank}\n", true},
+		{"after what comes later", gone, "- {name: then, when: T-4d, do: fleet retire blank}\n- {name: it, when: after then, fault: ledger-rolled-back, host: blank}\n", true},
+		{"after something else", gone, "- {name: it, when: after primary-dies, fault: disk-full, host: blank}\n", false},
+		{"when something runs", gone, "- {name: it, when: gold running, fault: disk-full, host: blank}\n", false},
+		{"another machine's", gone, "- {name: it, when: T-4d, fault: disk-full, host: backup}\n", false},
+		{"none of the disk", gone, "- {name: it, when: T-4d, fault: partition, host: blank}\n", false},
+		{"after one at no certain time", "- {name: wiped, when: gold done, fault: disk-destroyed, host: blank}\n", "- {name: it, when: T-0, fault: disk-full, host: blank}\n", false},
+	} {
+		text := strings.Replace(wholeScenario, "expect:\n", x.before+x.after+"expect:\n", 1)
+		_, err := Parse("drill.yaml", []byte(text))
+		if !x.refused {
+			if err != nil {
+				t.Errorf("%s: %v", x.name, err)
+			}
+			continue
+		}
+		var e *strict.Error
+		if !errors.As(err, &e) || !strings.Contains(e.What, "it comes after wiped, and blank has no disk then") || e.Hint() == "" {
+			t.Errorf("%s: %v", x.name, err)
+		} else if line := strings.Split(text, "\n")[e.Line-1]; !strings.Contains(line, "name: it,") {
+			t.Errorf("%s: line %d: %s", x.name, e.Line, line)
+		}
+	}
+}
+
 // What the parser accepts, the schema does not refuse.
 func TestSchemaLetsThrough(t *testing.T) {
 	for _, x := range [][2]string{

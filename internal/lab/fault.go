@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -54,6 +53,9 @@ func (h *Host) Prepare(kind drill.Fault, of string) (*Fault, error) {
 	}
 	if err := h.onlyOn(kind); err != nil {
 		return nil, err
+	}
+	if kind.OnDisk() {
+		return h.onDisk(prepare, of)
 	}
 	return prepare(h, of)
 }
@@ -392,58 +394,6 @@ func (h *Host) readOnly(string) (*Fault, error) {
 			return nil
 		}
 		return h.Restart()
-	}}, nil
-}
-
-// refuses is a probe that writes a file and expects an error.
-func (h *Host) refuses(want error, bytes int) func(context.Context) error {
-	return func(context.Context) error {
-		file := filepath.Join(h.Disk(), ".probe")
-		err := os.WriteFile(file, make([]byte, bytes), 0o600)
-		if rerr := os.Remove(file); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) && !errors.Is(rerr, want) {
-			return rerr
-		}
-		if !errors.Is(err, want) {
-			return fmt.Errorf("a write gives %v, not %w", err, want)
-		}
-		return nil
-	}
-}
-
-// corrupt changes a byte of a blob in the machine's depot: of is its digest.
-func (h *Host) corrupt(of string) (*Fault, error) {
-	file := filepath.Join(h.Disk(), "depot", "blobs", strings.Replace(of, ":", "/", 1))
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if len(data) == 0 {
-		return nil, fmt.Errorf("%s is empty", of)
-	}
-	change := func() error {
-		info, err := os.Stat(file)
-		if err != nil {
-			return err
-		}
-		f, err := os.OpenFile(file, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		_, err = f.WriteAt([]byte{data[len(data)/2] ^ 1}, int64(len(data)/2))
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		return os.Chtimes(file, info.ModTime(), info.ModTime()) // silent: nothing tells that it was written
-	}
-	return &Fault{Inject: change, Probe: func(context.Context) error {
-		now, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it was found, and set aside
-		}
-		if err == nil && bytes.Equal(now, data) {
-			err = errors.New("the bytes are as they were")
-		}
-		return err
 	}}, nil
 }
 

@@ -161,6 +161,9 @@ func (h *Host) StartProgram(args ...string) error {
 	if h.on != nil && h.on.alive() {
 		return fmt.Errorf("%s is on", h.Name)
 	}
+	if err := h.mounted(); err != nil {
+		return err
+	}
 	h.args = args
 	if err := h.plugged(true); err != nil {
 		return err

@@ -67,7 +67,11 @@ func root(t *testing.T) {
 func newLab(t *testing.T) *Lab {
 	t.Helper()
 	root(t)
-	dir := t.TempDir()
+	return newLabIn(t, t.TempDir())
+}
+
+func newLabIn(t *testing.T, dir string) *Lab {
+	t.Helper()
 	st, err := machine.OpenState(t.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "run"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -136,11 +140,7 @@ func TestFaults(t *testing.T) {
 			h := machineOn(t, l, string(x.fault))
 			of := ""
 			if x.fault == "original-corrupted" {
-				of = "sha256:00"
-				blob := filepath.Join(h.Disk(), "depot/blobs/sha256/00")
-				if err := errors.Join(os.MkdirAll(filepath.Dir(blob), 0o700), os.WriteFile(blob, []byte("original"), 0o600)); err != nil {
-					t.Fatal(err)
-				}
+				_, of = blob(t, h, "original")
 			}
 			f, err := h.Prepare(x.fault, of)
 			if err != nil {
