@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -237,7 +237,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source, rehearsers: signers})
 			return err
 		},
-		Ask: a.asker(),
+		Ask: a.asker(ctx),
 	})
 	if err != nil {
 		return nil, err
@@ -294,19 +294,30 @@ func workingHours(book *runbook.Runbook) (map[string]runbook.Calendar, error) {
 }
 
 // asker asks at the terminal; nil if there is none.
-func (a *app) asker() func(ctx context.Context, person, item, what string) (bool, string, error) {
+func (a *app) asker(ctx context.Context) func(ctx context.Context, person, item, what string) (bool, string, error) {
 	if f, ok := a.stdin.(*os.File); !ok || !isTerminal(f) {
 		return nil
 	}
-	in := bufio.NewScanner(a.stdin)
-	return func(_ context.Context, person, item, what string) (bool, string, error) {
+	return a.asks(ctx)
+}
+
+// asks waits for a word of whoever sits there, or until the drill ends. Nothing is read
+// before somebody is asked.
+func (a *app) asks(ctx context.Context) func(ctx context.Context, person, item, what string) (bool, string, error) {
+	typed := sync.OnceValue(func() <-chan string { return readLines(ctx, a.stdin) })
+	return func(ctx context.Context, person, item, what string) (bool, string, error) {
 		a.ui.end()
 		fmt.Fprintf(a.stderr, "%s, %s is for you: %s\nDo you approve? [y/n, then why] ", person, item, what)
-		if !in.Scan() {
-			return false, "", errors.New("nobody answered at the terminal")
+		select {
+		case <-ctx.Done():
+			return false, "", ctx.Err()
+		case line, ok := <-typed():
+			if !ok {
+				return false, "", errors.New("nobody answered at the terminal")
+			}
+			word, reason, _ := strings.Cut(strings.TrimSpace(line), " ")
+			return strings.HasPrefix(strings.ToLower(word), "y"), reason, nil
 		}
-		word, reason, _ := strings.Cut(strings.TrimSpace(in.Text()), " ")
-		return strings.HasPrefix(strings.ToLower(word), "y"), reason, nil
 	}
 }
 
