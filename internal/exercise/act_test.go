@@ -268,3 +268,21 @@ func TestGuardAndOrder(t *testing.T) {
 		t.Errorf("a is back because its disk has room again: down %v, in force %v", r.down, r.faults)
 	}
 }
+
+// A control that is there is asked for its depot.
+func TestUpright(t *testing.T) {
+	r := one(t, &board{})
+	r.p.World.Controls = 3
+	for _, x := range []struct {
+		down []string
+		want string
+	}{{nil, "control"}, {[]string{"a"}, "control"}, {[]string{"control"}, "control2"}, {[]string{"control", "control2"}, "control3"}, {[]string{"control", "control2", "control3"}, "control"}} {
+		r.down = map[string]bool{}
+		for _, name := range x.down {
+			r.down[name] = true
+		}
+		if got := r.upright(); got != x.want {
+			t.Errorf("%v are down: %s", x.down, got)
+		}
+	}
+}

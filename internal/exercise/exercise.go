@@ -468,9 +468,18 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 			}
 		}
 	case drill.DepotWhole:
-		return r.stage.Get("control").Verify(ctx)
+		return r.stage.Get(r.upright()).Verify(ctx)
 	default:
 		return fmt.Errorf("nobody knows how to ask %q", q) // a question without an answer is no yes
 	}
 	return nil
+}
+
+// upright is a control that no fault took away; the first, where all are gone.
+func (r *runner) upright() string {
+	controls := r.p.Machines()[:r.p.World.Controls]
+	if i := slices.IndexFunc(controls, func(name string) bool { return !r.down[name] }); i >= 0 {
+		return controls[i]
+	}
+	return controls[0]
 }

@@ -82,6 +82,7 @@ func TestNoDisk(t *testing.T) {
 		_, err := prepare(fault)
 		refused(string(fault)+", made ready", err)
 	}
+	refused("the depot is whole", h.Verify(t.Context()))
 	refused("the probe of a full disk", ready["disk-full"].Probe(t.Context()))
 	h.gone = false // as whoever undoes that the machine was lost has it
 	refused("the machine, again", h.Restart())
@@ -123,5 +124,31 @@ func TestCorruptStays(t *testing.T) {
 	}
 	if data, err := os.ReadFile(outside); err != nil || string(data) != "somebody else's" {
 		t.Errorf("%q %v", data, err)
+	}
+}
+
+// TestDepotGone: a depot that is not there is not whole.
+func TestDepotGone(t *testing.T) {
+	h := machineOn(t, newLab(t), "one")
+	file, _ := blob(t, h, "original")
+	if err := h.Verify(t.Context()); err == nil || !strings.Contains(err.Error(), "one has no depot") {
+		t.Errorf("no layout: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(h.Disk(), "depot")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Verify(t.Context()); err == nil || !strings.Contains(err.Error(), "one has no depot") {
+		t.Errorf("nothing: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(h.Disk(), "depot")); err == nil {
+		t.Error("one was made")
+	}
+	blob(t, h, "original")
+	if err := os.WriteFile(filepath.Join(h.Disk(), "depot/oci-layout"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The program that is asked is this test, which knows no such command.
+	if err := h.Verify(t.Context()); err == nil || strings.Contains(err.Error(), "no depot") {
+		t.Errorf("%s is there: %v", file, err)
 	}
 }

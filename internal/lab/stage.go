@@ -169,8 +169,15 @@ func (h *Host) Begins(ledger []File) (string, error) {
 	return "/var/lib/trysail/" + name, os.RemoveAll(filepath.Join(h.State(), "control", "etcd"))
 }
 
-// Verify reads every original in the machine's depot again.
+// Verify reads every original in the machine's depot again. One that is gone has no
+// damage, and is not whole.
 func (h *Host) Verify(ctx context.Context) error {
+	if err := h.mounted(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(h.State(), "depot", "oci-layout")); err != nil {
+		return fmt.Errorf("%s has no depot: %w", h.Name, err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
