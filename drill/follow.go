@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"trysail/fleet"
 	"trysail/release"
 )
 
@@ -96,16 +98,32 @@ type follow struct {
 	lost         bool // and was lost
 }
 
-// until is where a fault's doing ends: where it is undone, or where the next one on
-// its machine begins, which may be what is noticed from then on.
+// until is where a fault's doing ends: where it is undone, where the next one on its
+// machine begins, which may be what is noticed from then on, or where somebody takes the
+// machine out of the fleet.
 func (j *judging) until(act Action, begun, undone int) int {
 	for i := begun + 1; i < undone; i++ {
-		if r := j.h[i]; r.Kind == Intended && r.Name != act.Name && r.Host == act.Host {
+		switch r := j.h[i]; {
+		case r.Kind == Intended && r.Name != act.Name && r.Host == act.Host, r.Kind == Done && act.Host != "" && j.retires(r.Name, act.Host):
 			return i
 		}
 	}
 	return undone
 }
+
+// retires tells whether an action is the command that takes a machine out of the fleet.
+func (j *judging) retires(action, host string) bool {
+	i := slices.IndexFunc(j.p.Method, func(a Action) bool { return a.Name == action })
+	if i < 0 {
+		return false
+	}
+	f := strings.Fields(j.p.Method[i].Do)
+	return len(f) > 2 && f[0] == "fleet" && f[1] == "retire" && slices.Contains(f[2:], host)
+}
+
+// retired is why control ends the leases of a machine that somebody took out of the
+// fleet: that is no word of its own about the machine.
+const retired = "the machine does not belong to the fleet any more"
 
 // elapsed is how long it took from one record to another, as the release's people
 // would have it: real time, and idle time that was skipped between.
@@ -126,7 +144,7 @@ func (j *judging) followed(b *Bite, f *follow) {
 	}
 	noticed := -1
 	for i := f.begun + 1; i < f.until; i++ {
-		if r := j.h[i]; r.Kind == Sighted && r.Host == b.Host && r.Why != "up" {
+		if r := j.h[i]; r.Kind == Sighted && r.Host == b.Host && r.Why == string(fleet.Lost) { // the other conditions are people's words
 			noticed = i
 			break
 		}
@@ -145,7 +163,7 @@ func (j *judging) followed(b *Bite, f *follow) {
 				last, to = max(last, at), append(to, x.Machine)
 			}
 		case release.Lost:
-			if k, ok := leases[x.Epoch]; ok && x.Machine == b.Host && at > f.begun && at < f.until && j.h[at].Kind == Happened {
+			if k, ok := leases[x.Epoch]; ok && x.Machine == b.Host && x.Why != retired && at > f.begun && at < f.until && j.h[at].Kind == Happened {
 				f.lost, f.ran = true, true
 				lost[x.Item] = at
 				if noticed < 0 || at < noticed {

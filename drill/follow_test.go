@@ -1,0 +1,83 @@
+package drill
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"trysail/release"
+)
+
+// TestPeoplesWords: what a person's own command brings about shows nothing of who noticed
+// a fault, nor of where its work went.
+func TestPeoplesWords(t *testing.T) {
+	draining := func(_ testing.TB, h []Record) []Record {
+		for i := range h {
+			if h[i].Kind == Sighted && h[i].Why == "retired" {
+				h[i].Why = "draining"
+			}
+		}
+		return h
+	}
+	for _, x := range []struct {
+		name, do string
+		change   change
+		system   Value
+		why      string
+	}{
+		{"retired before it is noticed", "fleet retire backup", retiredFirst, Unknown, "whether backup-hangs is detected within 5s is not known: it lasted"},
+		{"retired before that, and lost long after", "fleet retire backup", both(retiredFirst, add(Warmed, "", "second", Record{Kind: Sighted, Host: "backup", Why: "lost"})), Unknown, "whether backup-hangs is detected within 5s is not known: it lasted"},
+		{"another one is retired", "fleet retire spare", retiredFirst, Fail, "backup-hangs was never detected; backup-hangs was never moved"},
+		{"drained, and nobody notices", "fleet drain backup", both(retiredFirst, draining), Fail, "backup-hangs was never detected"},
+		{"drained, and noticed", "fleet drain backup", add(Done, "readmit", "", Record{Kind: Sighted, Host: "backup", Why: "draining"}), Pass, ""},
+		{"noticed, and retired after that", "fleet retire backup", func(t testing.TB, h []Record) []Record {
+			i := find(t, h, Done, "readmit", "")
+			done := h[i]
+			h = slices.Delete(h, i, i+1)
+			i = find(t, h, Warmed, "", "second")
+			done.At = h[i].At
+			return slices.Insert(h, i+1, done)
+		}, Pass, ""},
+	} {
+		_, h := rehearsed(t, nil)
+		p := parsed(t, strings.Replace(rehearsal, "do: fleet readmit backup", "do: "+x.do, 1))
+		h[0].Header.Scenario = p.Digest
+		v := Judge(p, renumber(x.change(t, h)))
+		if v.System.Value != x.system || v.Harness.Value != Pass || !strings.Contains(strings.Join(v.System.Why, "; "), x.why) {
+			t.Errorf("%s: %v %v", x.name, v.System, v.Harness)
+		}
+	}
+}
+
+// retiredFirst: somebody retires the backup before control notices that it hangs, and
+// its lease ends for that.
+func retiredFirst(t testing.TB, h []Record) []Record {
+	i := slices.IndexFunc(h, func(r Record) bool { return r.Kind == Sighted && r.Host == "backup" && r.Why == "lost" })
+	done := find(t, h, Done, "readmit", "")
+	if i < done {
+		t.Fatal("it is noticed before")
+	}
+	h[i].Why = "retired"
+	h = rewrite(h, func(e *release.Event) {
+		if b, ok := e.Body.(release.Lost); ok && b.Machine == "backup" {
+			b.Why = retired
+			e.Body = b
+		}
+	})
+	// Control is quicker than the command that told it.
+	d := h[done]
+	d.At = h[i].At
+	return slices.Insert(slices.Delete(h, done, done+1), i, d)
+}
+
+// What control says of a machine that was retired is what is known here.
+func TestRetiredIsControlsWord(t *testing.T) {
+	code, err := os.ReadFile("../internal/control/place.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(code), `return "`+retired+`"`) {
+		t.Errorf("control does not say %q any more", retired)
+	}
+}
