@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -194,6 +195,7 @@ func (p *parser) people() *strict.Error {
 			}
 			r.Away = append(r.Away, Span{p.plan.Ship.Add(-begin), p.plan.Ship.Add(-end)})
 		}
+		slices.SortFunc(r.Away, func(a, b Span) int { return cmp.Or(a.From.Compare(b.From), a.To.Compare(b.To)) })
 		p.plan.People[x.Name] = r
 	}
 	return nil

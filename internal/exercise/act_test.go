@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,40 @@ func TestResponds(t *testing.T) {
 	r.o.Hours = map[string]runbook.Calendar{"ann": hours}
 	if at := r.responds(who, "ann", day(10, 12)); !at.Equal(day(14, 10)) { // they are back on a Saturday
 		t.Errorf("in their hours they decide %s", at)
+	}
+}
+
+// However somebody's absences are written down and overlap, no answer falls into one; who
+// works in none of the coming years never decides.
+func TestRespondsInOrder(t *testing.T) {
+	for _, away := range []string{"T-9d..T-8d, T-8d..T-7d, T-210h..T-6d", "T-210h..T-6d, T-8d..T-7d, T-9d..T-8d", "T-8d..T-7d, T-210h..T-6d, T-9d..T-8d"} {
+		p, err := drill.Parse("drill.yaml", []byte(strings.Replace(scenario, "T-9d..T-8d", away, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := one(t, &board{})
+		r.rand = rand.New(rand.NewPCG(1, 1))
+		who := p.People["ann"]
+		who.Least, who.Most = time.Hour, time.Hour
+		for asked := p.Ship.AddDate(0, 0, -10); asked.Before(p.Ship.AddDate(0, 0, -5)); asked = asked.Add(20 * time.Minute) {
+			at := r.responds(who, "ann", asked)
+			if from, to := p.Ship.AddDate(0, 0, -9), p.Ship.AddDate(0, 0, -6); at.After(from) && at.Before(to) || at.Before(asked.Add(time.Hour)) {
+				t.Fatalf("away %s, and asked at %s they decide at %s", away, asked, at)
+			}
+		}
+		// Nothing but the calendar's own end lets a person never decide.
+		r.p, r.o.Hours = p, map[string]runbook.Calendar{"ann": {Zone: time.UTC}}
+		r.due, r.denied, r.vain = map[string]time.Time{}, map[string]bool{}, map[string]int{}
+		r.status = &api.Status{Asks: []api.Ask{{Item: "review", Type: "nothing that is decided", People: []string{"ann"}}}}
+		for range 3 {
+			r.people(t.Context())
+		}
+		if at, waits := r.due["review nothing that is decided ann"]; !waits || !at.IsZero() {
+			t.Errorf("who never works decides at %s (%t)", at, waits)
+		}
+		if got := r.wrote(t); len(got) != 1 {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

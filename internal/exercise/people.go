@@ -61,7 +61,7 @@ func (r *runner) people(ctx context.Context) {
 				r.due[key] = at
 				r.record(drill.Record{Kind: drill.Decided, Name: name, Why: "is asked: " + ask.Item})
 			}
-			if !now.Before(at) {
+			if !at.IsZero() && !now.Before(at) {
 				delete(r.due, key)
 				r.decide(ctx, ask, name, who.Spends, false, release.Approve, "")
 			}
@@ -75,7 +75,7 @@ func (r *runner) people(ctx context.Context) {
 }
 
 // responds is when somebody will have decided: their own time, in the hours in
-// which they work, and not while they are away.
+// which they work, and not while they are away; the zero time if they never will.
 func (r *runner) responds(who drill.Response, name string, now time.Time) time.Time {
 	d := who.Least
 	if more := who.Most - who.Least; more > 0 {
@@ -88,7 +88,7 @@ func (r *runner) responds(who drill.Response, name string, now time.Time) time.T
 		return t.Add(d)
 	}
 	at := after(now)
-	for _, s := range who.Away {
+	for _, s := range who.Away { // in their order: who comes back from one may leave for the next
 		if at.After(s.From) && at.Before(s.To) {
 			at = after(s.To)
 		}
