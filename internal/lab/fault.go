@@ -404,7 +404,13 @@ func (h *Host) cut(string) (*Fault, error) {
 	if h.lab.alone != nil {
 		return h.apart("partition", true, true)
 	}
-	return &Fault{Inject: func() error { return h.plugged(false) }, Probe: h.unreachable, Undo: func() error { return h.plugged(true) }}, nil
+	out := func(out bool) error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.out = out
+		return h.plugged(!out)
+	}
+	return &Fault{Inject: func() error { return out(true) }, Probe: h.unreachable, Undo: func() error { return out(false) }}, nil
 }
 
 func (h *Host) cutOut(string) (*Fault, error) {

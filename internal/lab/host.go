@@ -37,6 +37,7 @@ type Host struct {
 	on   *running // nil: off
 	args []string // the main process: the program too
 	gone bool     // for good
+	out  bool     // its cable, for a fault, whether it is on or not
 }
 
 // running is a machine that is on.
@@ -165,7 +166,7 @@ func (h *Host) StartProgram(args ...string) error {
 		return err
 	}
 	h.args = args
-	if err := h.plugged(true); err != nil {
+	if err := h.plugged(!h.out); err != nil {
 		return err
 	}
 	n, err := h.lab.state.Begin()

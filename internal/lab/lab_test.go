@@ -190,6 +190,33 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestPartitionStays: a machine that is turned on again is cut off as before, until the
+// fault is undone.
+func TestPartitionStays(t *testing.T) {
+	h := machineOn(t, newLab(t), "one")
+	f, err := h.Prepare("partition", "")
+	if err == nil {
+		err = f.Inject()
+	}
+	for range 2 {
+		if err == nil {
+			err = errors.Join(h.PowerOff(), h.Restart())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Probe(t.Context()); err != nil {
+			t.Errorf("turned on again: %v", err)
+		}
+	}
+	if err := f.Undo(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Probe(t.Context()); err == nil {
+		t.Error("it is cut off after that was undone")
+	}
+}
+
 // TestOutOfMemory: the kernel kills what needs more than there is.
 func TestOutOfMemory(t *testing.T) {
 	l := newLab(t)
