@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -248,6 +249,22 @@ func (r *runner) undo() {
 func (r *runner) undoAll() {
 	for name := range r.undoAt {
 		r.takeBack(name)
+	}
+}
+
+// again asks the probes of what is in force for good once more, at the end: what took a
+// while to bite, such as memory that has to run out, is seen then, and what has ended by
+// itself too.
+func (r *runner) again(ctx context.Context) {
+	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
+		if _, ends := r.undoAt[name]; ends {
+			continue // it is asked when it is taken back
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		p := drill.Record{Kind: drill.Probed, Name: name, Host: r.action(name).Host}
+		p.OK, p.Why = answer(r.faults[name].Probe(ctx))
+		cancel()
+		r.record(p)
 	}
 }
 

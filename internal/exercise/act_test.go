@@ -224,6 +224,31 @@ func TestResponds(t *testing.T) {
 	}
 }
 
+// What is in force for good is looked at once more in the end, and what is not, is not:
+// that is asked when it is taken back.
+func TestAgain(t *testing.T) {
+	bites := false
+	r := one(t, &board{fault: &lab.Fault{Inject: func() error { return nil }, Undo: func() error { bites = false; return nil }, Probe: func(context.Context) error {
+		if bites {
+			return nil
+		}
+		return errors.New("it does not bite yet")
+	}}})
+	r.inject(t.Context(), r.p.Method[0], 0)
+	r.inject(t.Context(), r.p.Method[2], 0) // a model
+	bites = true
+	r.again(t.Context())
+	want := []string{"probed hangs before no", "intended hangs", "injected hangs yes", "probed hangs no", "intended ill", "injected ill yes", "probed ill yes", "probed hangs yes"}
+	if got := r.wrote(t); !slices.Equal(got, want) {
+		t.Errorf("for good: %q", got)
+	}
+	r.lasts(r.p.Method[0], time.Hour)
+	r.again(t.Context())
+	if got := r.wrote(t); !slices.Equal(got, want) {
+		t.Errorf("with an end: %q", got)
+	}
+}
+
 // However somebody's absences are written down and overlap, no answer falls into one; who
 // works in none of the coming years never decides.
 func TestRespondsInOrder(t *testing.T) {

@@ -203,6 +203,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.again(ctx)
 	r.undoAll()
 	return r.steady(ctx, drill.Asked2)
 }
