@@ -284,19 +284,26 @@ func (j *judging) times() {
 		from    time.Duration
 	}
 	running := map[int64]lease{} // by epoch
-	stop := func(epoch int64, at time.Duration) {
+	stop := func(epoch int64, at time.Duration, lost bool) {
 		l, ok := running[epoch]
 		if !ok {
 			return
 		}
 		delete(running, epoch)
 		busy = append(busy, span{l.from, at})
+		var stood []span
 		for _, b := range v.Faults { // a machine that is gone does not work
-			if b.Verified && b.Host == l.machine && b.At >= l.from && b.At < at && down(b.Fault) {
+			switch {
+			case !b.Verified || b.Host != l.machine || b.At >= at:
+			case lost && b.At >= l.from && down(b.Fault):
 				at = b.At
+			case !lost && (b.Fault == "machine-lost" || b.Fault == "machine-hung"):
+				if s := (span{max(b.At, l.from), min(j.over(b.Name), at)}); s.from < s.to {
+					stood = append(stood, s)
+				}
 			}
 		}
-		v.Machine += (at - l.from).Seconds()
+		v.Machine += (at - l.from - union(stood)).Seconds()
 	}
 	for k, e := range j.events {
 		at := j.h[j.seen[k]].At
@@ -304,17 +311,17 @@ func (j *judging) times() {
 		case release.Granted:
 			running[e.Seq] = lease{b.Machine, at}
 		case release.Lost:
-			stop(b.Epoch, at)
+			stop(b.Epoch, at, true)
 		case release.Finished:
-			stop(b.Epoch, at)
+			stop(b.Epoch, at, false)
 		case release.Committed:
-			stop(b.Epoch, at)
+			stop(b.Epoch, at, false)
 		case release.Confirmed:
-			stop(b.Epoch, at)
+			stop(b.Epoch, at, false)
 		}
 	}
 	for _, epoch := range slices.Sorted(maps.Keys(running)) {
-		stop(epoch, end)
+		stop(epoch, end, true)
 	}
 	for _, r := range j.h {
 		switch {
@@ -331,6 +338,14 @@ func (j *judging) times() {
 		Measure{What: "machine time", Seconds: v.Machine, How: "measured"},
 		Measure{What: "people's time", Seconds: v.People * 3600, How: how(j.all(Decided))},
 		Measure{What: "the drill's own time", Seconds: v.Overhead, How: "measured"})
+}
+
+// over is when a fault was undone; the end, if it was not.
+func (j *judging) over(fault string) time.Duration {
+	if i := j.index(0, Undone, fault); i >= 0 {
+		return j.h[i].At
+	}
+	return j.h[len(j.h)-1].At
 }
 
 // down tells faults that take the machine away.

@@ -1,12 +1,15 @@
 package drill
 
 import (
+	"math"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // TestPeoplesWords: what a person's own command brings about shows nothing of who noticed
@@ -79,5 +82,50 @@ func TestRetiredIsControlsWord(t *testing.T) {
 	}
 	if !strings.Contains(string(code), `return "`+retired+`"`) {
 		t.Errorf("control does not say %q any more", retired)
+	}
+}
+
+// TestWorked: what ran on a machine that came back in time is work, but for the time in
+// which the machine itself stood.
+func TestWorked(t *testing.T) {
+	for _, x := range []struct {
+		name, fault string
+		lasts       time.Duration // 0: for good
+		lost        bool
+		worked      float64
+	}{
+		{"hung, and back in time", "machine-hung", 3 * time.Second, false, 7},
+		{"restarted in time", "machine-lost", 3 * time.Second, false, 7},
+		{"hung, and longer than the work", "machine-hung", time.Minute, false, 2},
+		{"cut off, and back in time", "partition", 3 * time.Second, false, 10},
+		{"cut off for good, and done all the same", "partition-in", 0, false, 10},
+		{"hung, and its work is lost", "machine-hung", 3 * time.Second, true, 2},
+		{"cut off, and its work is lost", "partition", 3 * time.Second, true, 2},
+		{"its disk is full", "disk-full", 3 * time.Second, false, 10},
+		{"its disk is full, and its work is lost", "disk-full", 3 * time.Second, true, 10},
+	} {
+		text := strings.Replace(rehearsal, "fault: machine-lost, host: primary", "fault: "+x.fault+", host: primary", 1)
+		s := &story{t: t, p: parsed(t, text), s: release.Empty()}
+		s.happened(release.Started{Version: "4.2", Ship: s.p.Ship, Items: []runbook.Item{{Name: "suite", Kind: runbook.Step}}})
+		e := s.happened(release.Granted{Item: "suite", Machine: "primary"})
+		s.at += 2 * time.Second
+		s.inject("primary-dies", "primary")
+		back := x.lasts > 0 && x.lasts < 8*time.Second
+		if back {
+			s.at += x.lasts
+			s.ok(Undone, "primary-dies", "primary", true)
+		}
+		s.at += 8 * time.Second
+		if back {
+			s.at -= x.lasts
+		}
+		if x.lost {
+			s.happened(release.Lost{Item: "suite", Epoch: e, Machine: "primary", Why: "not heard of"})
+		} else {
+			s.happened(release.Finished{Item: "suite", Epoch: e})
+		}
+		if v := Judge(s.p, s.h); math.Abs(v.Machine-x.worked) > 0.05 {
+			t.Errorf("%s: %.2f s, and not %.2f", x.name, v.Machine, x.worked)
+		}
 	}
 }
