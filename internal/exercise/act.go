@@ -56,8 +56,18 @@ func (r *runner) isDue(w drill.When) bool {
 
 // works tells whether a step runs, and not only the making of its server.
 func (r *runner) works(x api.ItemStatus) bool {
-	m := r.fleet[x.Machine]
-	return m.Plain || len(m.Warm) > 0
+	return !r.wantsServer(x.Name) || len(r.fleet[x.Machine].Warm) > 0
+}
+
+// wantsServer tells whether a step runs in a server that is made from a blueprint; a
+// machine may run others beside it, on its host.
+func (r *runner) wantsServer(item string) bool {
+	st, err := release.Fold(r.seen())
+	if err != nil {
+		return true
+	}
+	x := st.Item(item)
+	return x == nil || st.Machine(x.Role).Blueprint != ""
 }
 
 // inject breaks something, after the guards have agreed, and looks whether it bites.

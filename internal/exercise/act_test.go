@@ -19,6 +19,7 @@ import (
 	"trysail/drill"
 	"trysail/internal/api"
 	"trysail/internal/lab"
+	"trysail/release"
 	"trysail/runbook"
 )
 
@@ -326,6 +327,55 @@ func TestGuardAndOrder(t *testing.T) {
 	r.undo()
 	if !r.down["a"] || len(r.faults) != 1 {
 		t.Errorf("a is back because its disk has room again: down %v, in force %v", r.down, r.faults)
+	}
+}
+
+// A machine that runs steps with and without a server makes one when the first of those
+// runs that want it, and only those wait for it.
+func TestServers(t *testing.T) {
+	r := one(t, &board{})
+	e := release.New(r.p.Begins, "ann", release.Started{
+		Version: "1", Ship: r.p.Ship, Machines: []release.Machine{{Role: "host"}, {Role: "build", Blueprint: "sha256:1"}},
+		Items: []runbook.Item{{Name: "notes", Kind: runbook.Step, Role: "host"}, {Name: "gold", Kind: runbook.Step, Role: "build"}},
+	})
+	e.Seq = 1
+	r.notable = []release.Event{e}
+	for _, x := range []struct {
+		runs          []string
+		warm          bool
+		works, begins bool
+	}{
+		{nil, false, false, false},
+		{[]string{"notes"}, false, true, false},
+		{[]string{"gold"}, false, false, true},
+		{[]string{"notes", "gold"}, false, false, true},
+		{[]string{"gold"}, true, true, false},
+	} {
+		for _, plain := range []bool{true, false} {
+			r.since, r.warm = map[string]time.Time{}, map[string]bool{}
+			m := api.MachineStatus{Name: "a", Condition: "up", Plain: plain, Warm: []string{}}
+			if x.warm {
+				m.Warm = []string{"sha256:1"}
+			}
+			r.status = &api.Status{}
+			for _, item := range x.runs {
+				m.Running = append(m.Running, api.Holding{Release: "1", Item: item, Epoch: 2})
+				r.status.Items = append(r.status.Items, api.ItemStatus{Name: item, Status: release.InProgress, Machine: "a"})
+			}
+			r.warmed(m)
+			r.fleet["a"] = m
+			if begins := !r.since["a"].IsZero(); begins != x.begins {
+				t.Errorf("%v run, plain %t: it makes its server: %t", x.runs, plain, begins)
+			}
+			if begins := r.isDue(drill.When{Host: "a"}); begins != x.begins {
+				t.Errorf("%v run, plain %t: a rebuilding: %t", x.runs, plain, begins)
+			}
+			if n := len(x.runs); n > 0 {
+				if works := r.isDue(drill.When{Item: x.runs[n-1], Status: "running", Host: "a"}); works != x.works {
+					t.Errorf("%v run, plain %t: %s running: %t", x.runs, plain, x.runs[n-1], works)
+				}
+			}
+		}
 	}
 }
 

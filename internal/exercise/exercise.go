@@ -346,7 +346,7 @@ func (r *runner) warmed(m api.MachineStatus) {
 		}
 		r.record(x)
 		r.o.Progress(r.ahead() + m.Name + " is a build server")
-	case len(m.Warm) == 0 && len(m.Running) > 0 && r.since[m.Name].IsZero():
+	case len(m.Warm) == 0 && r.since[m.Name].IsZero() && slices.ContainsFunc(m.Running, func(x api.Holding) bool { return r.wantsServer(x.Item) }):
 		r.since[m.Name] = time.Now()
 	}
 }
