@@ -157,24 +157,46 @@ func (m *remote) begin() error {
 	m.cmd = m.site.hosts.ssh(ctx, m.target, nil, fmt.Sprintf("%s/trysail --state %s/state drill hand %s %s %s", Dir, Dir, m.site.within, m.site.hosts.Nonce, f.Boot))
 	m.cmd.Stderr = m.said
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	in, err := m.cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
+	in, ierr := m.cmd.StdinPipe()
 	out, err := m.cmd.StdoutPipe()
-	if err != nil {
-		return err
+	if err = errors.Join(ierr, err); err == nil {
+		err = m.cmd.Start()
 	}
-	if err := m.cmd.Start(); err != nil {
+	if err != nil {
+		stop()
+		m.leaves(m.gone(f.unused(m.site.hosts.Nonce)))
 		return err
 	}
 	m.client = jsonrpc.NewClient(pipe{io.LimitReader(out, mostAnswers), in})
 	go m.beats(ctx)
 	if err := m.call("Beat", None{}, &None{}); err != nil {
-		_, eerr := m.end()
+		left, eerr := m.end(f.unused(m.site.hosts.Nonce))
+		m.leaves(left)
 		return errors.Join(fmt.Errorf("no hand answers: %w", err), eerr)
 	}
 	return nil
+}
+
+// leaves notes what is left on the host of a machine that there is not.
+func (m *remote) leaves(left []string) {
+	m.site.mu.Lock()
+	defer m.site.mu.Unlock()
+	m.site.leftOn(m.target, left)
+}
+
+// leftOn notes what is left on a host. The lock is held.
+func (s *Site) leftOn(t Target, left []string) {
+	for _, x := range left {
+		s.left = append(s.left, x+" on "+t.SSH)
+	}
+}
+
+// unused takes the drill's directory away again where no hand has begun: then no dead man
+// does. It is asked once more whether it is the host that was found.
+func (f Found) unused(nonce string) string {
+	return fmt.Sprintf(`[ "$(head -c 100 %[1]s)" = '%[2]s' ] && [ "$(cat /proc/sys/kernel/random/boot_id)" = '%[3]s' ] && [ "$(readlink /proc/self/ns/pid)" = '%[4]s' ] &&
+	[ "$(cat %[5]s/boot)" = '%[3]s' ] && [ ! -e %[5]s/deadman.log ] && rm -rf %[5]s
+`, Marker, nonce, f.Boot, f.Space, Dir)
 }
 
 // mostAnswers bounds what a hand answers in a drill, in bytes.
@@ -342,12 +364,10 @@ func (s *Site) Close() error {
 	var errs []error
 	for _, m := range s.order {
 		wg.Go(func() {
-			left, err := m.end()
+			left, err := m.end("")
 			mu.Lock()
 			defer mu.Unlock()
-			for _, x := range left {
-				s.left = append(s.left, x+" on "+m.target.SSH)
-			}
+			s.leftOn(m.target, left)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", m.target.SSH, err))
 			}
@@ -358,8 +378,9 @@ func (s *Site) Close() error {
 	return errors.Join(append(errs, s.n.Close())...)
 }
 
-// end ends a hand. The dead man takes its directory away: that is waited for.
-func (m *remote) end() (left []string, err error) {
+// end ends a hand. The dead man takes its directory away, or what is done first does:
+// that is waited for.
+func (m *remote) end(first string) (left []string, err error) {
 	err = m.call("Close", None{}, &left)
 	err = errors.Join(err, m.client.Close())
 	// ssh ends with its host's side of it, or is ended.
@@ -369,16 +390,21 @@ func (m *remote) end() (left []string, err error) {
 	}
 	late.Stop()
 	m.stop()
+	return append(left, m.gone(first)...), err
+}
+
+// gone waits until the drill's directory is not there any more, and gives what is left.
+func (m *remote) gone(first string) (left []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), Silence+asking)
 	defer cancel()
-	gone := "i=0; while [ $i -lt 300 ]; do [ -e " + Dir + " ] || exit 0; i=$((i+1)); sleep 0.1; done; echo " + Dir + "; cat " + Dir + "/deadman.log; exit 1"
+	gone := first + "i=0; while [ $i -lt 300 ]; do [ -e " + Dir + " ] || exit 0; i=$((i+1)); sleep 0.1; done; echo " + Dir + "; cat " + Dir + "/deadman.log; exit 1"
 	out := &tail{most: 4096}
 	cmd := m.site.hosts.ssh(ctx, m.target, nil, gone)
 	cmd.Stdout, cmd.Stderr = out, out
-	if gerr := cmd.Run(); gerr != nil {
+	if err := cmd.Run(); err != nil {
 		left = append(left, "directory "+strings.Join(strings.Fields(out.String()), " "))
 	}
-	return left, err
+	return left
 }
 
 // Start turns the machine on.

@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 		os.Exit(machine.Init())
 	case os.Getenv("SITE_HAND") != "":
 		os.Exit(hand(os.Getenv("SITE_HAND"), os.Getenv("SITE_RUN")))
+	case filepath.Base(os.Args[0]) == "trysail": // laid on a host, which is to know that it runs there
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
