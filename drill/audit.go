@@ -176,10 +176,18 @@ func (r *Report) cleanUp() [][2]string {
 		case !*k.OK:
 			said = "failed: " + k.Why
 		default:
-			said = "as before the drill: mounts, loop devices, network namespaces, nftables' tables, cgroups and processes were listed before and after, and nothing is left"
+			said = looked(r.History)
 		}
 	}
 	return append(list, [2]string{"the host", said})
+}
+
+// looked says what was done to see that nothing is left.
+func looked(h []Record) string {
+	if hosts := header(h).Hosts; hosts > 0 {
+		return fmt.Sprintf("nothing is left: in the end each of the %d hosts listed its mounts, loop devices, network namespaces, nftables' tables, cgroups and processes, none of which bears a name of this drill, and the drill's directory is gone from each", hosts)
+	}
+	return "nothing is left: mounts, loop devices, network namespaces, nftables' tables, cgroups and processes were listed in the end, and none bears a name of this drill"
 }
 
 // before compares with the run before this one.

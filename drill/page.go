@@ -97,7 +97,7 @@ func (r *Report) HTML() ([]byte, error) {
 	x := page{
 		Style: template.CSS(pageStyle), Policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'",
 		Name: p.Name, Day: day(head.Began), Verdict: v, Picture: draw(p, h, v), Issues: Issues(p, h, v),
-		Objectives: objectives(p, v), Faults: bites(p, v), Deviations: deviations(p, h), Frameworks: p.Frameworks,
+		Objectives: objectives(p, v, len(kinds(h, Ended)) > 0), Faults: bites(p, v), Deviations: deviations(p, h), Frameworks: p.Frameworks,
 		Left: left(h), Plot: plotted(r.Runs, head.Run), Previous: r.before(),
 	}
 	for _, a := range v.axes() {
@@ -184,8 +184,9 @@ func tell(ok *bool) Value {
 	return Fail
 }
 
-// objectives are the scenario's expectations beside what was seen.
-func objectives(p *Plan, v *Verdict) []objective {
+// objectives are the scenario's expectations beside what was seen. Of a drill that did not
+// run to its end nobody knows what it would have come to.
+func objectives(p *Plan, v *Verdict, ended bool) []objective {
 	var list []objective
 	add := func(what, wanted, got, how string, value Value) {
 		list = append(list, objective{What: what, Wanted: wanted, Got: got, How: how, Value: value})
@@ -193,8 +194,14 @@ func objectives(p *Plan, v *Verdict) []objective {
 	e := p.Expect
 	wanted := e.Ships == nil || *e.Ships
 	got := map[bool]string{true: "shipped", false: "did not ship"}
+	open := func(over bool, value Value) Value {
+		if over || ended {
+			return value
+		}
+		return Unknown
+	}
 	ok := wanted == v.Shipped
-	add("the release", map[bool]string{true: "ships", false: "does not ship"}[wanted], got[v.Shipped], "measured", tell(&ok))
+	add("the release", map[bool]string{true: "ships", false: "does not ship"}[wanted], got[v.Shipped], "measured", open(v.Shipped, tell(&ok)))
 	if e.OnTime {
 		came := "not shipped"
 		if v.Shipped {
@@ -205,25 +212,23 @@ func objectives(p *Plan, v *Verdict) []objective {
 		}
 		value := tell(v.OnTime)
 		if !v.Shipped {
-			value = Fail
+			value = open(false, Fail)
 		}
 		add("on time", "by "+p.Ship.UTC().Format("2006-01-02 15:04 UTC"), came, "machines measured, people as they are modelled", value)
 	}
 	if e.OnBudget {
-		add("on budget", "within the runbook's person-hours", release.Human(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), tell(v.OnBudget))
+		add("on budget", "within the runbook's person-hours", release.Human(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), open(v.OnBudget != nil && !*v.OnBudget, tell(v.OnBudget)))
 	}
 	if e.Gold != "" {
 		ok := v.Gold == e.Gold || v.Gold == "identical"
-		add("second build of gold", e.Gold, or2(v.Gold), "measured", tell(&ok))
+		add("second build of gold", e.Gold, or2(v.Gold), "measured", open(v.Gold != "", tell(&ok)))
 	}
 	for _, m := range v.Measured {
 		if m.Limit == 0 && m.Met == nil {
 			continue
 		}
-		o := objective{What: m.Of + " " + m.What, Wanted: "within " + seconds(m.Limit), Got: seconds(m.Seconds), How: m.How, Value: tell(m.Met)}
-		if m.Seconds == 0 {
-			o.Got = "never"
-		} else if m.Limit > 0 {
+		o := objective{What: m.Of + " " + m.What, Wanted: "within " + seconds(m.Limit), Got: m.took(), How: m.How, Value: tell(m.Met)}
+		if m.Limit > 0 && m.Seconds > 0 {
 			o.Limit = 100
 			o.Bar = round(min(max(m.Seconds/m.Limit*100, 1), 150))
 		}

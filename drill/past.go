@@ -33,11 +33,11 @@ func Summary(p *Plan, h []Record, v *Verdict) Past {
 		x := h[0].Header
 		s.Run, s.Digest, s.Tool, s.Began = x.Run, x.Scenario, x.Tool, x.Began
 	}
-	worst := func(seconds, limit float64, of string) {
+	worst := func(seconds, limit float64, of string, tried bool) {
 		switch {
 		case seconds > 0 && (s.Recovery == nil || seconds > *s.Recovery):
 			s.Recovery, s.Limit, s.Of = &seconds, limit, of
-		case seconds <= 0 && limit > 0:
+		case seconds <= 0 && limit > 0 && tried:
 			s.Never = true
 		}
 	}
@@ -48,11 +48,11 @@ func Summary(p *Plan, h []Record, v *Verdict) Past {
 				limit = d.Seconds()
 			}
 		}
-		worst(b.Moved, limit, b.Name+" moved")
+		worst(b.Moved, limit, b.Name+" moved", v.tried("moved", b.Name))
 	}
 	for _, m := range v.Measured {
 		if m.What == "rebuilt" {
-			worst(m.Seconds, m.Limit, m.Of+" rebuilt")
+			worst(m.Seconds, m.Limit, m.Of+" rebuilt", m.Met != nil)
 		}
 	}
 	if s.Never {
@@ -110,10 +110,10 @@ func Trend(list []Past) string {
 		}
 		runs := by[n]
 		Sort(runs)
-		fmt.Fprintf(&b, "%s  %s  %s\n", n, spark(runs), counted(runs))
+		fmt.Fprintf(&b, "%s  %s  %s\n", Plainly(n), spark(runs), counted(runs))
 		top := highest(runs)
 		for _, s := range runs {
-			fmt.Fprintf(&b, "  %s  %-7s  %-24s  %s\n", s.Began.UTC().Format("2006-01-02 15:04"), s.Verdict, bar(s, top, 24), s.recovered())
+			fmt.Fprintf(&b, "  %s  %-7s  %-24s  %s\n", s.Began.UTC().Format("2006-01-02 15:04"), s.Verdict, bar(s, top, 24), Plainly(strings.ReplaceAll(s.recovered(), "\n", " ")))
 		}
 	}
 	return b.String()

@@ -158,11 +158,11 @@ func follows(p *Plan, h []Record, v *Verdict, b Bite) []track {
 		limit = p.Expect.Faults[i]
 	}
 	for _, t := range []struct {
-		kind, limit string
-		seconds     float64
-	}{{"noticed", limit.Detected, b.Detected}, {"moved", limit.Moved, b.Moved}} {
+		kind, what, limit string
+		seconds           float64
+	}{{"noticed", "detected", limit.Detected, b.Detected}, {"moved", "moved", limit.Moved, b.Moved}} {
 		d, _ := Duration(t.limit) // it was parsed before
-		if t.seconds > 0 || d > 0 {
+		if t.seconds > 0 || d > 0 && v.tried(t.what, b.Name) {
 			list = append(list, track{Kind: t.kind, From: b.At.Seconds(), Seconds: t.seconds, Limit: d.Seconds()})
 		}
 	}
@@ -174,7 +174,7 @@ func follows(p *Plan, h []Record, v *Verdict, b Bite) []track {
 	// A machine that was to be made a build server and was not belongs to the last fault.
 	if len(v.Faults) > 0 && v.Faults[len(v.Faults)-1].Name == b.Name {
 		for _, l := range p.Expect.Rebuilt {
-			if !slices.ContainsFunc(h, func(r Record) bool { return r.Kind == Warmed && r.Took > 0 && r.Host == l.Host }) {
+			if !slices.ContainsFunc(h, func(r Record) bool { return r.Kind == Warmed && r.Took > 0 && r.Host == l.Host }) && v.tried("rebuilt", l.Host) {
 				list = append(list, track{Kind: "rebuilt", Text: l.Host, From: b.At.Seconds(), Limit: rebuildLimit(p, l.Host)})
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"trysail/release"
 )
@@ -13,13 +14,17 @@ import (
 // its limits, and every reason that it is no pass.
 func Short(p *Plan, h []Record, v *Verdict) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s\n\n", v.Sentence)
+	fmt.Fprintf(&b, "\n%s\n\n", paragraph(v.Sentence))
 	for _, f := range v.Faults {
-		fmt.Fprintf(&b, "  %s  %s\n", TMinus(p, f.Clock), sentenceOf(f))
+		fmt.Fprintf(&b, "  %s  %s\n", TMinus(p, f.Clock), paragraph(sentenceOf(f)))
 	}
 	for _, m := range v.Measured {
 		if m.Limit > 0 && m.What == "rebuilt" {
-			fmt.Fprintf(&b, "  %s made a build server in %s (limit %s)\n", m.Of, seconds(m.Seconds), seconds(m.Limit))
+			said := m.Of + " made a build server in " + m.took()
+			if m.Seconds == 0 {
+				said = map[bool]string{true: m.Of + " never made a build server", false: "how long " + m.Of + " took to be made a build server is not known"}[m.Met != nil]
+			}
+			fmt.Fprintf(&b, "  %s (limit %s)\n", said, seconds(m.Limit))
 		}
 	}
 	fmt.Fprintf(&b, "\n  system %s · harness %s · clean-up %s\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
@@ -30,10 +35,30 @@ func Short(p *Plan, h []Record, v *Verdict) string {
 		axis Axis
 	}{{"system", v.System}, {"harness", v.Harness}, {"clean-up", v.Cleanup}} {
 		for _, why := range a.axis.Why {
-			fmt.Fprintf(&b, "  %s: %s\n", a.name, why)
+			fmt.Fprintf(&b, "  %s: %s\n", a.name, paragraph(why))
 		}
 	}
 	return b.String()
+}
+
+// Plainly writes what somebody else wrote so that a terminal shows it and does nothing.
+func Plainly(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// paragraph is such a text of several lines, of which none looks like the beginning of
+// another.
+func paragraph(s string) string {
+	lines := strings.Split(strings.ReplaceAll(s, "\t", " "), "\n")
+	for i, l := range lines {
+		lines[i] = Plainly(l)
+	}
+	return strings.Join(lines, "\n    ")
 }
 
 func kinds(h []Record, k Kind) []Record {
@@ -92,7 +117,7 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 	var b strings.Builder
 	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	head := h[0].Header
-	w("# %s\n\n**%s**\n", p.Name, v.Sentence)
+	w("# %s\n\n**%s**\n", p.Name, release.Cell(v.Sentence))
 	w("| axis | verdict |\n|---|---|\n| system: it did what is expected | %s |\n| harness: the drill worked, every fault was seen to bite | %s |\n| clean-up: everything was undone | %s |\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
 	if fix := v.Fix(); len(fix) > 0 {
 		w("## What to fix first\n")
@@ -122,9 +147,12 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 	for _, m := range v.Measured {
 		met, limit := "", ""
 		if m.Met != nil {
-			met, limit = fmt.Sprint(*m.Met), seconds(m.Limit)
+			met = fmt.Sprint(*m.Met)
 		}
-		w("| %s | %s | %s | %s | %s | %s |", m.What, m.Of, seconds(m.Seconds), limit, met, m.How)
+		if m.Limit > 0 {
+			limit = seconds(m.Limit)
+		}
+		w("| %s | %s | %s | %s | %s | %s |", m.What, m.Of, m.took(), limit, met, m.How)
 	}
 	for _, m := range v.Modelled {
 		w("| %s | | %s | | | modelled: %s |", release.Cell(m.What), release.Cell(m.Distribution), release.Cell(m.Source))

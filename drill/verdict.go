@@ -91,6 +91,23 @@ type Verdict struct {
 	Gold     string   `json:"gold,omitempty"`
 }
 
+// took is what was measured, in words: what has a limit and did not happen took no time.
+func (m *Measure) took() string {
+	switch {
+	case m.Limit == 0 || m.Seconds > 0:
+		return seconds(m.Seconds)
+	case m.Met == nil:
+		return "not known"
+	}
+	return "never"
+}
+
+// tried tells whether it is known that something was brought about within its limit or
+// was not; with no limit there is nothing to try.
+func (v *Verdict) tried(what, of string) bool {
+	return slices.ContainsFunc(v.Measured, func(m Measure) bool { return m.What == what && m.Of == of && m.Met != nil })
+}
+
 // Always lists the invariants of every moment. All of them are checked in every drill,
 // named or not; a scenario names those that its hypothesis is about.
 func Always() []string {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trysail/blueprint"
+	"trysail/drill"
 	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/internal/depot"
@@ -147,7 +148,7 @@ func (a *app) printReproved(r reproved) {
 	case "different":
 		a.printf("Release %s: made again, and other bytes.\n", r.Version)
 	default:
-		a.printf("Release %s: cannot be made again: %s\n", plainly(r.Version), plainly(r.Why))
+		a.printf("Release %s: cannot be made again: %s\n", drill.Plainly(r.Version), drill.Plainly(r.Why))
 	}
 	for _, x := range r.Outputs {
 		if x.Identical {

@@ -9,11 +9,11 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"trysail/drill"
 	"trysail/evidence"
 	"trysail/internal/witness"
 )
@@ -194,51 +194,41 @@ func stampedAt(read func(string) ([]byte, error), file string, roots *x509.CertP
 	return at.UTC().Format(time.RFC3339), nil
 }
 
-// plainly writes what somebody else wrote so that a terminal shows it and does nothing.
-func plainly(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
-}
-
 func (a *app) printVerified(r *evidence.Report) {
 	if !r.Verified {
 		a.printf("It does not verify.\n")
 		for _, p := range r.Problems {
-			a.printf("  ✗ %s\n", plainly(p.String()))
+			a.printf("  ✗ %s\n", drill.Plainly(p.String()))
 		}
 	} else {
 		a.printf("Release %s verifies: %d files, %d events.\n", r.Version, r.Files, r.Events)
 		for _, g := range r.Gold {
-			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], plainly(g.Name))
+			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], drill.Plainly(g.Name))
 		}
 		for _, s := range r.SignOffs {
 			by := s.Key
 			if by == "" {
 				by = "a word, not a signature"
 			}
-			a.printf("  %s  %s says %s to %s (%s)\n", s.At, plainly(s.Person), s.Decision, plainly(s.Item), by)
+			a.printf("  %s  %s says %s to %s (%s)\n", s.At, drill.Plainly(s.Person), s.Decision, drill.Plainly(s.Item), by)
 		}
 	}
 	if r.Verified {
 		for _, d := range r.Drills {
-			a.printf("  %s  drill %s: %s\n", d.Began, plainly(d.Run), d.Verdict)
+			a.printf("  %s  drill %s: %s\n", d.Began, drill.Plainly(d.Run), d.Verdict)
 		}
 	}
 	if r.Stamped != "" {
 		a.printf("  The ledger stood so on %s, says a time stamping authority.\n", r.Stamped)
 	}
 	for _, x := range r.KeptStamped {
-		a.printf("  %s stood so on %s, says a time stamping authority.\n", plainly(x.File), x.At)
+		a.printf("  %s stood so on %s, says a time stamping authority.\n", drill.Plainly(x.File), x.At)
 	}
 	if r.Checkpoints > 0 {
 		a.printf("  It agrees with %d checkpoint(s) that were kept elsewhere.\n", r.Checkpoints)
 	}
 	for _, t := range r.Attention {
-		a.printf("  ! %s\n", plainly(t))
+		a.printf("  ! %s\n", drill.Plainly(t))
 	}
 	if len(r.FromBundle) > 0 {
 		a.printf("The %s came with the bundle: compare with what you have from elsewhere\n  release key  %s\n  ledger key   %s\n", strings.Join(r.FromBundle, " and the "), r.Key, r.LogKey)
