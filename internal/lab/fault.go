@@ -165,8 +165,14 @@ func (h *Host) hang(string) (*Fault, error) {
 	}
 	return &Fault{
 		Inject: func() error { return set(true) },
-		Probe:  func(context.Context) error { return r.stands() },
-		Undo:   func() error { return set(false) },
+		Probe: func(ctx context.Context) error {
+			// A service that nobody asks does nothing, and stands as well as one that hangs.
+			if h.spec.Service != "" && h.Answers(ctx) == nil {
+				return fmt.Errorf("%s answers", h.Name)
+			}
+			return r.stands()
+		},
+		Undo: func() error { return set(false) },
 	}, nil
 }
 
@@ -465,7 +471,12 @@ func (h *Host) starve(string) (*Fault, error) {
 			}
 			return err
 		},
-		Undo: func() error { return c.limit(-1) },
+		Undo: func() error {
+			if err := c.limit(-1); !errors.Is(err, fs.ErrNotExist) { // a machine that is off has none
+				return err
+			}
+			return nil
+		},
 	}, nil
 }
 

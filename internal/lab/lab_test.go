@@ -238,6 +238,12 @@ func TestOutOfMemory(t *testing.T) {
 		t.Error("it bit before anything was killed")
 	}
 	eventually(t, "the kernel kills", func() error { return f.Probe(t.Context()) })
+	if err := h.PowerOff(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Undo(); err != nil {
+		t.Errorf("of a machine that is off: %v", err)
+	}
 }
 
 // leftovers is what a lab in a directory has on this host: mounts, loop devices,
