@@ -109,6 +109,19 @@ func TestDrillReportOfAnotherScenario(t *testing.T) {
 	}
 }
 
+// What stands in the names and files of runs moves nothing on a terminal.
+func TestDrillListIsPlain(t *testing.T) {
+	state := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(state, "drills", "evil\x1b[2J"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"list", "trend"} {
+		if code, out, errs := typed(t, "--state", state, "drill", what); code != exitYes || !strings.Contains(out, "evil�[2J") || strings.Contains(out, "\x1b") {
+			t.Errorf("%s: %d %q %s", what, code, out, errs)
+		}
+	}
+}
+
 func TestDrillReportsThatAreAskedFor(t *testing.T) {
 	state, run := ran(t)
 	a := &app{state: state, stdout: io.Discard, stderr: io.Discard}
