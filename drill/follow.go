@@ -35,8 +35,8 @@ func (j *judging) faults() {
 			s := r.Slack.Seconds()
 			b.Slack = &s
 		}
-		undone := j.index(inj, Undone, act.Name)
-		b.Undone = undone >= 0 && yes(j.h[undone].OK)
+		undone := j.undone(inj, act.Name)
+		b.Undone = undone >= 0
 		if undone < 0 {
 			undone = len(j.h) - 1
 		}
@@ -121,10 +121,6 @@ func (j *judging) retires(action, host string) bool {
 	return len(f) > 2 && f[0] == "fleet" && f[1] == "retire" && slices.Contains(f[2:], host)
 }
 
-// retired is why control ends the leases of a machine that somebody took out of the
-// fleet: that is no word of its own about the machine.
-const retired = "the machine does not belong to the fleet any more"
-
 // elapsed is how long it took from one record to another, as the release's people
 // would have it: real time, and idle time that was skipped between.
 func (j *judging) elapsed(from, to int) time.Duration {
@@ -163,7 +159,7 @@ func (j *judging) followed(b *Bite, f *follow) {
 				last, to = max(last, at), append(to, x.Machine)
 			}
 		case release.Lost:
-			if k, ok := leases[x.Epoch]; ok && x.Machine == b.Host && x.Why != retired && at > f.begun && at < f.until && j.h[at].Kind == Happened {
+			if k, ok := leases[x.Epoch]; ok && x.Machine == b.Host && x.Why != fleet.NoMember && at > f.begun && at < f.until && j.h[at].Kind == Happened {
 				f.lost, f.ran = true, true
 				lost[x.Item] = at
 				if noticed < 0 || at < noticed {
@@ -340,9 +336,20 @@ func (j *judging) times() {
 		Measure{What: "the drill's own time", Seconds: v.Overhead, How: "measured"})
 }
 
+// undone is where a fault was taken back, from a place on; -1 if it was not. Where it could
+// not be, it goes on.
+func (j *judging) undone(from int, fault string) int {
+	for i := from; i < len(j.h); i++ {
+		if r := j.h[i]; r.Kind == Undone && r.Name == fault && yes(r.OK) {
+			return i
+		}
+	}
+	return -1
+}
+
 // over is when a fault was undone; the end, if it was not.
 func (j *judging) over(fault string) time.Duration {
-	if i := j.index(0, Undone, fault); i >= 0 {
+	if i := j.undone(0, fault); i >= 0 {
 		return j.h[i].At
 	}
 	return j.h[len(j.h)-1].At

@@ -2,12 +2,12 @@ package drill
 
 import (
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"trysail/fleet"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -64,7 +64,7 @@ func retiredFirst(t testing.TB, h []Record) []Record {
 	h[i].Why = "retired"
 	h = rewrite(h, func(e *release.Event) {
 		if b, ok := e.Body.(release.Lost); ok && b.Machine == "backup" {
-			b.Why = retired
+			b.Why = fleet.NoMember
 			e.Body = b
 		}
 	})
@@ -72,17 +72,6 @@ func retiredFirst(t testing.TB, h []Record) []Record {
 	d := h[done]
 	d.At = h[i].At
 	return slices.Insert(slices.Delete(h, done, done+1), i, d)
-}
-
-// What control says of a machine that was retired is what is known here.
-func TestRetiredIsControlsWord(t *testing.T) {
-	code, err := os.ReadFile("../internal/control/place.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(code), `return "`+retired+`"`) {
-		t.Errorf("control does not say %q any more", retired)
-	}
 }
 
 // TestWorked: what ran on a machine that came back in time is work, but for the time in

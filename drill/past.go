@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"trysail/release"
 )
 
 // Past is a drill that was run, in few words: what a later one is compared with.
@@ -110,10 +112,10 @@ func Trend(list []Past) string {
 		}
 		runs := by[n]
 		Sort(runs)
-		fmt.Fprintf(&b, "%s  %s  %s\n", Plainly(n), spark(runs), counted(runs))
+		fmt.Fprintf(&b, "%s  %s  %s\n", release.Plainly(n), spark(runs), counted(runs))
 		top := highest(runs)
 		for _, s := range runs {
-			fmt.Fprintf(&b, "  %s  %-7s  %-24s  %s\n", s.Began.UTC().Format("2006-01-02 15:04"), s.Verdict, bar(s, top, 24), Plainly(strings.ReplaceAll(s.recovered(), "\n", " ")))
+			fmt.Fprintf(&b, "  %s  %-7s  %-24s  %s\n", s.Began.UTC().Format("2006-01-02 15:04"), s.Verdict, bar(s, top, 24), release.Plainly(strings.ReplaceAll(s.recovered(), "\n", " ")))
 		}
 	}
 	return b.String()

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"trysail/release"
 )
@@ -41,22 +40,12 @@ func Short(p *Plan, h []Record, v *Verdict) string {
 	return b.String()
 }
 
-// Plainly writes what somebody else wrote so that a terminal shows it and does nothing.
-func Plainly(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
-}
-
 // paragraph is such a text of several lines, of which none looks like the beginning of
 // another.
 func paragraph(s string) string {
 	lines := strings.Split(strings.ReplaceAll(s, "\t", " "), "\n")
 	for i, l := range lines {
-		lines[i] = Plainly(l)
+		lines[i] = release.Plainly(l)
 	}
 	return strings.Join(lines, "\n    ")
 }

@@ -34,6 +34,10 @@ const (
 	LostAfter  = 4 * time.Second
 )
 
+// NoMember is why the leases of a machine end that people took out of the fleet: it says
+// nothing of how the machine is.
+const NoMember = "the machine does not belong to the fleet any more"
+
 // Rank is what a machine is kept for.
 type Rank string
 

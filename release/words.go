@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Human writes a time as people say it.
@@ -21,6 +22,16 @@ func Human(d time.Duration) string {
 		return fmt.Sprintf("%s%dm%02ds", sign, int(d.Minutes()), int(d.Seconds())%60)
 	}
 	return fmt.Sprintf("%s%.1f s", sign, d.Seconds())
+}
+
+// Plainly writes what somebody else wrote so that a terminal shows it and does nothing.
+func Plainly(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 }
 
 // Cell writes text that people typed so that Markdown shows it as it is, in one line.

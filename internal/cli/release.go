@@ -325,7 +325,7 @@ type unplaced map[string]struct {
 
 // lasting is for how long a step waits for a machine, for the same reason, until it is
 // for people to give it one: longer than a machine or control takes to come back.
-const lasting = 10 * time.Second
+const lasting = time.Minute
 
 // count says how many items go on by themselves and how many do not, and which steps
 // no machine can run.

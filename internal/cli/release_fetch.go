@@ -13,7 +13,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"trysail/drill"
 	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/release"
@@ -51,7 +50,7 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 	}
 	for _, x := range outputs {
 		if x.Link != "" {
-			a.printf("%s is a link to %s, and was not made\n", x.Path, drill.Plainly(x.Link))
+			a.printf("%s is a link to %s, and was not made\n", x.Path, release.Plainly(x.Link))
 			continue
 		}
 		a.printf("%s  %s\n", x.Digest, filepath.Join(into, x.Path))

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"trysail/blueprint"
-	"trysail/drill"
 	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/internal/depot"
@@ -148,7 +147,7 @@ func (a *app) printReproved(r reproved) {
 	case "different":
 		a.printf("Release %s: made again, and other bytes.\n", r.Version)
 	default:
-		a.printf("Release %s: cannot be made again: %s\n", drill.Plainly(r.Version), drill.Plainly(r.Why))
+		a.printf("Release %s: cannot be made again: %s\n", release.Plainly(r.Version), release.Plainly(r.Why))
 	}
 	for _, x := range r.Outputs {
 		if x.Identical {

@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"trysail/drill"
 	"trysail/evidence"
 	"trysail/internal/witness"
+	"trysail/release"
 )
 
 // verifyOptions name what whoever verifies has from elsewhere.
@@ -198,37 +198,37 @@ func (a *app) printVerified(r *evidence.Report) {
 	if !r.Verified {
 		a.printf("It does not verify.\n")
 		for _, p := range r.Problems {
-			a.printf("  ✗ %s\n", drill.Plainly(p.String()))
+			a.printf("  ✗ %s\n", release.Plainly(p.String()))
 		}
 	} else {
 		a.printf("Release %s verifies: %d files, %d events.\n", r.Version, r.Files, r.Events)
 		for _, g := range r.Gold {
-			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], drill.Plainly(g.Name))
+			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], release.Plainly(g.Name))
 		}
 		for _, s := range r.SignOffs {
 			by := s.Key
 			if by == "" {
 				by = "a word, not a signature"
 			}
-			a.printf("  %s  %s says %s to %s (%s)\n", s.At, drill.Plainly(s.Person), s.Decision, drill.Plainly(s.Item), by)
+			a.printf("  %s  %s says %s to %s (%s)\n", s.At, release.Plainly(s.Person), s.Decision, release.Plainly(s.Item), by)
 		}
 	}
 	if r.Verified {
 		for _, d := range r.Drills {
-			a.printf("  %s  drill %s: %s\n", d.Began, drill.Plainly(d.Run), d.Verdict)
+			a.printf("  %s  drill %s: %s\n", d.Began, release.Plainly(d.Run), d.Verdict)
 		}
 	}
 	if r.Stamped != "" {
 		a.printf("  The ledger stood so on %s, says a time stamping authority.\n", r.Stamped)
 	}
 	for _, x := range r.KeptStamped {
-		a.printf("  %s stood so on %s, says a time stamping authority.\n", drill.Plainly(x.File), x.At)
+		a.printf("  %s stood so on %s, says a time stamping authority.\n", release.Plainly(x.File), x.At)
 	}
 	if r.Checkpoints > 0 {
 		a.printf("  It agrees with %d checkpoint(s) that were kept elsewhere.\n", r.Checkpoints)
 	}
 	for _, t := range r.Attention {
-		a.printf("  ! %s\n", drill.Plainly(t))
+		a.printf("  ! %s\n", release.Plainly(t))
 	}
 	if len(r.FromBundle) > 0 {
 		a.printf("The %s came with the bundle: compare with what you have from elsewhere\n  release key  %s\n  ledger key   %s\n", strings.Join(r.FromBundle, " and the "), r.Key, r.LogKey)

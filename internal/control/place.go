@@ -212,7 +212,7 @@ func (c *Control) end(ctx context.Context, l lapsed) error {
 func (c *Control) gone(name string, now time.Time) string {
 	m := c.members[name]
 	if m == nil || m.set == fleet.Retired {
-		return "the machine does not belong to the fleet any more"
+		return fleet.NoMember
 	}
 	last := m.heard
 	if last.IsZero() {
