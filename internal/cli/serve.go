@@ -33,6 +33,7 @@ type serveOptions struct {
 	notify       string
 	checkpoints  string // a working copy
 	stamp        string // address of a time stamping authority
+	asSent       bool   // plans are
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -59,6 +60,8 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&o.notify, "notify", "", "tell people what they must know, as this `FILE` says (docs/notices.md)")
 	f.StringVar(&o.checkpoints, "checkpoints", "", "commit how each release's ledger stands, whenever somebody decided, in the git or Subversion working copy `DIR`, and send it on")
 	f.StringVar(&o.stamp, "stamp", "", "have that time-stamped by the authority at `URL` (RFC 3161)")
+	f.BoolVar(&o.asSent, "plans-as-sent", false, "take plans as they are sent (where a release of the past is made again)")
+	f.Lookup("plans-as-sent").Hidden = true
 	cmd.MarkFlagsMutuallyExclusive("etcd", "recover", "join")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "peer")
 	return cmd
@@ -121,6 +124,9 @@ func (o serveOptions) witness(ctx context.Context) (ask func(context.Context, []
 }
 
 func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
+	if o.asSent && a.drillClock == "" { // its marker says that the machine is disposable
+		return usage("--plans-as-sent is for control on a machine of a lab, where a release of the past is made again")
+	}
 	dir := a.controlDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -172,7 +178,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return err
 		}
 	}
-	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told, Checkpoints: o.checkpoints, Stamp: keep}
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told, Checkpoints: o.checkpoints, Stamp: keep, AsSent: o.asSent}
 	if start.Peer != nil {
 		options.Cluster = store
 	}

@@ -66,6 +66,9 @@ type Options struct {
 	// nowhere. Stamp has them time-stamped there; nil: nobody does.
 	Checkpoints string
 	Stamp       func(ctx context.Context, data []byte) ([]byte, error)
+	// AsSent takes plans as they are sent, whatever their runbooks say: for a release of
+	// the past that is made again, part of it, from evidence that verified.
+	AsSent bool
 }
 
 // Control is one control process.

@@ -99,6 +99,13 @@ func TestSlackKnowsWeekends(t *testing.T) {
 	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest {
 		t.Errorf("a runbook that is none: %+v", p)
 	}
+	c.o.AsSent = true
+	past := bad
+	past.Version = "0.9"
+	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: past}, nil); p != nil {
+		t.Errorf("a release of the past, where one is made again: %+v", p)
+	}
+	c.o.AsSent = false
 	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
 		t.Fatal(p)
 	}

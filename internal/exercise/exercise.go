@@ -79,6 +79,7 @@ type runner struct {
 	denied map[string]bool        // people whose token control does not know
 	keys   map[string]ssh.Signer  // of people, made for this drill
 	signed bool                   // the release wants signatures
+	asSent bool                   // control takes any plan
 	vain   map[string]int         // decisions that control did not take, by "item type person"
 	link   api.Link               // of whoever is root on the first control
 	fleet  map[string]api.MachineStatus

@@ -48,7 +48,7 @@ func Remake(ctx context.Context, o Making) (gold []release.Artifact, err error) 
 	defer func() { err = errors.Join(err, file.Close()) }()
 	p := &drill.Plan{}
 	p.World = drill.World{Controls: 1, Hosts: []drill.Host{{Name: builder, Rank: "primary", Disk: o.Disk}}}
-	r := &runner{o: Options{Progress: o.Progress, Log: o.Log}, p: p, stage: stage, begun: time.Now(), file: file, stop: func() {}, fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}}
+	r := &runner{o: Options{Progress: o.Progress, Log: o.Log}, p: p, stage: stage, begun: time.Now(), file: file, stop: func() {}, fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, asSent: true}
 	if err := r.world(ctx); err != nil {
 		return nil, err
 	}

@@ -29,7 +29,11 @@ func (r *runner) world(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := control.Start("serve", "--listen", control.Address(Port)); err != nil {
+	serve := []string{"serve", "--listen", control.Address(Port)}
+	if r.asSent {
+		serve = append(serve, "--plans-as-sent")
+	}
+	if err := control.Start(serve...); err != nil {
 		return err
 	}
 	var link api.Link
