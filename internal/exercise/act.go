@@ -121,6 +121,7 @@ func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration
 	r.faults[a.Name], r.hurt[a.Name] = f, time.Now()
 	p := drill.Record{Kind: drill.Probed, Name: a.Name, Host: a.Host}
 	p.OK, p.Why = answer(f.Probe(ctx))
+	r.bit[a.Name] = *p.OK
 	r.record(p)
 	r.lasts(a, lasts)
 }
@@ -262,18 +263,19 @@ func (r *runner) undoAll() {
 	}
 }
 
-// again asks the probes of what is in force for good once more, at the end: what took a
-// while to bite, such as memory that has to run out, is seen then, and what has ended by
-// itself too.
+// again asks the probes of what is in force for good once more, at the end, where they
+// have not seen it yet: some of it takes a while to bite, such as memory that has to run
+// out.
 func (r *runner) again(ctx context.Context) {
 	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
-		if _, ends := r.undoAt[name]; ends {
+		if _, ends := r.undoAt[name]; ends || r.bit[name] {
 			continue // it is asked when it is taken back
 		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		p := drill.Record{Kind: drill.Probed, Name: name, Host: r.action(name).Host}
 		p.OK, p.Why = answer(r.faults[name].Probe(ctx))
 		cancel()
+		r.bit[name] = *p.OK
 		r.record(p)
 	}
 }

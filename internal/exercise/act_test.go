@@ -99,7 +99,7 @@ func one(t *testing.T, b *board) *runner {
 	return &runner{
 		o: Options{Plan: p, Progress: func(string) {}, Log: slog.New(slog.DiscardHandler)}, p: p, stage: b, begun: time.Now(), file: f, stop: func() {},
 		fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, faults: map[string]*lab.Fault{},
-		undoAt: map[string]time.Time{}, hurt: map[string]time.Time{}, done: map[string]bool{}, away: map[string]bool{}, down: map[string]bool{},
+		undoAt: map[string]time.Time{}, hurt: map[string]time.Time{}, bit: map[string]bool{}, done: map[string]bool{}, away: map[string]bool{}, down: map[string]bool{},
 	}
 }
 
@@ -239,10 +239,12 @@ func TestAgain(t *testing.T) {
 	r.inject(t.Context(), r.p.Method[2], 0) // a model
 	bites = true
 	r.again(t.Context())
+	r.again(t.Context()) // once it was seen that is enough
 	want := []string{"probed hangs before no", "intended hangs", "injected hangs yes", "probed hangs no", "intended ill", "injected ill yes", "probed ill yes", "probed hangs yes"}
 	if got := r.wrote(t); !slices.Equal(got, want) {
 		t.Errorf("for good: %q", got)
 	}
+	clear(r.bit)
 	r.lasts(r.p.Method[0], time.Hour)
 	r.again(t.Context())
 	if got := r.wrote(t); !slices.Equal(got, want) {

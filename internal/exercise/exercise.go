@@ -88,6 +88,7 @@ type runner struct {
 	warm   map[string]bool
 	faults map[string]*lab.Fault // by action, in force
 	hurt   map[string]time.Time  // by action: when its fault was injected, in real time
+	bit    map[string]bool       // actions whose fault was seen to bite
 	undoAt map[string]time.Time  // by action: by the drill's clock
 	done   map[string]bool       // actions
 	due    map[string]time.Time  // of a person's decision, by "item person"
@@ -103,7 +104,7 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 	r := &runner{
 		o: o, p: o.Plan, begun: time.Now(), rand: rand.New(rand.NewPCG(o.Header.Seed, 1)),
 		fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, faults: map[string]*lab.Fault{},
-		undoAt: map[string]time.Time{}, desks: map[string]*api.Client{}, denied: map[string]bool{}, hurt: map[string]time.Time{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{}, vain: map[string]int{},
+		undoAt: map[string]time.Time{}, desks: map[string]*api.Client{}, denied: map[string]bool{}, hurt: map[string]time.Time{}, bit: map[string]bool{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{}, vain: map[string]int{},
 	}
 	file := filepath.Join(o.Dir, "history.jsonl")
 	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
