@@ -1,10 +1,9 @@
 package drill
 
 import (
+	"errors"
 	"strings"
 	"testing"
-
-	"trysail/release"
 )
 
 // judgedAs gives the good story, changed, and what it comes to.
@@ -25,22 +24,6 @@ func judgedAs(t *testing.T, old, new string, c change) (*Plan, []Record, *Verdic
 // TestNever: what did not happen took no time, and what was not tried did not fail.
 func TestNever(t *testing.T) {
 	spare := []string{"{host: second, within: 5s}", "{host: spare, within: 5s}"}
-	quiet := func(_ testing.TB, h []Record) []Record { // nothing ran on the primary, so nothing had to move
-		return rewrite(h, func(e *release.Event) {
-			switch b := e.Body.(type) {
-			case release.Granted:
-				if b.Machine == "primary" {
-					b.Machine = "other"
-					e.Body = b
-				}
-			case release.Lost:
-				if b.Machine == "primary" {
-					b.Machine = "other"
-					e.Body = b
-				}
-			}
-		})
-	}
 	for _, x := range []struct {
 		name, old, new string
 		change         change
@@ -51,7 +34,7 @@ func TestNever(t *testing.T) {
 		{"never made one", spare[0], spare[1], nil, []string{"spare never made a build server (limit 5.0 s)", "| rebuilt | spare | never | 5.0 s | false |", "spare rebuilt: never: fail"}, []string{"in 0.0 s", "spare | 0.0 s"}, true},
 		{"the drill was cut short", spare[0], spare[1], drop(Ended, "", ""), []string{"how long spare took to be made a build server is not known", "| rebuilt | spare | not known | 5.0 s |  |", "spare rebuilt: not known: unknown"}, []string{"never"}, false},
 		{"nobody saw it begin", "name: rehearsal", "name: rehearsal", edit(Warmed, "", "second", func(r *Record) { r.Took = 0 }), []string{"how long second took to be made a build server is not known"}, []string{"second never", "| never"}, false},
-		{"nothing had to move", "name: rehearsal", "name: rehearsal", quiet, []string{"| moved | primary-dies | not known | 6.0 s |  |"}, []string{"never"}, false},
+		{"nothing had to move", "name: rehearsal", "name: rehearsal", nothingRan, []string{"| moved | primary-dies | not known | 6.0 s |  |"}, []string{"never"}, false},
 	} {
 		p, h, v := judgedAs(t, x.old, x.new, x.change)
 		text := Short(p, h, v) + Markdown(p, h, v)
@@ -141,12 +124,8 @@ func TestPlainly(t *testing.T) {
 	if text := Markdown(p, h, v); strings.Contains(text, "<b>") || !strings.Contains(text, "**The drill left something behind: ") {
 		t.Errorf("%q", text)
 	}
-	past := Unread("x\x1b-20260102-030405", errBad{})
+	past := Unread("x\x1b-20260102-030405", errors.New("bad\x1b[2J\nworse"))
 	if text := Trend([]Past{past}); strings.ContainsAny(text, "\x1b") || strings.Count(text, "\n") != 2 {
 		t.Errorf("%q", text)
 	}
 }
-
-type errBad struct{}
-
-func (errBad) Error() string { return "bad\x1b[2J\nworse" }

@@ -65,18 +65,21 @@ func (b Started) Differs(r *runbook.Runbook) string {
 	case (r.Signers != "") != (b.Signers != ""):
 		return "allowed signers"
 	}
-	if s := ServersOf(r, b.Machines); s != "" {
+	if s := serversOf(r, b.Machines); s != "" {
 		return s
 	}
 	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People}.Differs(r)
 }
 
 // Differs says what of an amendment is not as the runbook has it that it brings; "" if all
-// is. r is nil where it brings none.
+// is. Where it brings none, r is the one in force, of which it may change the machines.
 func (b Amended) Differs(r *runbook.Runbook, s *State) string {
-	if r == nil {
-		if slices.Contains(b.changes(), "runbook") {
+	if b.Runbook == "" {
+		switch {
+		case slices.Contains(b.changes(), "runbook"):
 			return "a plan without a runbook"
+		case b.Machines != nil:
+			return serversOf(r, b.Machines)
 		}
 		return ""
 	}
@@ -90,15 +93,15 @@ func (b Amended) Differs(r *runbook.Runbook, s *State) string {
 	case r.Signers != "" && s.Signers == "" && b.Signers == "":
 		return "allowed signers"
 	}
-	if what := ServersOf(r, machines); what != "" {
+	if what := serversOf(r, machines); what != "" {
 		return what
 	}
 	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People}.Differs(r)
 }
 
-// ServersOf says which of the roles' machines are not as a runbook has them; "" if all
+// serversOf says which of the roles' machines are not as a runbook has them; "" if all
 // are. A role that is rebuilt from a blueprint never runs plainly on a host instead.
-func ServersOf(r *runbook.Runbook, list []Machine) string {
+func serversOf(r *runbook.Runbook, list []Machine) string {
 	if len(list) != len(r.Roles) {
 		return fmt.Sprintf("%d roles, and not %d", len(r.Roles), len(list))
 	}

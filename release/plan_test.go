@@ -75,6 +75,10 @@ func TestPlans(t *testing.T) {
 		{"the roles of before", plain, func(*Amended) {}, "the machine of role build"},
 		{"with its machines", plain, func(b *Amended) { b.Machines = []Machine{{Role: "build"}} }, ""},
 		{"the runbook of another", strings.Replace(doc, "ship:", "release: \"5\"\nship:", 1), func(*Amended) {}, "the release, which is 5"},
+		{"other machines", doc, func(b *Amended) {
+			*b = Amended{Machines: []Machine{{Role: "build", Blueprint: "sha256:bp2", Sum: "sha256:s"}}}
+		}, ""},
+		{"plain machines", doc, func(b *Amended) { *b = Amended{Machines: []Machine{{Role: "build"}}} }, "the machine of role build"},
 	} {
 		p, r := PlanOf(read(cmp.Or(x.doc, doc))), (*runbook.Runbook)(nil)
 		if x.doc != "" {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -271,22 +272,13 @@ func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, e
 	if _, _, err := c.signers(ctx, b.Signers, b.Revoked); err != nil {
 		return nil, &badRequest{err}
 	}
-	var book *runbook.Runbook
-	if b.Runbook != "" {
-		if book, err = c.document(ctx, b.Runbook); err != nil {
+	var book *runbook.Runbook // that of the machines
+	if now := c.state(r.PathValue("version")); now != nil && (b.Runbook != "" || b.Machines != nil) {
+		if book, err = c.document(ctx, cmp.Or(b.Runbook, now.Runbook)); err != nil {
 			return nil, err
 		}
 	}
 	return c.say(ctx, q, r, func(st *release.State) (release.Body, error) {
-		if b.Machines != nil && book == nil {
-			now, err := c.document(ctx, st.Runbook)
-			if err != nil {
-				return nil, err
-			}
-			if what := release.ServersOf(now, b.Machines); what != "" {
-				return nil, &otherPlanError{what}
-			}
-		}
 		if what := b.Differs(book, st); what != "" {
 			return nil, &otherPlanError{what}
 		}
