@@ -260,6 +260,10 @@ func TestFleetNemesis(t *testing.T) {
 			t.Errorf("release %s does not end:\n%s%v", v, out, err)
 		}
 	}
+	w.until("control answers, which may have been mended last", func() bool {
+		_, err := w.run("release", "events", versions[0])
+		return err == nil
+	})
 	moves := 0
 	for _, v := range versions {
 		events := w.eventsOf(v)
