@@ -16,12 +16,18 @@ func TestGoldOfAnotherServer(t *testing.T) {
 	g.run("compile", "a", "obj/a", "obj")
 	g.run("test", "a", "", "")
 	epoch := g.must(Granted{Item: "gold", Machine: "a"})
+	if why := g.s.Void("gold"); why != "" {
+		t.Errorf("before it is amended: %s", why)
+	}
 	open := g.must(Amended{What: []string{"machines"}, Machines: []Machine{{Role: "build", Blueprint: "sha256:bp2"}}, Reason: "new compiler", By: "eve"})
 	g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
 	r := Report{Machine: "a"}
 	r.Item, r.Epoch, r.Outputs = "gold", epoch, out("dist/app", "old")
 	if b, ok := g.s.Result(r).(Lost); !ok || !strings.Contains(b.Why, "server was amended") {
 		t.Fatalf("it amounts to %#v", g.s.Result(r))
+	}
+	if g.s.Void("gold") == "" || g.s.Void("compile") != "" || g.s.Void("other") != "" {
+		t.Errorf("void: gold %q, compile %q, other %q", g.s.Void("gold"), g.s.Void("compile"), g.s.Void("other"))
 	}
 	g.must(g.s.Result(r))
 	g.run("gold", "b", "dist/app", "new")

@@ -160,11 +160,11 @@ func (s *State) Result(r Report) Body {
 	if r.Stopped {
 		return Lost{r.Item, r.Epoch, r.Machine, r.Why}
 	}
+	if why := s.Void(r.Item); why != "" {
+		return Lost{r.Item, r.Epoch, r.Machine, why}
+	}
 	var b Body = r.Finished
 	switch {
-	case x.Gold && l.Blueprint != s.Machine(x.Role).Blueprint:
-		// Provenance names the server in force, and this is made on the one before.
-		return Lost{r.Item, r.Epoch, r.Machine, "its build server was amended meanwhile"}
 	case x.Gold && r.Exit == 0 && len(r.Failing) > 0: // the linter refuses such a step; who started this has another one
 		f := r.Finished
 		f.Exit, f.Failing, f.Outputs, f.Why = 1, nil, nil, fmt.Sprintf("%d of its tests failed, and gold has none to waive: %s", len(r.Failing), strings.Join(r.Failing[:min(len(r.Failing), 5)], ", "))
@@ -183,6 +183,16 @@ func (s *State) Result(r Report) Body {
 		return refuse(rule.What)
 	}
 	return b
+}
+
+// Void says why nothing comes of an item's lease, whatever its machine makes; "" while
+// something may.
+func (s *State) Void(item string) string {
+	x, p := s.Item(item), s.Progress[item]
+	if x == nil || !x.Gold || p.Lease == nil || p.Lease.Blueprint == s.Machine(x.Role).Blueprint {
+		return ""
+	}
+	return "its build server was amended meanwhile" // and provenance names the one in force
 }
 
 // Leases lists the leases in force by item.

@@ -72,7 +72,7 @@ type Agent struct {
 	told    string              // that run of control
 	heard   time.Duration       // boot time at which the last answered report was sent
 	lapsed  time.Duration       // boot time at which control was last found to have been away too long
-	asks    string              // address of the control that answered last
+	asks    string              // address of the control that answered last, if the last report was answered
 	again   context.CancelFunc  // ends the request for work that is under way
 	guard   *machine.Guard
 	fenced  chan struct{} // closed once a deadline stands

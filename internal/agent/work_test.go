@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"trysail/internal/api"
+	"trysail/internal/machine"
 )
 
 // TestFinal: a result is dropped only where control has said no to it for good.
@@ -63,5 +66,51 @@ func TestTellOutlastsAnElection(t *testing.T) {
 	})
 	if !a.tell(t.Context(), a.o.Log, "/report", struct{}{}) || asked.Load() != 3 {
 		t.Errorf("not told, after %d requests", asked.Load())
+	}
+}
+
+// TestPollLeavesAFrozenControl: work that was asked of a frozen control while the one
+// that decides did not answer for a moment is asked of that one, once it does.
+func TestPollLeavesAFrozenControl(t *testing.T) {
+	answers := func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/work") {
+			fmt.Fprint(w, "[]")
+			return
+		}
+		fmt.Fprint(w, "{}")
+	}
+	first, second := newFreezing(t, answers), newFreezing(t, answers)
+	a := joinedTo(t, first, second)
+	beat := func() error { return a.beat(t.Context(), machine.BootTime()) }
+	first.frozen.Store(true)
+	for beat() != nil { // the first is asked first
+	}
+	second.frozen.Store(true)
+	if beat() == nil {
+		t.Fatal("a frozen control answers")
+	}
+	for a.o.Client.Address() != first.Listener.Addr().String() {
+		_ = beat()
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.poll(t.Context())
+		done <- err
+	}()
+	for path := range first.held {
+		if strings.HasSuffix(path, "/work") {
+			break
+		}
+	}
+	second.frozen.Store(false)
+	for beat() != nil {
+	}
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for the control that is frozen")
 	}
 }

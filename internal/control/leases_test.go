@@ -309,3 +309,45 @@ func TestPlaceEndsWaits(t *testing.T) {
 		t.Errorf("a wait that is over is waited for: %v", p.waits)
 	}
 }
+
+// TestNothingComesOfIt: a build of gold whose server is amended ends at once, and not
+// with its result, which would be refused; its machine is not counted as lost.
+func TestNothingComesOfIt(t *testing.T) {
+	c := station(t, "a")
+	asks(t, c.start, api.Start{Started: written(t, c, "1", `---
+people: {ann: {}, bob: {}}
+approvers: [ann, bob]
+roles:
+  host: {plain: true}
+---
+## Build
+
+`+"```sh {\"name\":\"build\",\"gold\":\"true\",\"out\":\"app\"}\ntrue\n```\n")})
+	granted(t, c, "1", "a")
+	look := func() *release.Lease {
+		t.Helper()
+		p := newPending()
+		c.read(p)
+		if err := c.giveUp(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		return c.state("1").Progress["build"].Lease
+	}
+	if look() == nil {
+		t.Fatal("it was given up before anything changed")
+	}
+	says := func(b release.Body) {
+		t.Helper()
+		if _, err := c.update(t.Context(), "1", "test", func(*release.State) (release.Body, error) { return b, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says(release.Amended{What: []string{"machines"}, Machines: []release.Machine{{Role: "host", Blueprint: "sha256:other"}}, Reason: "r", By: "ann"})
+	says(release.Agreed{Amendment: c.state("1").Amendment.Seq, Person: "bob", Decision: release.Approve})
+	if l := look(); l != nil {
+		t.Errorf("machine %s still builds", l.Machine)
+	}
+	if p := c.state("1").Progress["build"]; p.Moves != 1 || c.members["a"].losses != 0 {
+		t.Errorf("it moved %d times, and its machine was lost %d times", p.Moves, c.members["a"].losses)
+	}
+}

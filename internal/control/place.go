@@ -17,8 +17,8 @@ import (
 // silence, and waits end by the clock.
 const tick = 200 * time.Millisecond
 
-// place ends when ctx does. It ends leases of lost machines and waits that are
-// over, and gives steps that are ready to machines. Whatever it could not append
+// place ends when ctx does. It ends leases of lost machines, leases that nothing comes of
+// and waits that are over, and gives steps that are ready to machines. Whatever it could not append
 // it tries again at the next look.
 func (c *Control) place(ctx context.Context) error {
 	t := time.NewTicker(tick)
@@ -29,6 +29,7 @@ func (c *Control) place(ctx context.Context) error {
 		c.read(p)
 		c.choose()
 		c.complain(ctx, "expire", c.expire(ctx, p))
+		c.complain(ctx, "give up", c.giveUp(ctx, p))
 		c.complain(ctx, "place", c.assign(ctx, p))
 		select {
 		case <-ctx.Done():
@@ -51,6 +52,7 @@ func (c *Control) complain(ctx context.Context, what string, err error) {
 type pending struct {
 	waits map[string]time.Time // when the next one ends
 	steps map[string][]ready
+	void  map[string][]lapsed // leases that nothing comes of
 }
 
 // ready is a step that wants a machine, and digests that it needs in the depot.
@@ -59,7 +61,9 @@ type ready struct {
 	needs []string
 }
 
-func newPending() *pending { return &pending{map[string]time.Time{}, map[string][]ready{}} }
+func newPending() *pending {
+	return &pending{map[string]time.Time{}, map[string][]ready{}, map[string][]lapsed{}}
+}
 
 // read looks at the releases that moved.
 func (c *Control) read(p *pending) {
@@ -70,9 +74,15 @@ func (c *Control) read(p *pending) {
 	for version := range fresh {
 		delete(p.waits, version)
 		delete(p.steps, version)
+		delete(p.void, version)
 		c.look(version, func(st *release.State) {
 			if _, next := st.Due(time.Time{}); !next.IsZero() {
 				p.waits[version] = next
+			}
+			for item, l := range st.Leases() {
+				if why := st.Void(item); why != "" {
+					p.void[version] = append(p.void[version], lapsed{api.Holding{Release: version, Item: item, Epoch: l.Epoch}, l.Machine, why})
+				}
 			}
 			for _, w := range st.Next() {
 				m := st.Machine(w.Role)
@@ -142,7 +152,26 @@ func (c *Control) expire(ctx context.Context, p *pending) (err error) {
 		}
 	}
 	for _, l := range c.lost(time.Now()) {
-		err = errors.Join(err, c.end(ctx, l))
+		over, e := c.end(ctx, l)
+		if err = errors.Join(err, e); e == nil && !over {
+			c.mu.Lock()
+			if m := c.members[l.machine]; m != nil {
+				m.losses++
+			}
+			c.mu.Unlock()
+		}
+	}
+	return err
+}
+
+// giveUp ends leases that nothing comes of: no hour of a machine is to go into a build
+// whose result is refused.
+func (c *Control) giveUp(ctx context.Context, p *pending) (err error) {
+	for _, list := range p.void {
+		for _, l := range list {
+			_, e := c.end(ctx, l)
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }
@@ -164,7 +193,7 @@ func (c *Control) pass(ctx context.Context, version string, now time.Time) error
 	return nil
 }
 
-// lapsed is a lease whose machine is lost.
+// lapsed is a lease that is to end, and why.
 type lapsed struct {
 	api.Holding
 	machine, why string
@@ -185,26 +214,19 @@ func (c *Control) lost(now time.Time) []lapsed {
 	return list
 }
 
-// end ends a lease whose machine is lost.
-func (c *Control) end(ctx context.Context, l lapsed) error {
-	over := false // by itself, in the meantime
-	_, err := c.update(ctx, l.Release, c.o.Actor, func(s *release.State) (release.Body, error) {
+// end ends a lease, unless it was over by itself in the meantime.
+func (c *Control) end(ctx context.Context, l lapsed) (over bool, err error) {
+	_, err = c.update(ctx, l.Release, c.o.Actor, func(s *release.State) (release.Body, error) {
 		p := s.Progress[l.Item]
 		if over = p == nil || p.Lease == nil || p.Lease.Epoch != l.Epoch; over {
 			return nil, errNothing
 		}
 		return release.Lost{Item: l.Item, Epoch: l.Epoch, Machine: l.machine, Why: l.why}, nil
 	})
-	if err != nil || over {
-		return err
+	if err == nil && !over {
+		c.o.Log.Warn("lease ended", "machine", l.machine, "release", l.Release, "step", l.Item, "why", l.why)
 	}
-	c.mu.Lock()
-	if m := c.members[l.machine]; m != nil {
-		m.losses++
-	}
-	c.mu.Unlock()
-	c.o.Log.Warn("machine lost", "machine", l.machine, "release", l.Release, "step", l.Item, "why", l.why)
-	return nil
+	return over, err
 }
 
 // gone says why a machine's leases end; "" while they do not. Who was not heard of
