@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -293,7 +294,7 @@ func (s *State) lose(b Lost) error {
 	if p.Lease == nil || p.Lease.Epoch != b.Epoch {
 		return forbid(b, "the lease %d of %s is not in force", b.Epoch, b.Item)
 	}
-	p.Lease, p.Moved = nil, b.Why
+	p.Lease, p.Stopping, p.Moved = nil, p.Lease, b.Why
 	p.Moves++
 	s.Lost++
 	return nil
@@ -548,6 +549,9 @@ func (s *State) change(b Amended) {
 		kept[x.Name] = s.Progress[x.Name]
 		if again[x.Name] || kept[x.Name] == nil {
 			kept[x.Name] = &Progress{} // a lease in force is void with it: its result is refused
+			if p := s.Progress[x.Name]; p != nil {
+				kept[x.Name].Stopping = cmp.Or(p.Lease, p.Stopping)
+			}
 		}
 	}
 	s.Progress = kept

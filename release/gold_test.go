@@ -92,3 +92,48 @@ func TestInputs(t *testing.T) {
 		}
 	}
 }
+
+// TestStopping: a lease that no result ended is told to whoever gives the step away: its
+// machine may still be at it.
+func TestStopping(t *testing.T) {
+	after := func(g *game) *Lease {
+		t.Helper()
+		for _, w := range g.s.Next() {
+			if w.Item == "compile" {
+				return w.After
+			}
+		}
+		t.Fatal("compile does not want a machine")
+		return nil
+	}
+	for _, c := range []struct {
+		name string
+		ends func(g *game, epoch int64)
+	}{
+		{"lost", func(g *game, epoch int64) {
+			g.must(Lost{Item: "compile", Epoch: epoch, Machine: "a", Why: "retired"})
+		}},
+		{"another source", func(g *game, _ int64) {
+			open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "sha256:src2"}, Reason: "r", By: "eve"})
+			g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
+		}},
+		{"another source twice", func(g *game, _ int64) {
+			for _, r := range []string{"def", "ghi"} {
+				open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: r, Original: "sha256:src2"}, Reason: "r", By: "eve"})
+				g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := begin(t)
+			if after(g) != nil {
+				t.Error("nobody began it")
+			}
+			epoch := g.must(Granted{Item: "compile", Machine: "a"})
+			c.ends(g, epoch)
+			if l := after(g); l == nil || l.Machine != "a" || l.Epoch != epoch {
+				t.Errorf("it may begin after %+v", l)
+			}
+		})
+	}
+}

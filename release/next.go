@@ -19,6 +19,9 @@ type Want struct {
 	Not string
 	// Warm are digests of the artifacts it takes in, which some machine may have.
 	Warm []string
+	// After is a lease that ended without a result: nobody may begin before its machine
+	// has stopped. nil if there is none.
+	After *Lease
 }
 
 // Next lists the steps that want a machine now, as they stand.
@@ -32,7 +35,7 @@ func (s *State) Next() []Want {
 		if x.Kind != runbook.Step && x.Kind != runbook.Publish {
 			continue
 		}
-		w := Want{Item: x.Name, Role: x.Role}
+		w := Want{Item: x.Name, Role: x.Role, After: s.Progress[x.Name].Stopping}
 		switch status := s.Status(x); {
 		case s.Progress[x.Name].Lease != nil:
 			continue

@@ -86,6 +86,7 @@ type Signature struct {
 // Progress is what is known of one item.
 type Progress struct {
 	Lease    *Lease
+	Stopping *Lease    // the one before, if no result ended it: its machine may still be at it
 	Result   *Finished // the last one, good or bad
 	Machine  string    // where Result came from
 	Failures int       // results that failed since the last retry

@@ -42,6 +42,7 @@ import (
 
 	"trysail/evidence"
 	"trysail/fleet"
+	"trysail/internal/api"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
 	"trysail/internal/machine"
@@ -126,6 +127,7 @@ type member struct {
 	told     time.Time // the same, of a report meant for this run of control: it says what its disk has
 	warm     []string
 	has      []string
+	holding  []api.Holding // what it said it runs, when it was heard of last
 	copied   int64         // events that are safe on its disk
 	copiedTo int64         // move up to which it has copied all streams
 	skew     time.Duration // of its wall clock against this one, when it last said

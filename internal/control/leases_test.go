@@ -2,11 +2,13 @@ package control
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -349,5 +351,85 @@ roles:
 	}
 	if p := c.state("1").Progress["build"]; p.Moves != 1 || c.members["a"].losses != 0 {
 		t.Errorf("it moved %d times, and its machine was lost %d times", p.Moves, c.members["a"].losses)
+	}
+}
+
+// TestNobodyBeginsBeforeItHasStopped: a step whose lease ended by somebody's word is given
+// to nobody while its machine may still run it.
+func TestNobodyBeginsBeforeItHasStopped(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ends func(t *testing.T, c *Control)
+		then func(c *Control, h api.Holding) // and it has stopped
+	}{
+		{"retired, and its fence has fallen", retires, func(c *Control, _ api.Holding) {
+			c.members["a"].heard = time.Now().Add(-fleet.LostAfter)
+		}},
+		{"given up, and it says so", loses, func(c *Control, _ api.Holding) { c.members["a"].holding = nil }},
+		{"given up before it had begun", func(t *testing.T, c *Control) {
+			c.members["a"].holding = nil
+			loses(t, c)
+		}, nil},
+		{"control began anew, and it says so", func(t *testing.T, c *Control) {
+			loses(t, c)
+			c.members["a"].heard = time.Time{}
+		}, func(c *Control, _ api.Holding) {
+			hears(c, "a", time.Now())
+			c.members["a"].holding = nil
+		}},
+		{"control began anew, and nothing is heard of it", func(t *testing.T, c *Control) {
+			loses(t, c)
+			c.members["a"].heard = time.Time{}
+		}, func(c *Control, _ api.Holding) { c.begun = time.Now().Add(-fleet.LostAfter) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := station(t, "a", "b")
+			started(t, k, "1")
+			h := api.Holding{Release: "1", Item: "build", Epoch: granted(t, k, "1", "a")}
+			k.members["a"].holding = []api.Holding{h}
+			c.ends(t, k)
+			place := func() *release.Lease {
+				t.Helper()
+				hears(k, "b", time.Now())
+				p := newPending()
+				k.fresh["1"] = true
+				k.read(p)
+				err := k.expire(t.Context(), p)
+				k.read(p)
+				if err = errors.Join(err, k.assign(t.Context(), p)); err != nil {
+					t.Fatal(err)
+				}
+				return k.state("1").Progress["build"].Lease
+			}
+			if c.then != nil {
+				if l := place(); l != nil {
+					t.Fatalf("it was given to %s, while a may run it", l.Machine)
+				}
+				if why := k.waiting["1 build"]; !strings.HasPrefix(why, "a is stopping") {
+					t.Errorf("it waits for: %q", why)
+				}
+				c.then(k, h)
+			}
+			if place() == nil {
+				t.Errorf("it is given to nobody: %q", k.waiting["1 build"])
+			}
+		})
+	}
+}
+
+func retires(t *testing.T, c *Control) {
+	t.Helper()
+	if err := c.enlist(t.Context(), membership{Actor: "test", Name: "a", Set: fleet.Retired, Reason: "r"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loses ends the lease of machine a.
+func loses(t *testing.T, c *Control) {
+	t.Helper()
+	if _, err := c.update(t.Context(), "1", "test", func(s *release.State) (release.Body, error) {
+		return release.Lost{Item: "build", Epoch: s.Progress["build"].Lease.Epoch, Machine: "a", Why: "test"}, nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -59,6 +59,7 @@ type pending struct {
 type ready struct {
 	fleet.Want
 	needs []string
+	want  release.Want
 }
 
 func newPending() *pending {
@@ -88,7 +89,7 @@ func (c *Control) read(p *pending) {
 				m := st.Machine(w.Role)
 				p.steps[version] = append(p.steps[version], ready{
 					fleet.Want{Key: version + " " + w.Item, Role: w.Role, Blueprint: m.Blueprint, Not: w.Not, Has: w.Warm},
-					append(slices.Clone(w.Warm), st.Source.Original, m.Blueprint, m.Sum),
+					append(slices.Clone(w.Warm), st.Source.Original, m.Blueprint, m.Sum), w,
 				})
 			}
 		})
@@ -229,21 +230,42 @@ func (c *Control) end(ctx context.Context, l lapsed) (over bool, err error) {
 	return over, err
 }
 
-// gone says why a machine's leases end; "" while they do not. Who was not heard of
-// since control began counts from then. The lock is held.
+// gone says why a machine's leases end; "" while they do not. The lock is held.
 func (c *Control) gone(name string, now time.Time) string {
 	m := c.members[name]
 	if m == nil || m.set == fleet.Retired {
 		return fleet.NoMember
 	}
-	last := m.heard
-	if last.IsZero() {
-		last = c.begun
-	}
-	if now.Sub(last) < fleet.LostAfter {
+	silent := now.Sub(c.last(m))
+	if silent < fleet.LostAfter {
 		return ""
 	}
-	return "not heard of for " + now.Sub(last).Round(100*time.Millisecond).String()
+	return "not heard of for " + silent.Round(100*time.Millisecond).String()
+}
+
+// last is when a machine was answered last; who was not since control began counts
+// from then. The lock is held.
+func (c *Control) last(m *member) time.Time {
+	if m.heard.IsZero() {
+		return c.begun
+	}
+	return m.heard
+}
+
+// stops tells whether a machine may still be at a step whose lease ended without a
+// result: a person retired the machine, or an amendment made the lease void. It is until
+// a report of its own has it no more, or its fence has fallen.
+func (c *Control) stops(version string, w release.Want) bool {
+	if w.After == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.members[w.After.Machine]
+	if m == nil || time.Since(c.last(m)) >= fleet.LostAfter {
+		return false
+	}
+	return m.heard.IsZero() || slices.Contains(m.holding, api.Holding{Release: version, Item: w.Item, Epoch: w.After.Epoch})
 }
 
 // assign grants what is ready. A release in doubt keeps no other from a machine.
@@ -259,6 +281,10 @@ func (c *Control) assign(ctx context.Context, p *pending) error {
 			}
 			if c.lacks(r.needs...) {
 				waiting[r.Key] = "control's depot lost what it takes in; agents that have it are asked for it"
+				continue
+			}
+			if c.stops(version, r.want) {
+				waiting[r.Key] = r.want.After.Machine + " is stopping it"
 				continue
 			}
 			wants = append(wants, r.Want)
@@ -279,7 +305,7 @@ func (c *Control) assign(ctx context.Context, p *pending) error {
 		version, item, _ := strings.Cut(x.Key, " ")
 		_, err := c.update(ctx, version, c.o.Actor, func(s *release.State) (release.Body, error) {
 			for _, w := range s.Next() {
-				if w.Item == item && w.Not != x.Machine {
+				if w.Item == item && w.Not != x.Machine && !c.stops(version, w) {
 					return release.Granted{Item: item, Machine: x.Machine, Confirm: w.Confirm}, nil
 				}
 			}

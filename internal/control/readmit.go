@@ -30,6 +30,9 @@ func (c *Control) setMachine(ctx context.Context, q *caller, r *http.Request) (a
 			return membership{}, &NotFoundError{"machine " + name}
 		}
 		e := membership{Actor: q.name(), Name: name, Set: set, Reason: b.Reason}
+		if set == fleet.Draining && m.set == fleet.Retired {
+			return e, &release.RuleError{Type: "fleet", What: name + " is retired: it comes back by trysail fleet readmit alone"}
+		}
 		if set == fleet.Proving {
 			if e.Set, e.Proof, err = fleet.Readmit(name, m.set, b.WithoutProof, b.Reason); err != nil {
 				return e, &release.RuleError{Type: "fleet", What: err.Error()}

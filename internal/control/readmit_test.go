@@ -69,6 +69,8 @@ func TestReadmit(t *testing.T) {
 	}
 	set("retire", api.SetMachine{Reason: "its disk"}, "")
 	is(fleet.Retired, "its disk")
+	set("drain", api.SetMachine{}, "readmit alone")
+	is(fleet.Retired, "its disk")
 	set("readmit", api.SetMachine{Reason: "new disk"}, "")
 	is(fleet.Proving, "new disk")
 	first := asked("")

@@ -306,7 +306,7 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 		}
 		m.told = m.heard // else it gets nothing before it has told what its disk says
 	}
-	m.warm, m.has, m.copied = b.Warm, b.Has, b.Events
+	m.warm, m.has, m.holding, m.copied = b.Warm, b.Has, b.Holding, b.Events
 	if b.Clock != nil {
 		m.skew = b.Clock.Sub(c.o.Now())
 	}
