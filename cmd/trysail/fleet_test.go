@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 
 	"trysail/release"
 )
@@ -217,17 +220,32 @@ func TestFleetPartition(t *testing.T) {
 	}
 }
 
-// Survival 6: control's disk is destroyed, ledger and depot. A new control begins
-// from an agent's copy; nothing that was acknowledged is lost, the machines come
-// back, and a machine that joins later gets the artifacts of before.
+// Survival 6: control's disk is destroyed: ledger, depot, and the authority of the fleet. A new
+// control begins from an agent's copy; nothing that was acknowledged is lost, the machines
+// come back, and a machine that joins later gets the artifacts of before.
 func TestFleetRecover(t *testing.T) {
 	w, _, _ := twoMachines(t)
-	w.until("b has the ledger", func() bool { return w.copied("b") >= w.status().Head })
-	before := w.trysail("release", "events", "4.2")
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("ann", key.String())
 	c := w.hosts["control"]
 	c.kill()
-	w.sh("cd " + w.dir + "; mkdir lost; mv control/control/etcd control/depot lost")
-	c.start("serve", "--listen", w.control, "--recover", filepath.Join(w.dir, "b/agent/ledger"))
+	c.start("serve", "--listen", w.control, "--recipient", key.Recipient().String())
+	w.until("b has the sealed authority", func() bool {
+		data, err := os.ReadFile(filepath.Join(w.dir, "b/agent/ledger/access.jsonl"))
+		return err == nil && bytes.Contains(data, []byte(key.Recipient().String()))
+	})
+	w.until("b has the ledger", func() bool { return w.copied("b") >= w.status().Head })
+	before := w.trysail("release", "events", "4.2")
+	c.kill()
+	w.sh("cd " + w.dir + "; mv control lost")
+	again := []string{"serve", "--listen", w.control, "--recover", filepath.Join(w.dir, "b/agent/ledger")}
+	if _, err := w.run(again...); err == nil || !strings.Contains(err.Error(), "give that key by --identity") {
+		t.Errorf("without a key it is recovered: %v", err)
+	}
+	c.start(append(again, "--identity", filepath.Join(w.dir, "ann"))...)
 	w.until("control answers", func() bool { _, err := w.run("fleet"); return err == nil })
 	after := w.trysail("release", "events", "4.2")
 	if !strings.HasPrefix(after, before) {

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -62,6 +64,9 @@ func (a *app) keyNew(ctx context.Context, file string, recipients []string, o ke
 	var to []age.Recipient
 	if len(recipients) > 0 {
 		var err error
+		if recipients, err = recipientsOf(recipients); err != nil {
+			return err
+		}
 		if to, err = secret.Recipients(recipients); err != nil {
 			return err
 		}
@@ -90,6 +95,27 @@ func (a *app) keyNew(ctx context.Context, file string, recipients []string, o ke
 		return err
 	}
 	return a.printKey(file, pub)
+}
+
+// recipientsOf reads the files among recipients: one a line, with comments as in age's.
+func recipientsOf(list []string) ([]string, error) {
+	var all []string
+	for _, r := range list {
+		data, err := os.ReadFile(r)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) {
+			all = append(all, r)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for l := range strings.Lines(string(data)) {
+			if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "#") {
+				all = append(all, l)
+			}
+		}
+	}
+	return all, nil
 }
 
 func (a *app) keyShow(ctx context.Context, ref string, o keyOptions) (err error) {

@@ -22,6 +22,7 @@ import (
 	"trysail/internal/control"
 	"trysail/internal/ledger"
 	"trysail/internal/notify"
+	"trysail/internal/secret"
 	"trysail/internal/witness"
 )
 
@@ -34,6 +35,9 @@ type serveOptions struct {
 	checkpoints  string // a working copy
 	stamp        string // address of a time stamping authority
 	asSent       bool   // plans are
+	recipients   []string
+	identity     string // file
+	newAuthority bool
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -62,6 +66,10 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&o.stamp, "stamp", "", "have that time-stamped by the authority at `URL` (RFC 3161)")
 	f.BoolVar(&o.asSent, "plans-as-sent", false, "take plans as they are sent (where a release of the past is made again)")
 	f.Lookup("plans-as-sent").Hidden = true
+	f.StringArrayVar(&o.recipients, "recipient", nil, "keep the fleet's authority in the ledger, sealed to this age recipient or SSH public `KEY`, or a file of them, so that --recover has it on a new disk (repeatable)")
+	f.StringVar(&o.identity, "identity", "", "`FILE` that opens the authority that was sealed: an age identity or an SSH private key (with --recover or --etcd)")
+	f.BoolVar(&o.newAuthority, "new-authority", false, "begin without the authority that was lost: every machine joins again (with --recover or --etcd)")
+	cmd.MarkFlagsMutuallyExclusive("identity", "new-authority")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "recover", "join")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "peer")
 	return cmd
@@ -131,6 +139,15 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if (o.identity != "" || o.newAuthority) && o.from == "" && len(o.etcd) == 0 {
+		return usage("--identity and --new-authority go with --recover or --etcd: a ledger that is here has its authority beside it")
+	}
+	if o.recipients, err = recipientsOf(o.recipients); err != nil {
+		return err
+	}
+	if _, err := secret.Recipients(o.recipients); err != nil {
+		return err
+	}
 	var told *notify.Config
 	if o.notify != "" {
 		if told, err = notify.Load(o.notify); err != nil {
@@ -158,28 +175,13 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	id, err := control.OpenIdentity(dir, at.names, a.clock.Now)
-	if err != nil {
-		return err
-	}
-	start := ledger.StartOptions{Dir: filepath.Join(dir, "etcd"), Endpoints: o.etcd, Log: a.log}
-	if at.peer != "" && len(o.etcd) == 0 {
-		if start.Peer, err = id.Peer(at.name, at.peer, cluster); err != nil {
-			return err
-		}
-	}
-	store, err := ledger.Start(ctx, start)
+	store, id, err := a.openLedger(ctx, o, at, cluster)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if o.from != "" {
-		if err := store.Recover(ctx, o.from); err != nil {
-			return err
-		}
-	}
 	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told, Checkpoints: o.checkpoints, Stamp: keep, AsSent: o.asSent}
-	if start.Peer != nil {
+	if at.peer != "" && len(o.etcd) == 0 {
 		options.Cluster = store
 	}
 	door := &control.Door{}
@@ -187,7 +189,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return control.Serve(gctx, options, store, door,
-			func(c *control.Control) error { return a.decides(gctx, c, id, at) },
+			func(c *control.Control) error { return a.decides(gctx, c, id, at, o.recipients) },
 			func() { a.printf("Control at https://%s stands by: another decides\n", at.name) })
 	})
 	g.Go(func() error { return store.Tend(gctx, a.log) })
@@ -209,11 +211,65 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	return err
 }
 
+// openLedger starts the ledger, and opens the authority of its fleet. Where control's disk
+// was lost the authority comes out of what is left of the ledger.
+func (a *app) openLedger(ctx context.Context, o serveOptions, at *place, cluster string) (store *ledger.Store, id *control.Identity, err error) {
+	dir := a.controlDir()
+	defer func() {
+		if err != nil && store != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	start := ledger.StartOptions{Dir: filepath.Join(dir, "etcd"), Endpoints: o.etcd, Log: a.log}
+	if len(o.etcd) > 0 {
+		if store, err = ledger.Start(ctx, start); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !o.newAuthority {
+		if err := a.restore(ctx, o, store); err != nil {
+			return store, nil, err
+		}
+	}
+	if id, err = control.OpenIdentity(dir, at.names, a.clock.Now); err != nil || store != nil {
+		return store, id, err
+	}
+	if at.peer != "" {
+		if start.Peer, err = id.Peer(at.name, at.peer, cluster); err != nil {
+			return nil, nil, err
+		}
+	}
+	if store, err = ledger.Start(ctx, start); err != nil || o.from == "" {
+		return store, id, err
+	}
+	return store, id, store.Recover(ctx, o.from)
+}
+
+// restore brings the authority of a fleet back that is not in control's directory.
+func (a *app) restore(ctx context.Context, o serveOptions, store *ledger.Store) error {
+	if o.from != "" {
+		return control.RestoreFrom(a.controlDir(), o.from, o.identity)
+	}
+	if store == nil {
+		return nil
+	}
+	lines, err := store.Read(ctx, control.AccessStream, 0)
+	if err != nil || len(lines) == 0 {
+		return err // or no fleet was there yet
+	}
+	return control.Restore(a.controlDir(), lines, o.identity)
+}
+
 // decides says that this control does, and leaves the link for whoever is root here.
-func (a *app) decides(ctx context.Context, c *control.Control, id *control.Identity, at *place) error {
+func (a *app) decides(ctx context.Context, c *control.Control, id *control.Identity, at *place, recipients []string) error {
 	secret, err := c.LocalToken(ctx)
 	if err != nil {
 		return err
+	}
+	if len(recipients) > 0 {
+		if err := c.Seal(ctx, recipients); err != nil {
+			return err
+		}
 	}
 	if err := a.writeLink(at.name, id.Fingerprint(), secret); err != nil {
 		return err
@@ -229,6 +285,9 @@ func (a *app) decides(ctx context.Context, c *control.Control, id *control.Ident
 	}
 	a.printf("Control is at https://%s\n", at.name)
 	a.printf("A machine joins with the link that this prints: trysail fleet token\n")
+	if c.Sealed() == nil {
+		a.printf("If this disk is lost, every machine joins again. Keep %s elsewhere, or give --recipient\n", filepath.Join(a.controlDir(), "authority.*"))
+	}
 	return nil
 }
 

@@ -68,19 +68,25 @@ type access struct {
 	Spent string    `json:"spent,omitempty"` // hash
 	// Revoked is a person none of whose tokens is good any more.
 	Revoked string `json:"revoked,omitempty"`
+	// Sealed is the authority, for a control that begins again on another disk.
+	Sealed *sealed `json:"sealed,omitempty"`
 }
 
-const accessStream = "access"
+// AccessStream is the stream of the ledger with tokens and the sealed authority.
+const AccessStream = "access"
 
 // refreshAccess folds the stream to its head.
 func (c *Control) refreshAccess(ctx context.Context) error {
-	return c.follow(ctx, accessStream, &c.accesses, func(line []byte) error {
+	return c.follow(ctx, AccessStream, &c.accesses, func(line []byte) error {
 		var e access
 		if err := json.Unmarshal(line, &e); err != nil {
 			return err
 		}
 		if e.Made != nil {
 			c.tokens = append(c.tokens, *e.Made)
+		}
+		if e.Sealed != nil {
+			c.sealed = e.Sealed
 		}
 		if over := func(t token) bool { return t.Hash == e.Spent || t.of(e.Revoked) }; slices.ContainsFunc(c.tokens, over) {
 			c.tokens = slices.DeleteFunc(slices.Clone(c.tokens), over) // somebody may read the old list
@@ -92,7 +98,7 @@ func (c *Control) refreshAccess(ctx context.Context) error {
 // record appends to the stream unless decide, which sees the tokens at its head,
 // forbids it.
 func (c *Control) record(ctx context.Context, e access, decide func([]token) error) error {
-	return c.append(ctx, accessStream, &c.accesses, c.refreshAccess, func(seq int64, at time.Time) (any, error) {
+	return c.append(ctx, AccessStream, &c.accesses, c.refreshAccess, func(seq int64, at time.Time) (any, error) {
 		e.Nonce, e.Seq, e.Time = rand.Text(), seq, at
 		return e, decide(c.tokens)
 	})

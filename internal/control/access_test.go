@@ -158,7 +158,7 @@ func TestSecretsAreHashed(t *testing.T) {
 	if err := c.useJoin(context.Background(), "machine a", made(t, c, token{Join: true, Expires: noon().now.Add(joinTime)}), false); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := c.o.Ledger.Read(context.Background(), accessStream, 0)
+	lines, err := c.o.Ledger.Read(context.Background(), AccessStream, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestSecretsAreHashed(t *testing.T) {
 			t.Errorf("a hash is taken for a token: %v", err)
 		}
 	}
-	if err := c.o.Ledger.Append(context.Background(), accessStream, int64(len(lines)), []byte("{")); err != nil {
+	if err := c.o.Ledger.Append(context.Background(), AccessStream, int64(len(lines)), []byte("{")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.addToken(context.Background(), "root", token{Person: "bob", Role: Viewer}); err == nil {

@@ -93,6 +93,7 @@ type Control struct {
 	wanted    []string                  // digests that releases need and the depot lacks
 	sums      map[string][]depot.Item   // originals, by the digest of their blueprint.sum
 	tokens    []token                   // in force
+	sealed    *sealed                   // the authority, as it was sealed last
 	accesses  int64                     // events of the stream they come from
 	grown     bell                      // a log did
 	said      time.Time                 // when it was said last that there is no room

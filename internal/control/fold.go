@@ -100,7 +100,7 @@ func (c *Control) refresh(ctx context.Context, name string) error {
 	switch name {
 	case fleetStream:
 		return c.refreshFleet(ctx)
-	case accessStream:
+	case AccessStream:
 		return c.refreshAccess(ctx)
 	case noticesStream:
 		return c.refreshNotices(ctx)

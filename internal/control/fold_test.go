@@ -47,7 +47,7 @@ func TestFleetFoldsOnce(t *testing.T) {
 		if len(c.members) != 10 || c.joined != 10 || len(c.tokens) != 10 || c.accesses != 12 {
 			t.Errorf("%d machines after %d events, %d tokens after %d", len(c.members), c.joined, len(c.tokens), c.accesses)
 		}
-		if !c.has(fleetStream, 10) || c.has(fleetStream, 11) || !c.has(accessStream, 12) || c.has(accessStream, 13) {
+		if !c.has(fleetStream, 10) || c.has(fleetStream, 11) || !c.has(AccessStream, 12) || c.has(AccessStream, 13) {
 			t.Errorf("the heads of the streams are %v", c.heads.last)
 		}
 	}
