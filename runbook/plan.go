@@ -66,22 +66,29 @@ func (r *Runbook) Plan() *Plan {
 // Order lists the items so that each stands after what it needs, else as written.
 func (r *Runbook) Order() []*Item {
 	var list []*Item
-	seen := map[string]bool{}
-	var visit func(x *Item)
-	visit = func(x *Item) {
-		if seen[x.Name] {
+	at := r.places()
+	seen := make([]bool, len(r.Items))
+	var visit func(place int)
+	visit = func(place int) {
+		if seen[place] {
 			return
 		}
-		seen[x.Name] = true
-		for i := range r.Items {
-			if slices.Contains(x.Needs, r.Items[i].Name) {
-				visit(&r.Items[i])
+		seen[place] = true
+		x := &r.Items[place]
+		var before []int // in the order in which they are written
+		for _, n := range x.Needs {
+			if i, known := at[n]; known && !seen[i] {
+				before = append(before, i)
 			}
+		}
+		slices.Sort(before)
+		for _, i := range before {
+			visit(i)
 		}
 		list = append(list, x)
 	}
 	for i := range r.Items {
-		visit(&r.Items[i])
+		visit(i)
 	}
 	return list
 }
@@ -96,9 +103,10 @@ func (r *Runbook) notes(p *Plan) []Note {
 	if r.Budget > 0 && p.People > r.Budget {
 		note(0, "people's budgets add up to "+p.People.String()+", more than the "+r.Budget.String()+" of the release")
 	}
+	at := r.places()
 	for _, x := range r.Items {
 		for _, n := range x.Needs {
-			if y := r.Item(n); y.Line > x.Line {
+			if y := &r.Items[at[n]]; y.Line > x.Line {
 				note(x.Line, x.Name+" needs "+n+", which stands below it: who reads from top to bottom meets it too early")
 			}
 		}

@@ -69,22 +69,34 @@ func (p *parser) people() {
 
 // needs replaces phases by their items.
 func (p *parser) needs() {
+	at := p.r.places()
+	members := map[string][]string{}
+	for _, f := range p.r.Phases {
+		members[f.Slug] = nil
+	}
+	for _, x := range p.r.Items {
+		members[x.Phase] = append(members[x.Phase], x.Name)
+	}
+	for _, list := range members {
+		slices.Sort(list) // once, and not for each item that needs them
+	}
 	for i := range p.r.Items {
 		x := &p.r.Items[i]
 		var list []string
 		for _, n := range x.Needs {
-			phase := slices.ContainsFunc(p.r.Phases, func(f Phase) bool { return f.Slug == n })
-			switch item := p.r.Item(n); {
-			case item != nil && phase:
+			_, item := at[n]
+			_, phase := members[n]
+			switch {
+			case item && phase:
 				p.fail(x.Line, "rename one of the two", "%s needs %s, which is a phase and an item", x.Name, n)
-			case item != nil:
+			case item:
 				list = append(list, n)
 			case phase:
 				found := false
-				for _, y := range p.r.Items {
-					if y.Phase == n && y.Name != x.Name {
+				for _, name := range members[n] {
+					if name != x.Name {
 						found = true
-						list = append(list, y.Name)
+						list = append(list, name)
 					}
 				}
 				if !found {
@@ -201,14 +213,13 @@ func (p *parser) goldRules() {
 			if y.Kind != SignOff {
 				continue
 			}
-			if slices.Contains(y.Needs, x.Name) {
-				continue // it confirms what was published; a cycle otherwise
+			if _, confirms := slices.BinarySearch(y.Needs, x.Name); confirms {
+				continue // what was published; a cycle otherwise
 			}
-			if !slices.Contains(x.Needs, y.Name) {
-				x.Needs = append(x.Needs, y.Name)
-			}
+			x.Needs = append(x.Needs, y.Name)
 		}
 		slices.Sort(x.Needs)
+		x.Needs = slices.Compact(x.Needs)
 	}
 }
 
@@ -235,11 +246,13 @@ func (p *parser) cycles() {
 		open = 1
 		done = 2
 	)
-	state := map[string]int{}
+	at := p.r.places()
+	state := make([]int, len(p.r.Items))
 	var trail []string
-	var visit func(x *Item) bool
-	visit = func(x *Item) bool {
-		switch state[x.Name] {
+	var visit func(place int) bool
+	visit = func(place int) bool {
+		x := &p.r.Items[place]
+		switch state[place] {
 		case done:
 			return false
 		case open:
@@ -247,19 +260,19 @@ func (p *parser) cycles() {
 			p.fail(x.Line, "remove one of these needs", "needs go in a circle: %s", strings.Join(append(slices.Clone(trail[i:]), x.Name), " needs "))
 			return true
 		}
-		state[x.Name] = open
+		state[place] = open
 		trail = append(trail, x.Name)
 		for _, n := range x.Needs {
-			if visit(p.r.Item(n)) {
+			if visit(at[n]) {
 				return true
 			}
 		}
 		trail = trail[:len(trail)-1]
-		state[x.Name] = done
+		state[place] = done
 		return false
 	}
 	for i := range p.r.Items {
-		if visit(&p.r.Items[i]) {
+		if visit(i) {
 			return
 		}
 	}

@@ -168,6 +168,16 @@ func (r *Runbook) Item(name string) *Item {
 	return &r.Items[i]
 }
 
+// places maps each name to its place in Items, for who looks up many: with Item, a
+// look for each need of each item takes as long as their number cubed.
+func (r *Runbook) places() map[string]int {
+	at := make(map[string]int, len(r.Items))
+	for i, x := range r.Items {
+		at[x.Name] = i
+	}
+	return at
+}
+
 // Gold is the step whose outputs ship; nil when there is none.
 func (r *Runbook) Gold() *Item {
 	i := slices.IndexFunc(r.Items, func(x Item) bool { return x.Gold })
