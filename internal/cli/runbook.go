@@ -228,9 +228,12 @@ func about(r *runbook.Runbook, x *runbook.Item) string {
 		}
 		words = append(words, who)
 	case runbook.Wait:
-		if at := x.Until.At; !at.IsZero() {
+		switch at := x.Until.At; {
+		case !at.IsZero():
 			words = append(words, "until "+at.Format(time.RFC3339))
-		} else {
+		case x.Until.Before == 0:
+			words = append(words, "until the ship date")
+		default:
 			words = append(words, "until "+budget(x.Until.Before)+" before the ship date")
 		}
 	default:
@@ -254,7 +257,9 @@ func budget(d time.Duration) string {
 		return "-"
 	}
 	s := d.Round(time.Second).String()
-	s = strings.TrimSuffix(s, "0s")
+	if strings.HasSuffix(s, "m0s") { // and not 10s
+		s = strings.TrimSuffix(s, "0s")
+	}
 	if strings.HasSuffix(s, "h0m") {
 		s = strings.TrimSuffix(s, "0m")
 	}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const book = "---\n" +
+	"release: \"4.2\"\n" +
+	"ship: 2026-12-01T09:00:00Z\n" +
+	"budget: 16 person-hours\n" +
+	"roles:\n" +
+	"  build: {blueprint: trysail}\n" +
+	"  host: {plain: true}\n" +
+	"people:\n" +
+	"  ann: {}\n" +
+	"  bob: {}\n" +
+	"  eve: {}\n" +
+	"groups:\n" +
+	"  qa: [ann, bob, eve]\n" +
+	"---\n" +
+	"# Release\n" +
+	"\n" +
+	"## All\n" +
+	"\n" +
+	"```sh {\"name\":\"gold\",\"role\":\"build\",\"timeout\":\"1h\",\"budget\":\"10s\",\"out\":\"dist/**\",\"gold\":\"true\"}\n" +
+	"make\n" +
+	"```\n" +
+	"\n" +
+	"```sh {\"name\":\"try\",\"role\":\"host\",\"needs\":\"gold\",\"timeout\":\"1h\",\"budget\":\"90s\"}\n" +
+	"make check\n" +
+	"```\n" +
+	"\n" +
+	"```sh {\"name\":\"long\",\"role\":\"host\",\"needs\":\"try\",\"timeout\":\"3h\",\"budget\":\"2h\"}\n" +
+	"make check\n" +
+	"```\n" +
+	"\n" +
+	"- [ ] **tried** (2 of @qa, budget 30m, needs try): tried\n" +
+	"\n" +
+	"```yaml {\"name\":\"hold\",\"kind\":\"wait\",\"until\":\"ship\"}\n" +
+	"reason: embargo lifts\n" +
+	"```\n" +
+	"\n" +
+	"```yaml {\"name\":\"soon\",\"kind\":\"wait\",\"until\":\"ship-36h\"}\n" +
+	"reason: others ship\n" +
+	"```\n" +
+	"\n" +
+	"```yaml {\"name\":\"fixed\",\"kind\":\"wait\",\"until\":\"2026-11-30T08:00:00Z\"}\n" +
+	"reason: the office opens\n" +
+	"```\n"
+
+// TestRunbookShow: a time is printed as it is, whatever digits it ends in.
+func TestRunbookShow(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "RELEASE.md")
+	if err := os.WriteFile(file, []byte(book), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := typed(t, "runbook", "show", file)
+	if code != exitYes {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	var lines []string
+	for line := range strings.Lines(out) {
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	got := strings.Join(lines, "\n") + "\n"
+	for _, want := range []string{
+		"gold step 10s build, gold\n", "try step 1m30s host (plain), needs gold\n", "long step 2h host (plain), needs try\n", " 30m 2 of @qa, needs try\n",
+		"hold wait - until the ship date\n", "soon wait - until 36h before the ship date\n", "fixed wait - until 2026-11-30T08:00:00Z\n",
+		"gold → try → long, 2h1m40s\n", "\nMachines: 2h1m40s. People: ",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+}
