@@ -14,7 +14,7 @@ type Plan struct {
 	Critical []string
 	Length   time.Duration // of the critical chain
 	Machines time.Duration // sum of the steps' budgets
-	People   time.Duration // sum of the sign-offs' budgets
+	People   time.Duration // sum of the sign-offs' budgets, each as often as people must say yes
 	Notes    []Note
 }
 
@@ -43,7 +43,7 @@ func (r *Runbook) Plan() *Plan {
 		}
 		p.Waves[wave[x.Name]] = append(p.Waves[wave[x.Name]], x.Name)
 		if x.Kind == SignOff {
-			p.People += x.Budget
+			p.People += x.Budget * time.Duration(max(x.Approvals, 1)) // each of them works for it
 		} else {
 			p.Machines += x.Budget
 		}

@@ -2,6 +2,7 @@ package runbook
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,5 +48,34 @@ func TestMany(t *testing.T) {
 	}
 	if got := len(r.Item("u7").Needs); got != 3*many+150+3 {
 		t.Errorf("u7 needs %d of %d", got, 3*many+150+3)
+	}
+}
+
+// TestOverBudget: three people who each try for eight hours take 24 person-hours.
+func TestOverBudget(t *testing.T) {
+	for _, c := range []struct {
+		ask    string
+		people time.Duration
+		over   bool
+	}{
+		{"(1 of @qa, budget 8h)", 8 * time.Hour, false},
+		{"(2 of @qa, budget 8h)", 16 * time.Hour, false},
+		{"(3 of @qa, budget 8h)", 24 * time.Hour, true},
+	} {
+		text := "---\nbudget: 16 person-hours\npeople:\n  a: {}\n  b: {}\n  c: {}\ngroups:\n  qa: [a, b, c]\n---\n## All\n\n- [ ] **tried** " + c.ask + ": tried\n"
+		r, err := Parse("RELEASE.md", []byte(text), time.LoadLocation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := r.Plan()
+		if p.People != c.people {
+			t.Errorf("%s: %s, not %s", c.ask, p.People, c.people)
+		}
+		if over := slices.ContainsFunc(p.Notes, func(n Note) bool { return strings.Contains(n.Text, "more than the 16h") }); over != c.over {
+			t.Errorf("%s: over budget is %v: %v", c.ask, over, p.Notes)
+		}
+		if p.Length != 8*time.Hour {
+			t.Errorf("%s: they work beside each other, not for %s", c.ask, p.Length)
+		}
 	}
 }
