@@ -237,7 +237,7 @@ func about(r *runbook.Runbook, x *runbook.Item) string {
 			words = append(words, "until "+budget(x.Until.Before)+" before the ship date")
 		}
 	default:
-		if role := r.Role(x.Role); role != nil && role.Blueprint == "" {
+		if plain(r, x) {
 			words = append(words, x.Role+" (plain)")
 		} else {
 			words = append(words, x.Role)
@@ -282,11 +282,29 @@ type shownItem struct {
 	Budget   float64      `json:"budget_seconds"`
 	Wave     int          `json:"wave"` // from 1: nothing in one wave needs another of it
 	Critical bool         `json:"critical"`
+
+	Role  string `json:"role,omitempty"`  // of what runs
+	Plain bool   `json:"plain,omitempty"` // on its host, in no rebuilt server
+	Gold  bool   `json:"gold,omitempty"`
+
+	Asked     []string `json:"asked,omitempty"`     // of a sign-off, as written: people and groups
+	Signers   []string `json:"signers,omitempty"`   // people, groups expanded
+	Approvals int      `json:"approvals,omitempty"` // how many of them must say yes
+
+	Until *shownMoment `json:"until,omitempty"` // of a wait
+}
+
+type shownMoment struct {
+	At     time.Time `json:"at,omitzero"` // zero as long as no ship date is known
+	Before *float64  `json:"before_ship_seconds,omitempty"`
 }
 
 type shown struct {
 	Title    string      `json:"title"`
 	Digest   string      `json:"digest"`
+	Release  string      `json:"release,omitempty"`
+	Ship     time.Time   `json:"ship,omitzero"`
+	Budget   float64     `json:"budget_seconds,omitempty"` // of people's time
 	Items    []shownItem `json:"items"`
 	Critical []string    `json:"critical"`
 	Length   float64     `json:"critical_seconds"`
@@ -297,13 +315,19 @@ type shown struct {
 
 func showJSON(r *runbook.Runbook, p *runbook.Plan) shown {
 	s := shown{
-		Title: r.Title, Digest: r.Digest, Critical: p.Critical, Length: p.Length.Seconds(), Machines: p.Machines.Seconds(),
+		Title: r.Title, Digest: r.Digest, Release: r.Release, Ship: r.Ship, Budget: r.Budget.Seconds(), Critical: p.Critical, Length: p.Length.Seconds(), Machines: p.Machines.Seconds(),
 		People: p.People.Seconds(), Notes: []remark{}, Items: []shownItem{},
 	}
 	for i, w := range p.Waves {
 		for _, n := range w {
 			x := r.Item(n)
-			it := shownItem{Name: n, Kind: x.Kind, Phase: x.Phase, Line: x.Line, Needs: append([]string{}, x.Needs...), Budget: x.Budget.Seconds(), Wave: i + 1}
+			it := shownItem{
+				Name: n, Kind: x.Kind, Phase: x.Phase, Line: x.Line, Needs: append([]string{}, x.Needs...), Budget: x.Budget.Seconds(), Wave: i + 1,
+				Role: x.Role, Plain: plain(r, x), Gold: x.Gold, Asked: x.Asked, Signers: x.Signers, Approvals: x.Approvals,
+			}
+			if x.Kind == runbook.Wait {
+				it.Until = until(r, x.Until)
+			}
 			for _, c := range p.Critical {
 				it.Critical = it.Critical || c == n
 			}
@@ -312,6 +336,24 @@ func showJSON(r *runbook.Runbook, p *runbook.Plan) shown {
 	}
 	for _, n := range p.Notes {
 		s.Notes = append(s.Notes, remark{File: r.File, Line: n.Line, What: n.Text})
+	}
+	return s
+}
+
+// plain tells whether a step runs on its host, in no rebuilt server.
+func plain(r *runbook.Runbook, x *runbook.Item) bool {
+	role := r.Role(x.Role)
+	return role != nil && role.Blueprint == ""
+}
+
+func until(r *runbook.Runbook, m runbook.Moment) *shownMoment {
+	s := &shownMoment{At: m.At}
+	if m.At.IsZero() {
+		before := m.Before.Seconds()
+		s.Before = &before
+		if !r.Ship.IsZero() {
+			s.At = m.Time(r.Ship)
+		}
 	}
 	return s
 }

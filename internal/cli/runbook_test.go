@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -73,6 +76,66 @@ func TestRunbookShow(t *testing.T) {
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+}
+
+// TestRunbookShowJSON: a program is told what people are, and docs/json.md names it.
+func TestRunbookShowJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "RELEASE.md")
+	if err := os.WriteFile(file, []byte(book), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := typed(t, "--json", "runbook", "show", file)
+	if code != exitYes {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	has := func(what string, got map[string]any, want string) {
+		var w map[string]any
+		if err := json.Unmarshal([]byte(want), &w); err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range w {
+			if !reflect.DeepEqual(got[k], v) {
+				t.Errorf("%s: %s is %v, not %v", what, k, got[k], v)
+			}
+		}
+	}
+	has("the release", got, `{"release": "4.2", "ship": "2026-12-01T09:00:00Z", "budget_seconds": 57600, "people_seconds": 3600}`)
+	keys := map[string]any{}
+	maps.Copy(keys, got)
+	items := map[string]map[string]any{}
+	for _, x := range got["items"].([]any) {
+		item := x.(map[string]any)
+		items[item["name"].(string)] = item
+		maps.Copy(keys, item)
+		if until, ok := item["until"].(map[string]any); ok {
+			maps.Copy(keys, until)
+		}
+	}
+	for name, want := range map[string]string{
+		"gold":  `{"role": "build", "gold": true, "plain": null, "approvals": null, "until": null}`,
+		"try":   `{"role": "host", "plain": true, "gold": null}`,
+		"tried": `{"asked": ["qa"], "signers": ["ann", "bob", "eve"], "approvals": 2, "role": null, "until": null}`,
+		"hold":  `{"until": {"at": "2026-12-01T09:00:00Z", "before_ship_seconds": 0}}`,
+		"soon":  `{"until": {"at": "2026-11-29T21:00:00Z", "before_ship_seconds": 129600}}`,
+		"fixed": `{"until": {"at": "2026-11-30T08:00:00Z"}}`,
+	} {
+		has(name, items[name], want)
+	}
+	docs, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, _ := strings.Cut(string(docs), "\n| `runbook show` |")
+	row, _, _ = strings.Cut(row, "\n")
+	for k := range keys {
+		if !strings.Contains(row, "`"+k+"`") {
+			t.Errorf("docs/json.md does not name %s of runbook show", k)
 		}
 	}
 }
