@@ -280,16 +280,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-func TestDraft(t *testing.T) {
-	d := Draft{Title: "age", Blueprint: "trysail", Builds: []DraftBuild{
-		{Name: "Age_linux", Command: []string{"./release.sh", "it's"}, Outputs: []string{"dist/*.tar.gz"}, Seconds: 71},
-	}}
-	r, err := Parse("RELEASE.md", d.Text(), time.LoadLocation)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, d.Text())
-	}
-	if g := r.Gold(); g == nil || g.Name != "age-linux" || g.Script != `./release.sh 'it'\''s'`+"\n" || g.Budget != 2*time.Minute {
-		t.Errorf("gold %+v", g)
-	}
-}
