@@ -48,26 +48,41 @@ func (e *NoWorkingCopyError) Hint() string {
 
 // FindWorkspace finds the working copy that holds dir.
 func FindWorkspace(ctx context.Context, dir string) (*Workspace, error) {
-	dir, err := filepath.EvalSymlinks(dir)
+	root, mark, err := findRoot(dir)
 	if err != nil {
 		return nil, err
 	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
+	w := &Workspace{Root: root}
+	if root != dir {
+		w.Directory, _ = filepath.Rel(root, dir)
+	}
+	if mark == ".svn" {
+		return w, openSvn(ctx, w)
+	}
+	return w, openGit(ctx, w)
+}
+
+// FindRoot finds the root of the working copy that holds dir, whatever state it is in.
+func FindRoot(dir string) (string, error) {
+	root, _, err := findRoot(dir)
+	return root, err
+}
+
+func findRoot(dir string) (root, mark string, err error) {
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", "", err
+	}
 	for d := dir; ; d = filepath.Dir(d) {
-		for _, vcs := range []struct {
-			mark string
-			open func(context.Context, *Workspace) error
-		}{{".git", openGit}, {".svn", openSvn}} {
-			if _, err := os.Lstat(filepath.Join(d, vcs.mark)); err != nil {
-				continue
+		for _, mark := range []string{".git", ".svn"} {
+			if _, err := os.Lstat(filepath.Join(d, mark)); err == nil {
+				return d, mark, nil
 			}
-			w := &Workspace{Root: d}
-			if d != dir {
-				w.Directory, _ = filepath.Rel(d, dir)
-			}
-			return w, vcs.open(ctx, w)
 		}
 		if d == filepath.Dir(d) {
-			return nil, &NoWorkingCopyError{Dir: dir}
+			return "", "", &NoWorkingCopyError{Dir: dir}
 		}
 	}
 }

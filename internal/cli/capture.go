@@ -164,11 +164,11 @@ func (o *captureOptions) directory(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ws, err := capture.FindWorkspace(ctx, wd)
+	root, err := capture.FindRoot(wd)
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(ws.Root, "trysail"), nil
+	return filepath.Join(root, "trysail"), nil
 }
 
 // captureDraft runs a capture with this command's flags.

@@ -172,7 +172,11 @@ func (a *app) fixMachines(ctx context.Context, d *depot.Depot, r *runbook.Runboo
 // fixMachine names the blueprint of a role by digest, and all that it needs.
 func (a *app) fixMachine(ctx context.Context, d *depot.Depot, role runbook.Role, need map[string]bool) (release.Machine, error) {
 	m := release.Machine{Role: role.Name}
-	dir, b, sum, err := a.findBlueprint(ctx, role.Blueprint)
+	root, err := repository()
+	if err != nil {
+		return m, err
+	}
+	dir, b, sum, err := a.findBlueprint(ctx, filepath.Join(root, filepath.FromSlash(role.Blueprint)))
 	if err != nil {
 		return m, err
 	}

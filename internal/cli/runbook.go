@@ -13,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"trysail/internal/capture"
 	"trysail/runbook"
 )
 
@@ -366,13 +367,11 @@ func (a *app) runbookInit(ctx context.Context, file, dir string) error {
 	if err != nil {
 		return err
 	}
-	rel := at
-	if wd, err := os.Getwd(); err == nil {
-		if r, err := filepath.Rel(wd, at); err == nil {
-			rel = r
-		}
+	rel, err := inRepository(at)
+	if err != nil {
+		return err
 	}
-	d := runbook.Draft{Title: b.Name, Blueprint: filepath.ToSlash(rel)}
+	d := runbook.Draft{Title: b.Name, Blueprint: rel}
 	for _, x := range b.Builds {
 		d.Builds = append(d.Builds, runbook.DraftBuild{Name: x.Name, Command: x.Command, Directory: x.Directory, Outputs: x.Outputs, Seconds: x.Seconds})
 	}
@@ -390,4 +389,41 @@ func (a *app) runbookInit(ctx context.Context, file, dir string) error {
 	}
 	a.printf("Wrote %s. Edit the people and the ship date, then: trysail runbook show %s\n", file, file)
 	return nil
+}
+
+// repository is what the directories of a runbook's blueprints are relative to: the
+// root of the working copy, or the working directory where there is none.
+func repository() (string, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	root, err := capture.FindRoot(wd)
+	var none *capture.NoWorkingCopyError
+	if errors.As(err, &none) {
+		return none.Dir, nil
+	}
+	return root, err
+}
+
+// inRepository gives a directory as a runbook names it.
+func inRepository(dir string) (string, error) {
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	// The repository's root is without links; that the directory itself may be one is
+	// the team's own matter.
+	above, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(root, filepath.Join(above, filepath.Base(dir)))
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", usage("the blueprint in %s is not in the repository %s: a release takes it from there", dir, root)
+	}
+	return filepath.ToSlash(rel), nil
 }

@@ -8,6 +8,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"trysail/blueprint"
+	"trysail/runbook"
 )
 
 const book = "---\n" +
@@ -137,5 +141,73 @@ func TestRunbookShowJSON(t *testing.T) {
 		if !strings.Contains(row, "`"+k+"`") {
 			t.Errorf("docs/json.md does not name %s of runbook show", k)
 		}
+	}
+}
+
+// TestRunbookInit: the blueprint is named from the repository's root, wherever in it
+// the command is typed, and a release looks for it there.
+func TestRunbookInit(t *testing.T) {
+	above, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := blueprint.Blueprint{
+		Trysail: blueprint.Version, Name: "app", Captured: time.Date(2026, 11, 3, 8, 30, 0, 0, time.UTC), Unobserved: true,
+		Machine: blueprint.Machine{Distribution: "debian", Release: "12", Architecture: "amd64", Hostname: "build1", Identity: "sha256:" + strings.Repeat("a", 64)},
+	}
+	data, err := b.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(above, "repo")
+	for _, dir := range []string{".git", "cmd/tool", "trysail", "servers/a b"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{root + "/trysail", root + "/servers/a b", above} {
+		if err := os.WriteFile(filepath.Join(dir, "blueprint.yaml"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(root, filepath.Join(above, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ at, flag, want string }{
+		{"repo", "", "trysail"},
+		{"repo/trysail", "", "trysail"},
+		{"repo/cmd/tool", "", "trysail"},
+		{"repo/cmd", "../trysail", "trysail"},
+		{"repo/cmd", "../servers/a b", "servers/a b"},
+		{"repo", root + "/trysail/", "trysail"},
+		{"link/cmd", above + "/link/trysail", "trysail"},
+		{"repo", "..", ""},
+		{"repo/cmd/tool", above, ""},
+	} {
+		t.Run(c.at+" "+c.flag, func(t *testing.T) {
+			t.Chdir(filepath.Join(above, c.at))
+			args := []string{"runbook", "init", filepath.Join(t.TempDir(), "RELEASE.md")}
+			if c.flag != "" {
+				args = append(args, "--blueprint", c.flag)
+			}
+			code, _, errs := typed(t, args...)
+			if c.want == "" {
+				if code != exitUsage || !strings.Contains(errs, "is not in the repository "+root) {
+					t.Errorf("exit %d: %s", code, errs)
+				}
+				return
+			}
+			if code != exitYes {
+				t.Fatalf("exit %d: %s", code, errs)
+			}
+			r, _, err := readRunbook(args[2])
+			if err != nil || r.Role("build").Blueprint != c.want {
+				t.Errorf("it names %+v: %v", r, err)
+			}
+			_, err = (&app{}).fixMachine(t.Context(), nil, runbook.Role{Name: "build", Blueprint: c.want}, nil)
+			if want := filepath.Join(root, c.want) + " holds no captured build"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("a release looks elsewhere: %v", err)
+			}
+		})
 	}
 }
