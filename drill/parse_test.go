@@ -109,6 +109,14 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A version that looks like a number is what stands there.
+func TestVersion(t *testing.T) {
+	p, err := Parse("drill.yaml", []byte(strings.Replace(wholeScenario, `version: "4.2"`, "version: 4.10", 1)))
+	if err != nil || p.Release.Version != "4.10" {
+		t.Errorf("%+v (%v)", p, err)
+	}
+}
+
 // unlike says what the schema has against a scenario.
 func unlike(t testing.TB, text string) error {
 	t.Helper()

@@ -117,6 +117,16 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestRelease: the version is what stands there, with or without quotation marks.
+func TestRelease(t *testing.T) {
+	for _, version := range []string{"4.10", "3.0", "010", "0x10", "1_0", "7", "1e3", "2026.11.26"} {
+		r, err := Parse("RELEASE.md", []byte(strings.Replace(good, `release: "4.2"`, "release: "+version, 1)), time.LoadLocation)
+		if err != nil || r.Release != version {
+			t.Errorf("%s is read as %+v (%v)", version, r, err)
+		}
+	}
+}
+
 // TestPlan: the order, and the chain that takes longest.
 func TestPlan(t *testing.T) {
 	r, err := Parse("RELEASE.md", []byte(good), time.LoadLocation)

@@ -3,7 +3,8 @@
 //
 // It refuses unknown and repeated keys, references from one place to another,
 // further documents, deep nesting, torn ends and text that is not UTF-8, and
-// says of each file, line and remedy. The YAML library's panics on hostile input
+// says of each file, line and remedy. A number where a text belongs is the text that
+// stands there: version 4.10 is not 4.1. The YAML library's panics on hostile input
 // become errors too. The package is pure: bytes in, values or an [Error] out.
 package strict
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
@@ -95,7 +97,34 @@ func decode(data []byte, v any) (err error) {
 			err = fmt.Errorf("not readable as YAML: %v", r)
 		}
 	}()
-	return yaml.UnmarshalWithOptions(data, v, yaml.Strict(), yaml.DisallowUnknownField())
+	tokens := lexer.Tokenize(string(data))
+	asWritten(tokens)
+	f, err := parser.Parse(tokens, 0)
+	if err != nil {
+		return err
+	}
+	for _, doc := range f.Docs {
+		if doc.Body != nil {
+			return yaml.NodeToValue(doc.Body, v, yaml.Strict(), yaml.DisallowUnknownField())
+		}
+	}
+	return nil
+}
+
+// asWritten makes texts of the numbers that have another form too: where a format
+// wants a text, the library writes the number anew, and version 4.10 would be 4.1. A
+// decimal number that is written so is still one where a format wants a number.
+func asWritten(tokens token.Tokens) {
+	for _, t := range tokens {
+		switch t.Type {
+		case token.BinaryIntegerType, token.OctetIntegerType, token.HexIntegerType, token.InfinityType, token.NanType:
+			t.Type = token.StringType
+		case token.IntegerType, token.FloatType:
+			if n := token.ToNumber(t.Value); n == nil || fmt.Sprint(n.Value) != t.Value {
+				t.Type = token.StringType
+			}
+		}
+	}
 }
 
 // plain refuses what makes a file mean something else than a reviewer sees, or

@@ -40,6 +40,35 @@ func TestYAML(t *testing.T) {
 	}
 }
 
+// A text that looks like a number is what stands there, and a number stays a number.
+func TestNumbers(t *testing.T) {
+	var v struct {
+		Text   string            `yaml:"text"`
+		Keys   map[string]string `yaml:"keys"`
+		List   []string          `yaml:"list"`
+		Whole  int64             `yaml:"whole"`
+		Broken float64           `yaml:"broken"`
+	}
+	for _, s := range []string{"4.10", "1.20", "3.0", "4.2", "7", "010", "0x10", "0o17", "0b11", "1_0", "+5", "-0", "-7", ".5", "5.", "1e3", "1.50e3", ".inf", "-.INF", ".nan", "9223372036854775807"} {
+		for _, text := range []string{"text: %s\nkeys: {%s: %s}\nlist: [%s, '%s']\n", "text: %s\nkeys:\n  %s: %s\nlist:\n- %s\n- \"%s\"\n"} {
+			text = strings.ReplaceAll(text, "%s", s)
+			if err := YAML("f.yaml", []byte(text), &v, "mend it"); err != nil || v.Text != s || len(v.Keys) != 1 || v.Keys[s] != s || len(v.List) != 2 || v.List[0] != s || v.List[1] != s {
+				t.Errorf("%q is read as %+v (%v)", text, v, err)
+			}
+		}
+	}
+	for s, want := range map[string]int64{"7": 7, "-7": -7, "0": 0, "9007199254740993": 9007199254740993, "010": 10} {
+		if err := YAML("f.yaml", []byte("whole: "+s+"\n"), &v, "mend it"); err != nil || v.Whole != want {
+			t.Errorf("%s is read as %d (%v)", s, v.Whole, err)
+		}
+	}
+	for s, want := range map[string]float64{"71.0": 71, "71": 71, "71.50": 71.5, "-1.0": -1, "1e+21": 1e21} {
+		if err := YAML("f.yaml", []byte("broken: "+s+"\n"), &v, "mend it"); err != nil || v.Broken != want {
+			t.Errorf("%s is read as %g (%v)", s, v.Broken, err)
+		}
+	}
+}
+
 func TestText(t *testing.T) {
 	for text, what := range map[string]string{"": "empty", "a": "torn", "a\n\xff\n": "UTF-8", "abcdefghijkl\n": "too large"} {
 		if err := Text("f", []byte(text), 10, "r"); err == nil || !strings.Contains(err.What, what) {
