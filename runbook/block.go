@@ -196,25 +196,17 @@ func jsonError(err error) error {
 
 // block reads a fenced block: a step if it has a name, else prose.
 func (p *parser) block(n *ast.FencedCodeBlock, body []byte, offset int, phase string) {
+	line := p.line(offset + n.Pos())
+	p.closed(n, offset, line)
+	p.swallowed(n, body, offset, line)
 	if n.Info == nil {
-		p.closed(n, offset, p.fenceLine(n, offset))
 		return
 	}
-	line := p.at(n, offset)
-	p.closed(n, offset, line)
-	info := string(n.Info.Segment.Value(body))
-	language, rest, _ := strings.Cut(info, " ")
-	if i := strings.IndexByte(language, '{'); i >= 0 {
-		language, rest = language[:i], info[i:]
-	}
-	rest = strings.TrimSpace(rest)
-	const shape = `write it as {"name":"build","role":"build"}: one line of JSON, every value in quotation marks`
-	if rest == "" {
+	language, rest, ok := p.info(string(n.Info.Segment.Value(body)), line)
+	if !ok || rest == "" {
 		return // prose
 	}
-	if !strings.HasPrefix(rest, "{") {
-		return // a forge's own attributes, such as a file name
-	}
+	const shape = `write it as {"name":"build","role":"build"}: one line of JSON, every value in quotation marks`
 	list, err := attributes(rest)
 	if err != nil {
 		p.fail(line, shape, "attributes of the block: %v", err)
@@ -258,7 +250,7 @@ func (p *parser) block(n *ast.FencedCodeBlock, body []byte, offset int, phase st
 			p.fail(line, "see docs/runbook.md", "%s of %s: %v", a.key, x.Name, err)
 		}
 	}
-	p.content(&x, n, body)
+	p.content(&x, n, body, offset)
 	p.add(x, phase)
 }
 
@@ -277,7 +269,7 @@ func Languages() map[string][]string {
 }
 
 // content reads a block's text.
-func (p *parser) content(x *Item, n *ast.FencedCodeBlock, body []byte) {
+func (p *parser) content(x *Item, n *ast.FencedCodeBlock, body []byte, offset int) {
 	var b strings.Builder
 	for i := range n.Lines().Len() {
 		s := n.Lines().At(i)
@@ -291,6 +283,7 @@ func (p *parser) content(x *Item, n *ast.FencedCodeBlock, body []byte) {
 		return
 	}
 	x.Script = b.String()
+	p.lines(x, n, body, offset)
 	if _, ok := Languages()[x.Language]; !ok {
 		p.fail(x.Line, "write sh, bash or python after the fence", "no step is written in %q", x.Language)
 	}
@@ -299,23 +292,12 @@ func (p *parser) content(x *Item, n *ast.FencedCodeBlock, body []byte) {
 	}
 }
 
-// fenceLine finds the line of a fence that has no info string.
-func (p *parser) fenceLine(n *ast.FencedCodeBlock, offset int) int {
-	if n.Lines().Len() > 0 {
-		return p.line(offset+n.Lines().At(0).Start) - 1
-	}
-	return 0
-}
-
 // closed refuses a fence that runs to the end of the document, which every
 // Markdown reader takes in silence.
 func (p *parser) closed(n *ast.FencedCodeBlock, offset, line int) {
 	end := line // of the last line inside
 	if k := n.Lines().Len(); k > 0 {
 		end = p.line(offset + n.Lines().At(k-1).Start)
-	}
-	if line == 0 || end == 0 {
-		return
 	}
 	fence := bytes.TrimSpace(p.lineText(end + 1))
 	if !bytes.HasPrefix(fence, []byte("```")) && !bytes.HasPrefix(fence, []byte("~~~")) {

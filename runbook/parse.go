@@ -129,6 +129,7 @@ func (p *parser) document(body []byte, offset int) {
 			p.buried(n, body, offset)
 		}
 	}
+	p.named(root, body, offset)
 }
 
 // start is the offset of a block in the document; -1 where it has no text.

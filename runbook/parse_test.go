@@ -146,6 +146,23 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestRead: what looks like something that is refused, and reads one way.
+func TestRead(t *testing.T) {
+	for _, c := range []struct{ name, old, with string }{
+		{"a block that shows steps", "echo prose\n```\n", "echo prose\n```\n\n````md\n```sh {\"name\":\"x\"}\n```\n````\n\n~~~\n```sh {\"name\":\"y\"}\n~~~\n"},
+		{"a forge's own words", "```sh\necho", "```sh title=\"a file\"\necho"},
+		{"a block of a step's name below it", "## Gold master\n", "```sh\ncompile\n```\n\n## Gold master\n"},
+		{"a variable", "make check\n", "\"$CC\" -o a\n $CC -o b \\\n  c\n"},
+	} {
+		if !strings.Contains(good, c.old) {
+			t.Fatalf("the sample does not hold %q", c.old)
+		}
+		if _, err := Parse("RELEASE.md", []byte(strings.Replace(good, c.old, c.with, 1)), time.LoadLocation); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 // TestRefused: what one reader or another would pass over in silence. Each is
 // named with its line and a remedy.
 func TestRefused(t *testing.T) {
@@ -205,6 +222,16 @@ func TestRefused(t *testing.T) {
 		{"fence open", strings.TrimSuffix(good, "```\n"), "never closed", "upload"},
 		{"step in a list", swap("- a plain item\n", "- a plain item\n\n  ```sh {\"name\":\"x\"}\n  true\n  ```\n"), "found by some readers only", `"x"`},
 		{"step in a quotation", swap("Some prose", "> ```sh {\"name\":\"x\"}\n> true\n> ```\n\nSome prose"), "found by some readers only", `"x"`},
+		{"words before the attributes", swap("```bash {\"name\":\"test\"", "```bash title=\"Tests\" {\"name\":\"test\""), "from the first brace", "title"},
+		{"no blank before the attributes", swap("```bash {", "```bash{"), "from the first brace", "bash{"},
+		{"attributes in the place of the language", swap("```bash {", "```{"), "from the first brace", "```{"},
+		{"a line that begins with a prompt", swap("make check\n", "set -x\n$CC -o dist/a a.c\n"), "takes for a prompt", "$CC"},
+		{"a backslash and a blank", swap("make check\n", "make check \\ \n  fast\n"), "goes on in the next line", "make check"},
+		{"a block of a step's name", swap("echo prose\n", "# first\nCOMPILE=\"a b\" make # all\n"), "Runme calls this block compile", "```sh"},
+		{"two blocks of a step's name", strings.Replace(swap("echo prose\n", "make 2\n```\n\n> ```\n> make 2\n> ```\n\n    make 3\n\n```\nmake it\n"), `"compile"`, `"make-2-2"`, 1), "Runme calls this block make-2-2", "> ```"},
+		{"an indented block of a step's name", swap("Some prose", "    compile\n\nSome prose"), "Runme calls this block compile", "    compile"},
+		{"a block that is not ended", swap("echo prose\n```\n", "echo prose\n"), "a step begins inside the block", "compile"},
+		{"a block without a language that is not ended", swap("```sh\necho prose\n```\n", "~~~\necho prose\n\n~~~~sh {\"name\":\"x\"}\ntrue\n~~~~\n"), "a step begins inside the block", "~~~~sh"},
 		{"heading by dashes", swap("## Ship\n", "Ship\n----\n"), "makes it a heading", "Ship"},
 		{"phase twice", swap("## Ship\n", "## Build\n"), "phase build stands twice", "## Build"},
 		{"before any phase", swap("## Build\n", ""), "stands in no phase", "compile"},
