@@ -244,6 +244,13 @@ func TestRefused(t *testing.T) {
 		{"more approvals than people", swap("(2 of @legal, @bob,", "(3 of @legal, @bob,"), "3 approvals of 2 people", "tried"},
 		{"nested checklist", swap("- a plain item\n", "- a plain item\n  - [ ] **x** (@ann): y\n"), "found by some readers only", "**x**"},
 
+		{"a paragraph below a sign-off", swap("  and tried\n", "  and tried\n\n  It installs on Debian.\n"), "is not signed", "Debian"},
+		{"a list below a sign-off", swap("  and tried\n", "  and tried\n  - upgrade keeps the data\n"), "is not signed", "upgrade"},
+		{"a quotation below a sign-off", swap("  and tried\n", "  and tried\n  > twice\n"), "is not signed", "twice"},
+		{"a table below a sign-off", swap("  and tried\n", "  and tried\n\n  | on | by |\n  |---|---|\n  | Debian | ann |\n"), "is not signed", "| on"},
+		{"code below a sign-off", swap("  and tried\n", "  and tried\n  ```\n  make\n  ```\n"), "inside a checklist item", "  ```"},
+		{"indented code below a sign-off", swap("  and tried\n", "  and tried\n\n      make\n"), "is not signed", "      make"},
+
 		{"needs nothing gives", swap(`"needs":"hold"`, `"needs":"holdd"`), "nothing gives", "upload"},
 		{"needs an empty phase", strings.Replace(swap(`"needs":"hold"`, `"needs":"hold,notes"`), "## Ship\n", "## Notes\n\n## Ship\n", 1), "in which nothing is done", "upload"},
 		{"circle", swap("(@legal, budget 2h)", "(@legal, budget 2h, needs gold)"), "circle", ""},

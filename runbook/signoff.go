@@ -25,11 +25,22 @@ func (p *parser) list(n *ast.List, body []byte, offset int, phase string) {
 		}
 		p.signOff(head, box, body, offset, phase)
 		for c := head.NextSibling(); c != nil; c = c.NextSibling() {
-			p.buried(c, body, offset)
-			if _, ok := c.(*ast.FencedCodeBlock); ok {
-				p.fail(p.at(c, offset), "move the block to the left margin", "a block inside a checklist item is found by some readers only")
-			}
+			p.below(c, body, offset)
 		}
+	}
+}
+
+// below refuses what belongs to a checklist item and is no part of its text: whoever
+// signs reads it, and would not have signed it.
+func (p *parser) below(n ast.Node, body []byte, offset int) {
+	known := len(p.errs)
+	p.buried(n, body, offset)
+	line := p.line(offset + n.Pos())
+	if _, ok := n.(*ast.FencedCodeBlock); ok && len(p.errs) == known {
+		p.fail(line, "move the block to the left margin", "a block inside a checklist item is found by some readers only")
+	}
+	if len(p.errs) == known {
+		p.fail(line, "write all that is signed in one paragraph, or each part as an item of its own; a note goes above the list", "what stands here below a checklist item is read with it, and is not signed")
 	}
 }
 
