@@ -111,6 +111,9 @@ func (p *parser) apply(line func(at string) int) {
 		if r.Person(name) != nil {
 			p.fail(line("groups."+name), "give the group another name", "%s is a person and a group", name)
 		}
+		if len(f.Groups[name]) == 0 {
+			p.fail(line("groups."+name), "name its people, or remove it", "group %s is empty: nobody could sign for it", name)
+		}
 		for _, m := range f.Groups[name] {
 			if r.Person(m) == nil {
 				p.fail(line("groups."+name), "add them under people", "group %s: nobody under people is called %s", name, m)
@@ -147,6 +150,10 @@ func (p *parser) apply(line func(at string) int) {
 		}
 		if x.Approvals < 1 || x.Approvals > 20 || len(x.Freezes) == 0 {
 			p.fail(at, "write freezes: [source] and approvals: 1", "endgame: the rule for phase %s freezes nothing", x.Phase)
+		}
+		// Whoever proposes a change does not approve it too.
+		if n := len(r.Approvers); x.Approvals > n || x.Approvals == n && len(r.People) <= n {
+			p.fail(at, "ask for fewer approvals, or name more approvers", "endgame: phase %s wants %d approvals, and there are %d approvers, of whom the one who proposes does not count: no change could pass", x.Phase, x.Approvals, n)
 		}
 		r.Endgame = append(r.Endgame, Freeze{Phase: Slug(x.Phase), Freezes: x.Freezes, Approvals: x.Approvals})
 	}

@@ -152,6 +152,7 @@ func TestRead(t *testing.T) {
 		{"a block that shows steps", "echo prose\n```\n", "echo prose\n```\n\n````md\n```sh {\"name\":\"x\"}\n```\n````\n\n~~~\n```sh {\"name\":\"y\"}\n~~~\n"},
 		{"a forge's own words", "```sh\necho", "```sh title=\"a file\"\necho"},
 		{"a block of a step's name below it", "## Gold master\n", "```sh\ncompile\n```\n\n## Gold master\n"},
+		{"an endgame that all approvers approve of, whoever else proposes", "approvers: [legal]", "approvers: [ann]"},
 		{"a variable", "make check\n", "\"$CC\" -o a\n $CC -o b \\\n  c\n"},
 	} {
 		if !strings.Contains(good, c.old) {
@@ -194,6 +195,11 @@ func TestRefused(t *testing.T) {
 		{"role without blueprint", swap("{blueprint: trysail}", "{}"), "no blueprint", "build: {}"},
 		{"blueprint elsewhere", swap("{blueprint: trysail}", "{blueprint: ../x}"), "clean path", "../x"},
 		{"group of strangers", swap("legal: [ann, bob]", "legal: [ann, eve]"), "eve", "legal"},
+		{"group of nobody", swap("legal: [ann, bob]", "legal: []"), "group legal is empty", "legal"},
+		{"group left open", swap("legal: [ann, bob]", "legal:"), "group legal is empty", "legal"},
+		{"endgame that wants more than there are", swap("approvals: 1", "approvals: 3"), "no change could pass", "approvals: 3"},
+		{"endgame that wants everybody", swap("approvals: 1", "approvals: 2"), "no change could pass", "approvals: 2"},
+		{"endgame that wants somebody of none", swap("approvers: [legal]\n", ""), "no change could pass", "approvals: 1"},
 		{"approver of strangers", swap("approvers: [legal]", "approvers: [eve]"), "eve", "approvers"},
 		{"endgame phase", swap("phase: Gold master", "phase: Silver"), "no phase silver", ""},
 		{"endgame thing", swap("[source, runbook]", "[weather]"), "weather", "weather"},
