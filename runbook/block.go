@@ -154,20 +154,23 @@ func attributes(s string) ([]pair, error) {
 		if err != nil {
 			return nil, jsonError(err)
 		}
+		name := k.(string)
+		if strings.ContainsFunc(name, unseen) {
+			return nil, fmt.Errorf("key %q holds a character that is no text", name)
+		}
 		v, err := d.Token()
 		if err != nil {
 			return nil, jsonError(err)
 		}
 		value, ok := v.(string)
 		if !ok {
-			return nil, fmt.Errorf(`the value of %s is not a string; write "%v" in quotation marks`, k, v)
+			return nil, fmt.Errorf(`the value of %s is not a string; write "%v" in quotation marks`, name, v)
 		}
-		name := k.(string)
 		if strings.ContainsAny(value, "{}") {
 			return nil, fmt.Errorf("the value of %s holds a brace: Runme drops everything from there on", name)
 		}
-		if strings.ContainsAny(value, "\n\t`") {
-			return nil, fmt.Errorf("the value of %s holds a character that is no text", name)
+		if strings.Contains(value, "`") || strings.ContainsFunc(value, unseen) {
+			return nil, fmt.Errorf("the value of %s holds a character that is no text: %q", name, value)
 		}
 		if slices.ContainsFunc(list, func(p pair) bool { return p.key == name }) {
 			return nil, fmt.Errorf("key %s stands twice", name)

@@ -70,6 +70,14 @@ func (p *parser) frontMatter() (body []byte, offset int) {
 		p.errs = append(p.errs, err)
 		return p.data[offset:], offset
 	}
+	f := p.front
+	f.Runme = nil // which nothing prints
+	text := fmt.Sprint(f)
+	if i := strings.IndexFunc(text, unseen); i >= 0 {
+		escape := max(bytes.IndexByte(head, '\\'), 0) // the document itself holds no such letter
+		p.fail(2+bytes.Count(head[:escape], []byte("\n")), "write every value in one line, without escapes", "a value of the front matter holds character %U", []rune(text[i:])[0])
+		return p.data[offset:], offset
+	}
 	p.apply(func(at string) int { return 1 + strict.Line(head, at) })
 	return p.data[offset:], offset
 }

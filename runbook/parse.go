@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/yuin/goldmark"
@@ -96,10 +97,10 @@ func (p *parser) text() bool {
 		case r == '\r':
 			p.fail(line, "save the file with Unix line ends (sed -i 's/\\r$//')", "the line ends in a carriage return, which a shell would take for part of the command")
 			return false
-		case r < ' ' && r != '\t', r == 0x7f:
+		case r != '\t' && unicode.IsControl(r):
 			p.fail(line, "remove the character", "control character %U", r)
 			return false
-		case r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200b, r == 0xfeff, r == 0x2028, r == 0x2029:
+		case invisible(r):
 			p.fail(line, "remove the character", "character %U is invisible and can make a command read as another", r)
 			return false
 		}
@@ -111,6 +112,17 @@ func (p *parser) text() bool {
 	}
 	return true
 }
+
+// invisible tells whether a letter changes the order of what is read, or is not seen.
+// Joiners are neither: emoji and Persian are written with them.
+func invisible(r rune) bool {
+	return unicode.Is(unicode.Bidi_Control, r) || strings.ContainsRune("\u00ad\u180e\u200b\u2028\u2029\ufeff", r) ||
+		r >= 0x2060 && r <= 0x206f || r >= 0xe0000 && r <= 0xe007f
+}
+
+// unseen tells whether a letter, which escapes can bring into JSON and YAML, makes what
+// is printed something else than it is; a value is one line.
+func unseen(r rune) bool { return unicode.IsControl(r) || invisible(r) }
 
 // document walks the Markdown after the front matter.
 func (p *parser) document(body []byte, offset int) {

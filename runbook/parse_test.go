@@ -153,6 +153,7 @@ func TestRead(t *testing.T) {
 		{"a forge's own words", "```sh\necho", "```sh title=\"a file\"\necho"},
 		{"a block of a step's name below it", "## Gold master\n", "```sh\ncompile\n```\n\n## Gold master\n"},
 		{"an endgame that all approvers approve of, whoever else proposes", "approvers: [legal]", "approvers: [ann]"},
+		{"people of all scripts", "Some prose", "👩‍💻 می‌خواهم – naïve"},
 		{"a variable", "make check\n", "\"$CC\" -o a\n $CC -o b \\\n  c\n"},
 	} {
 		if !strings.Contains(good, c.old) {
@@ -182,6 +183,20 @@ func TestRefused(t *testing.T) {
 		{"carriage return", swap("make dist\n", "make dist\r\n"), "carriage return", "make dist"},
 		{"not UTF-8", swap("Some prose", "Some \xff prose"), "UTF-8", "Some"},
 		{"direction", swap("make dist", "make \u202edist"), "invisible", "make"},
+		{"a mark of direction", swap("make dist", "make \u200edist"), "invisible", "make"},
+		{"the Arabic one", swap("make dist", "make \u061cdist"), "invisible", "make"},
+		{"a soft hyphen", swap("make dist", "make dis\u00adt"), "invisible", "make"},
+		{"a joiner of words", swap("make dist", "make \u2060dist"), "invisible", "make"},
+		{"a tag", swap("make dist", "make \U000e0061dist"), "invisible", "make"},
+		{"a control letter of a terminal", swap("make dist", "make \u009b2Jdist"), "control character U+009B", "make"},
+		{"an escape in a value", swap(`"retry":"1"`, `"role":"build\u001b]0;x\u0007"`), `"build\x1b]0;x\a"`, `"gold"`},
+		{"an escape in a key", swap(`"retry":"1"`, `"\u009bretry":"1"`), `key "\u009bretry"`, "retry"},
+		{"an escape in the key of a number", swap(`"retry":"1"`, `"\u001b":1`), `key "\x1b"`, `"gold"`},
+		{"a direction in a value", swap(`"retry":"1"`, `"in":"a\u202eb"`), `"a\u202eb"`, `"gold"`},
+		{"an escape in the front matter", swap("name: Ann,", `name: "\e]0;x\a",`), "character U+001B", "ann:"},
+		{"an escape in a name of the front matter", swap("  bob: {}", `  "\u202ebob": {}`), "character U+202E", "bob"},
+		{"an escape in a key of the front matter", swap("zone: Europe/Berlin", `"\ezone": Europe/Berlin`), `\x1bzone`, "zone"},
+		{"two lines in a value", swap("name: Ann,", `name: "Ann\nsays yes",`), "character U+000A", "ann:"},
 		{"front matter open", strings.Replace(good, "---\n# Release", "# Release", 1), "never closed", "---"},
 		{"unknown front key", swap("budget: 16", "budgets: 16"), "budgets", "budgets"},
 		{"front key twice", swap("zone: Europe", "budget: 1 person-hours\nzone: Europe"), "already defined", "budget: 1"},
@@ -283,6 +298,9 @@ func TestRefused(t *testing.T) {
 				t.Fatalf("read as %+v (%v)", r, err)
 			}
 			var hit bool
+			if strings.ContainsFunc(strings.ReplaceAll(err.Error(), "\n", " "), unseen) {
+				t.Errorf("%q would be obeyed by a terminal", err)
+			}
 			for _, e := range list {
 				if e.Remedy == "" || e.File != "RELEASE.md" {
 					t.Errorf("%v: no remedy", e)

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -88,7 +89,22 @@ func YAML(file string, data []byte, v any, remedy string) *Error {
 		e.Line, _ = strconv.Atoi(m[1])
 		e.What = m[3]
 	}
+	e.What = printable(e.What)
 	return e
+}
+
+// printable shows letters that a terminal would obey as the escapes that brought them:
+// the library repeats unknown keys as they are.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Cf) {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 func decode(data []byte, v any) (err error) {

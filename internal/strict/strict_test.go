@@ -21,6 +21,7 @@ func TestYAML(t *testing.T) {
 		line             int
 	}{
 		{"unknown key", "name: a\nnmae: b\n", "nmae", 2},
+		{"a key that a terminal obeys", "name: a\n\"\\e]0;b\\a\\u202e\": b\n", `unknown field "\x1b]0;b\a\u202e"`, 2},
 		{"key twice", "name: a\nname: b\n", "already defined", 2},
 		{"wrong type", "name: a\nlist: b\n", "", 2},
 		{"anchor", "name: &x a\n", "anchors", 1},
