@@ -140,16 +140,16 @@ func (d Draft) step(p func(string, ...any), name string, x DraftBuild, out []str
 		}
 		script = "cd " + quote(dir) + "\n" + script
 	}
-	fence := fence(script)
+	fence := fenceAround(script)
 	p("%ssh {\"name\":%q,\"role\":\"build\",\"timeout\":%q,\"budget\":%q%s%s}", fence, name, short(4*took+10*time.Minute), short(2*took), attribute("out", out), more)
 	p("%s", script)
 	p("%s", fence)
 	p("")
 }
 
-// fence gives one that no line of the script ends: a shorter one would cut the
+// fenceAround gives a fence that no line of the script ends: a shorter one would cut the
 // script off in the middle, in silence.
-func fence(script string) string {
+func fenceAround(script string) string {
 	longest, run := 2, 0
 	for _, r := range script {
 		if r != '`' {
