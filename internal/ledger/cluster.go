@@ -5,17 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/types"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
 	tending     = time.Second      // between looks for a member that waits for its vote
 	roomEvery   = 10 * time.Second // between looks whether there is room again
+	ownLooks    = 3                // that a member has to take its alarm away itself
 	clusterTime = 15 * time.Second
 )
 
@@ -190,13 +194,24 @@ func (s *Store) promote(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-func (s *Store) makeRoom(ctx context.Context) error {
+// makeRoom counts in stood at how many looks the alarm of each member stood.
+func (s *Store) makeRoom(ctx context.Context, stood map[uint64]int) error {
 	if s.etcd == nil {
 		return nil
 	}
-	alarms, err := s.client.AlarmList(ctx)
-	if err != nil || len(alarms.Alarms) == 0 {
+	list, err := s.client.AlarmList(ctx)
+	if err != nil {
 		return err
+	}
+	var full []uint64
+	for _, a := range list.Alarms {
+		if a.Alarm == etcdserverpb.AlarmType_NOSPACE { // another is for people to look at
+			full = append(full, a.MemberID)
+		}
+	}
+	maps.DeleteFunc(stood, func(id uint64, _ int) bool { return !slices.Contains(full, id) })
+	if len(full) == 0 {
+		return nil
 	}
 	head, err := s.client.Get(ctx, prefix)
 	if err != nil {
@@ -211,14 +226,29 @@ func (s *Store) makeRoom(ctx context.Context) error {
 	if used := s.etcd.Server.Backend().SizeInUse(); used >= s.quota*9/10 {
 		return fmt.Errorf("%d of %d bytes are in use", used, s.quota)
 	}
-	// Each member gives its own room back, and takes its own alarm away.
-	for _, a := range alarms.Alarms {
-		if a.MemberID != uint64(s.etcd.Server.MemberID()) {
+	for _, id := range full {
+		stood[id]++
+		if !s.disarms(id, stood[id]) {
 			continue
 		}
-		if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: a.MemberID, Alarm: a.Alarm}); err != nil {
+		if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: id, Alarm: etcdserverpb.AlarmType_NOSPACE}); err != nil {
 			return err
 		}
+		delete(stood, id)
 	}
 	return nil
+}
+
+// disarms tells whether this member, which has room, takes a member's alarm away.
+// Each gives its own room back, and takes its own alarm away. But one that is dead
+// or was dismissed does not, and etcd keeps its alarm for ever and takes nothing
+// from anybody: the leader takes it away. All members hold the same, so where the
+// leader has room after it forgot what was overwritten a majority has; a member
+// that lives and is full all the same raises its alarm at the next write.
+func (s *Store) disarms(id uint64, stood int) bool {
+	self := s.etcd.Server.MemberID()
+	if id == uint64(self) {
+		return true
+	}
+	return s.etcd.Server.Leader() == self && (s.etcd.Server.Cluster().Member(types.ID(id)) == nil || stood >= ownLooks)
 }

@@ -76,7 +76,7 @@ func (s *Store) Sit(ctx context.Context) (*Term, error) {
 	if s.etcd == nil {
 		return s.sitThere(ctx)
 	}
-	for {
+	for said := ""; ; {
 		if err := s.lead(ctx); err != nil {
 			return nil, err
 		}
@@ -88,7 +88,20 @@ func (s *Store) Sit(ctx context.Context) (*Term, error) {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			continue // it led for a moment
+			if err.Error() != said {
+				said = err.Error()
+				s.unseated(err)
+			}
+			again := looks // it led for a moment
+			if isFull(err) {
+				again = tending // that may last, and each try is in etcd's log
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(again):
+			}
+			continue
 		}
 		is := clientv3.Compare(clientv3.Value(seatKey), "=", mine)
 		l := &Ledger{kv: s.client, seat: &is}
@@ -100,6 +113,16 @@ func (s *Store) Sit(ctx context.Context) (*Term, error) {
 		}()
 		return &Term{l, over, func() error { end(); <-over; return nil }}, nil
 	}
+}
+
+// unseated says why a control that leads does not decide.
+func (s *Store) unseated(err error) {
+	if isFull(err) {
+		full := &FullError{err}
+		s.said.log.Error("this control leads and cannot decide yet", "err", full, "remedy", full.Hint())
+		return
+	}
+	s.said.log.Warn("this control leads and cannot decide yet", "err", err)
 }
 
 // lead returns once this member leads.
@@ -174,12 +197,13 @@ func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
 	defer t.Stop()
 	room := time.NewTicker(roomEvery)
 	defer room.Stop()
+	stood := map[uint64]int{}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-room.C:
-			if err := s.makeRoom(ctx); err != nil && ctx.Err() == nil {
+			if err := s.makeRoom(ctx, stood); err != nil && ctx.Err() == nil {
 				log.Error("the ledger is full", "err", err)
 			}
 		case <-t.C:

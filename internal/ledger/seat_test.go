@@ -1,0 +1,147 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// heard is a log that is read while it is written.
+type heard struct {
+	mu   sync.Mutex
+	said bytes.Buffer
+}
+
+func (h *heard) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.said.Write(p)
+}
+
+func (h *heard) count(text string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Count(h.said.String(), text)
+}
+
+// raise raises the alarm of a member.
+func raise(t *testing.T, s *Store, id uint64, what etcdserverpb.AlarmType) {
+	t.Helper()
+	if _, err := s.etcd.Server.Alarm(t.Context(), &etcdserverpb.AlarmRequest{MemberID: id, Action: etcdserverpb.AlarmRequest_ACTIVATE, Alarm: what}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func alarms(t *testing.T, s *Store) []*etcdserverpb.AlarmMember {
+	t.Helper()
+	list, err := s.client.AlarmList(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Alarms
+}
+
+// TestFullSeat: a control that leads while the ledger is full says so once, asks
+// now and then, and decides when there is room.
+func TestFullSeat(t *testing.T) {
+	var h heard
+	s, err := Start(t.Context(), StartOptions{Dir: short(t), Log: slog.New(slog.NewTextHandler(&h, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	raise(t, s, uint64(s.etcd.Server.MemberID()), etcdserverpb.AlarmType_NOSPACE)
+	before := s.etcd.Server.AppliedIndex()
+	sat := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go func() {
+		term, err := s.Sit(ctx)
+		if err == nil {
+			err = term.End()
+		}
+		sat <- err
+	}()
+	select {
+	case err := <-sat:
+		t.Fatalf("it decides on a full ledger: %v", err)
+	case <-time.After(2500 * time.Millisecond):
+	}
+	if n := s.etcd.Server.AppliedIndex() - before; n < 2 || n > 10 {
+		t.Errorf("it asked for the seat %d times in 2.5 s", n)
+	}
+	if n := h.count("the ledger is full"); n != 1 || h.count((&FullError{}).Hint()) != 1 {
+		t.Errorf("it said %d times that the ledger is full", n)
+	}
+	if err := s.makeRoom(t.Context(), map[uint64]int{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sat; err != nil {
+		t.Errorf("once there is room: %v", err)
+	}
+}
+
+// TestDeadAlarm: the alarm of a member that cannot take it away itself is taken
+// away by the leader, at once if that member was dismissed, and later if it is
+// only not there. What is no want of room is left to people.
+func TestDeadAlarm(t *testing.T) {
+	c := &trust{dir: t.TempDir()}
+	c.issue(t, "ca", "authority", true)
+	a := member(t, c, "a", "control")
+	if err := a.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := a.AddControl(t.Context(), "b", free(t)); err != nil {
+		t.Fatal(err)
+	}
+	var b uint64
+	for _, m := range a.etcd.Server.Cluster().Members() {
+		if m.ID != a.etcd.Server.MemberID() {
+			b = uint64(m.ID)
+		}
+	}
+	stood := map[uint64]int{}
+	look := func() error {
+		t.Helper()
+		if err := a.makeRoom(t.Context(), stood); err != nil {
+			t.Fatal(err)
+		}
+		return a.Append(t.Context(), "r", 0, events(1, 1, "x")...)
+	}
+	var full *FullError
+	raise(t, a.Store, b, etcdserverpb.AlarmType_NOSPACE)
+	for range ownLooks - 1 {
+		if err := look(); !errors.As(err, &full) {
+			t.Errorf("a member has no time to take its alarm away: %v", err)
+		}
+	}
+	if err := look(); err != nil {
+		t.Errorf("the alarm of a member that is not there: %v", err)
+	}
+	raise(t, a.Store, b, etcdserverpb.AlarmType_NOSPACE)
+	raise(t, a.Store, 4711, etcdserverpb.AlarmType_NOSPACE) // of nobody any more
+	if err := look(); !errors.As(err, &full) {
+		t.Errorf("a second alarm of a member stands as long as its first: %v", err)
+	}
+	if left := alarms(t, a.Store); len(left) != 1 || left[0].MemberID != b {
+		t.Errorf("the alarm of a member that was dismissed: %v", left)
+	}
+	for range ownLooks {
+		_ = look() // that it is taken away was seen
+	}
+	raise(t, a.Store, uint64(a.etcd.Server.MemberID()), etcdserverpb.AlarmType_CORRUPT)
+	if err := a.makeRoom(t.Context(), stood); err != nil {
+		t.Fatal(err)
+	}
+	if left := alarms(t, a.Store); len(left) != 1 || left[0].Alarm != etcdserverpb.AlarmType_CORRUPT {
+		t.Errorf("a corrupt member's alarm: %v", left)
+	}
+}
