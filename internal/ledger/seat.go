@@ -49,6 +49,18 @@ func (e *HeldError) Hint() string {
 	return "stop it first: machines report to one control, and a second would hold them all for lost"
 }
 
+// MuteError says that a cluster of others gives no answer.
+type MuteError struct{ Endpoints []string }
+
+func (e *MuteError) Error() string {
+	return "etcd at " + strings.Join(e.Endpoints, ", ") + " does not answer"
+}
+
+// Hint says what to do.
+func (e *MuteError) Hint() string {
+	return "see that it runs, that a majority of its members does, and that this machine reaches it: etcdctl endpoint health --endpoints " + strings.Join(e.Endpoints, ",")
+}
+
 // DeposedError says that another control decides by now; nothing was written.
 type DeposedError struct{}
 
@@ -172,7 +184,19 @@ func (s *Store) reign(ctx context.Context, l *Ledger) {
 func (s *Store) sitThere(ctx context.Context) (*Term, error) {
 	within, cancel := context.WithTimeout(ctx, seatWait)
 	defer cancel()
-	seat, err := concurrency.NewSession(s.client, concurrency.WithTTL(seatTTL), concurrency.WithContext(ctx))
+	// Not by the session: what it is given lives as long as the seat, and it would
+	// ask for ever.
+	lease, err := s.client.Grant(within, seatTTL)
+	if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case within.Err() != nil:
+			return nil, &MuteError{s.where}
+		}
+		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(s.where, ", "), err)
+	}
+	seat, err := concurrency.NewSession(s.client, concurrency.WithLease(lease.ID), concurrency.WithTTL(seatTTL), concurrency.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(s.where, ", "), err)
 	}

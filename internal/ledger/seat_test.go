@@ -145,3 +145,22 @@ func TestDeadAlarm(t *testing.T) {
 		t.Errorf("a corrupt member's alarm: %v", left)
 	}
 }
+
+// TestMute: a control whose etcd is not there says so, and does not wait for it.
+func TestMute(t *testing.T) {
+	s, err := Start(t.Context(), StartOptions{Endpoints: []string{"http://" + free(t)}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*seatWait)
+	defer cancel()
+	var mute *MuteError
+	if _, err := s.Sit(ctx); !errors.As(err, &mute) || mute.Hint() == "" {
+		t.Errorf("an etcd that is not there: %v", err)
+	}
+	cancel()
+	if _, err := s.Sit(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &mute) {
+		t.Errorf("who does not want to know any more: %v", err)
+	}
+}
