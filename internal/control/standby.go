@@ -35,6 +35,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusServiceUnavailable) // it has not begun
 }
 
+const again = 200 * time.Millisecond // after which a control that could not begin tries to
+
 // Serve decides while this control may, and stands by while another does, until
 // ctx ends. It calls began each time that it decides, and stands each time that
 // another does.
@@ -47,6 +49,16 @@ func Serve(ctx context.Context, o Options, store *ledger.Store, d *Door, began f
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if o.Cluster != nil && ledger.Transient(err) {
+			// It led, and another is elected while it takes over.
+			o.Log.Warn("this control could not begin, and stands by", "err", err)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(again):
+			}
+			continue
 		}
 		if err != nil {
 			return err

@@ -14,6 +14,30 @@ import (
 	"trysail/internal/ledger"
 )
 
+// TestTakeOverAgain: a control of several that etcd does not answer while it takes
+// over stands by, and begins when it does. What stays wrong ends it, and so it does
+// one that is alone at a cluster of others.
+func TestTakeOverAgain(t *testing.T) {
+	d := newDisk(t)
+	elects := &ledger.UnknownError{Stream: accessStream, Err: errors.New("leader changed")}
+	broken := errors.New("event 7 is missing")
+	serve := func(o Options, answers ...error) (begun int, err error) {
+		t.Helper()
+		o.Dir, o.Actor, o.Log, o.Now = d.dir, "control", slog.New(slog.DiscardHandler), time.Now
+		err = Serve(t.Context(), o, d.store, &Door{}, func(*Control) error {
+			begun++
+			return answers[begun-1]
+		}, func() {})
+		return begun, err
+	}
+	if n, err := serve(Options{Cluster: d.store}, elects, elects, broken); n != 3 || !errors.Is(err, broken) {
+		t.Errorf("it began %d times: %v", n, err)
+	}
+	if n, err := serve(Options{}, elects, broken); n != 1 || !errors.Is(err, elects) {
+		t.Errorf("one that is alone began %d times: %v", n, err)
+	}
+}
+
 // TestDeposed: a control whose seat another took, and that does not know it yet,
 // renews no lease and writes nothing, and sends whoever asks elsewhere.
 func TestDeposed(t *testing.T) {

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"google.golang.org/grpc/status"
 )
 
 // One control decides at a time: it holds the seat. Every append of a [Term] is
@@ -65,6 +67,16 @@ func (e *MuteError) Hint() string {
 type DeposedError struct{}
 
 func (*DeposedError) Error() string { return "another control decides by now" }
+
+// Transient tells whether an error is that etcd gave no answer, as while it elects,
+// or took nothing: asked again, it may. An error in what it holds stays.
+func Transient(err error) bool {
+	var unknown *UnknownError
+	var full *FullError
+	var etcd rpctypes.EtcdError
+	_, other := status.FromError(err) // that the client has no name for
+	return errors.As(err, &unknown) || errors.As(err, &full) || errors.As(err, &etcd) || (err != nil && other)
+}
 
 // Sure tells whether this control decides: a majority said so after it was asked.
 func (l *Ledger) Sure(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -11,6 +12,9 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // heard is a log that is read while it is written.
@@ -162,5 +166,38 @@ func TestMute(t *testing.T) {
 	cancel()
 	if _, err := s.Sit(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &mute) {
 		t.Errorf("who does not want to know any more: %v", err)
+	}
+}
+
+// TestTransient: what etcd says while it elects, or when it ends, is not what the
+// ledger holds.
+func TestTransient(t *testing.T) {
+	ctx := t.Context()
+	s := fresh(t)
+	put(t, s.Ledger, "r", 0, events(1, 2, "x")...)
+	if _, err := s.kv.Delete(ctx, eventKey("r", 1)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Read(ctx, "r", 0)
+	if err == nil || Transient(err) {
+		t.Errorf("a gap: %v", err)
+	}
+	for _, err := range []error{nil, errors.New("x"), &DeposedError{}, &ConflictError{"r", 1}, context.Canceled} {
+		if Transient(err) {
+			t.Errorf("%v passes", err)
+		}
+	}
+	gone := start(t, short(t))
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, stopped := gone.Streams(ctx)
+	for _, err := range []error{
+		stopped, gone.Append(ctx, "r", 0, events(1, 1, "x")...), &FullError{rpctypes.ErrNoSpace},
+		fmt.Errorf("read r: %w", rpctypes.ErrLeaderChanged), fmt.Errorf("ask the majority: %w", rpctypes.ErrNoLeader), status.Error(codes.Unknown, "raft proposal dropped"),
+	} {
+		if !Transient(err) {
+			t.Errorf("%v stays", err)
+		}
 	}
 }
