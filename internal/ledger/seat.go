@@ -149,19 +149,26 @@ func (s *Store) unseated(err error) {
 	s.said.log.Warn("this control leads and cannot decide yet", "err", err)
 }
 
-// lead returns once this member leads.
+// lead returns once this member leads. One that has stopped says for ever that it
+// does, if it did.
 func (s *Store) lead(ctx context.Context) error {
-	for s.etcd.Server.Leader() != s.etcd.Server.MemberID() {
+	for {
+		select {
+		case <-s.etcd.Server.StopNotify():
+			return &StartError{s.etcd.Config().Dir, "", s.said.out.Load(), errors.New("the embedded etcd has stopped")}
+		default:
+		}
+		if s.etcd.Server.Leader() == s.etcd.Server.MemberID() {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.etcd.Server.StopNotify():
-			return &StartError{s.etcd.Config().Dir, "", s.said.out.Load(), errors.New("the embedded etcd has stopped")}
 		case <-s.etcd.Server.LeaderChangedNotify():
 		case <-time.After(looks):
 		}
 	}
-	return nil
 }
 
 // reign returns when this member does not lead any more, or another took the seat.

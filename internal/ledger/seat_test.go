@@ -92,6 +92,19 @@ func TestFullSeat(t *testing.T) {
 	}
 }
 
+// TestStoppedSeat: a control whose etcd stopped while it led does not wait for its
+// seat.
+func TestStoppedSeat(t *testing.T) {
+	s := fresh(t)
+	s.etcd.Server.HardStop()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var stopped *StartError
+	if _, err := s.Sit(ctx); !errors.As(err, &stopped) {
+		t.Errorf("it sits in an etcd that stopped: %v", err)
+	}
+}
+
 // TestDeadAlarm: the alarm of a member that cannot take it away itself is taken
 // away by the leader, at once if that member was dismissed, and later if it is
 // only not there. What is no want of room is left to people.
