@@ -300,6 +300,9 @@ func (a *app) writeLink(address, fingerprint, secret string) error {
 func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, error) {
 	file := filepath.Join(a.controlDir(), "cluster")
 	if o.from != "" {
+		if err := ledger.Alone(filepath.Join(a.controlDir(), "etcd")); err != nil {
+			return "", err
+		}
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}

@@ -1,8 +1,16 @@
 package cli
 
 import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"trysail/internal/control"
+	"trysail/internal/ledger"
 )
 
 // A team's own control takes no plan that is not its runbook's, whatever is typed.
@@ -11,5 +19,78 @@ func TestPlansAsSent(t *testing.T) {
 	code, _, why := typed(t, "--state", state, "serve", "--listen", "127.0.0.1:0", "--plans-as-sent")
 	if code != exitUsage || !strings.Contains(why, "machine of a lab") {
 		t.Errorf("exit %d: %s", code, why)
+	}
+}
+
+// A control of several begins no ledger again on what it holds of theirs: it would
+// wait for the others. It says so at once, and leaves what it is as it was.
+func TestRecoverAmongSeveral(t *testing.T) {
+	state, err := os.MkdirTemp("", "s") // the names of sockets are bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(state) })
+	dir := filepath.Join(state, "control")
+	etcd := filepath.Join(dir, "etcd")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	id, err := control.OpenIdentity(dir, []string{"127.0.0.1"}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := id.Peer("127.0.0.1:1", "127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begins := func(p *ledger.Peer) *ledger.Store {
+		t.Helper()
+		s, err := ledger.Start(t.Context(), ledger.StartOptions{Dir: etcd, Peer: p, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := begins(peer)
+	if err := ledger.Alone(etcd); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("while it is in use: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ledger.Alone(etcd); err != nil {
+		t.Errorf("one that is alone: %v", err)
+	}
+	s = begins(peer)
+	if _, err := s.AddControl(t.Context(), "127.0.0.1:2", "127.0.0.1:3"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "cluster")
+	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copies := t.TempDir()
+	c, err := ledger.OpenCopy(copies, "fleet")
+	if err == nil {
+		err = c.Append(0, [][]byte{[]byte(`{"seq":1}`)})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var out, why strings.Builder
+	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies}, strings.NewReader(""), &out, &why)
+	if code != exitFailed || !strings.Contains(why.String(), "is of 2 controls") || !strings.Contains(why.String(), "move "+etcd+" away") {
+		t.Errorf("exit %d: %s", code, why.String())
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("what it is a member of: %v", err)
 	}
 }

@@ -143,7 +143,7 @@ func (e *leaderless) Error() string {
 
 // Hint says what to do.
 func (e *leaderless) Hint() string {
-	return "start those that are down; if they do not come back: trysail serve --recover DIR, from an agent's copy"
+	return "start those that are down; if they do not come back: stop this one, move etcd below its state's control away, and begin one again from a machine's copy: trysail serve --recover DIR (docs/controls.md)"
 }
 
 // standby answers while another control decides: other controls and machines may

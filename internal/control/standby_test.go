@@ -38,6 +38,14 @@ func TestTakeOverAgain(t *testing.T) {
 	}
 }
 
+// TestLeaderless: what is said when no majority comes back is what may be done then;
+// a ledger is not recovered where the old etcd lies.
+func TestLeaderless(t *testing.T) {
+	if hint := (&leaderless{3}).Hint(); !strings.Contains(hint, "move etcd") || strings.Index(hint, "move etcd") > strings.Index(hint, "--recover") {
+		t.Error(hint)
+	}
+}
+
 // TestDeposed: a control whose seat another took, and that does not know it yet,
 // renews no lease and writes nothing, and sends whoever asks elsewhere.
 func TestDeposed(t *testing.T) {
