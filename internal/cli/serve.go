@@ -309,16 +309,21 @@ func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, e
 		return "", nil // a ledger that is recovered is one of its own
 	}
 	data, err := os.ReadFile(file)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) || o.join == "" {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-		return strings.TrimSpace(string(data)), err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	joined := err == nil
+	// Who moved its etcd away joins anew: what it was a member of is void.
+	etcd := filepath.Join(a.controlDir(), "etcd")
+	_, err = os.Stat(etcd)
+	holds := err == nil
+	if o.join == "" || (joined && holds) {
+		return strings.TrimSpace(string(data)), nil
 	}
 	if at.peer == "" {
 		return "", usage("--join: give the port of --listen, or --peer, so that other controls reach this one")
 	}
-	if _, err := os.Stat(filepath.Join(a.controlDir(), "etcd")); err == nil {
+	if holds {
 		return "", &control.OwnFleetError{Dir: a.controlDir()}
 	}
 	text := o.join
@@ -343,7 +348,10 @@ func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, e
 	if err := a.writeLink(strings.Join(append([]string{at.name}, c.Addresses()...), ","), link.Fingerprint, answer.Secret); err != nil {
 		return "", err
 	}
-	return answer.Cluster, renameio.WriteFile(file, []byte(answer.Cluster+"\n"), 0o600)
+	if err := renameio.WriteFile(file, []byte(answer.Cluster+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return answer.Cluster, os.MkdirAll(etcd, 0o700) // it has joined: the link is spent
 }
 
 // client speaks to the control that the user means.

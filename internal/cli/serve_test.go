@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"trysail/internal/api"
+	"trysail/internal/clock"
 	"trysail/internal/control"
 	"trysail/internal/ledger"
 )
@@ -92,5 +94,35 @@ func TestRecoverAmongSeveral(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("what it is a member of: %v", err)
+	}
+}
+
+// A control whose etcd was moved away joins anew, whatever it was a member of; one
+// that holds it goes on as that, though its command still says --join.
+func TestJoinAnew(t *testing.T) {
+	link := api.Link{Address: "127.0.0.1:1", Fingerprint: strings.Repeat("0", 64), Secret: "s"}.String()
+	for _, holds := range []bool{false, true} {
+		dir := t.TempDir()
+		a := &app{state: dir, clock: &clock.Clock{}}
+		if err := os.MkdirAll(a.controlDir(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(a.controlDir(), "cluster"), []byte("x=https://x:1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if holds {
+			if err := os.Mkdir(filepath.Join(a.controlDir(), "etcd"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		cluster, err := a.cluster(ctx, serveOptions{join: link}, &place{name: "127.0.0.1:3", peer: "127.0.0.1:4"})
+		if holds && (err != nil || cluster != "x=https://x:1") {
+			t.Errorf("one that holds its etcd: %q %v", cluster, err)
+		}
+		if !holds && err == nil {
+			t.Errorf("one whose etcd was moved away is of %q still", cluster)
+		}
 	}
 }
