@@ -40,7 +40,7 @@ func (a *app) agentCommand() *cobra.Command {
 		Use:     "agent [--join LINK]",
 		Short:   "Make this machine build for control",
 		Long:    "Agent runs steps that control gives to this machine, inside rebuilt servers. The first time it joins\nwith a link from trysail fleet token; after that it needs nothing." + exitHelp,
-		Example: "  sudo trysail agent --join \"$(cat link)\" --rank backup\n  sudo trysail agent",
+		Example: "  sudo trysail agent --join link --rank backup\n  sudo trysail agent",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), o) },
 	}

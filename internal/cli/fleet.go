@@ -98,7 +98,7 @@ func (a *app) controls(ctx context.Context) error {
 	}
 	switch lose := answer - votes/2 - 1; {
 	case votes < 2:
-		a.printf("One control: two more survive the loss of any. On another machine: sudo trysail serve --listen ADDRESS --join \"$(trysail fleet token --for-control)\"\n")
+		a.printf("One control: two more survive the loss of any. Here: trysail fleet token --for-control > link; on another machine, with that file: sudo trysail serve --listen ADDRESS --join link\n")
 	case lose <= 0:
 		a.printf("%d of %d controls answer: if one more goes, nothing moves until it is back\n", answer, votes)
 	default:
@@ -132,7 +132,7 @@ func (a *app) fleetList(ctx context.Context) error {
 		return a.printJSON(list)
 	}
 	if len(list) == 0 {
-		a.printf("No machine has joined. On one: sudo trysail agent --join \"$(trysail fleet token)\"\n")
+		a.printf("No machine has joined. Here: trysail fleet token > link; on it, with that file: sudo trysail agent --join link\n")
 	}
 	for _, m := range list {
 		heard := "never heard of"

@@ -49,7 +49,7 @@ func (a *app) serveCommand() *cobra.Command {
 			"It listens on loopback unless told otherwise, always with TLS. Machines join with trysail agent --join.\n" +
 			"Three controls go on when one of them dies: the second and third begin with --join." + exitHelp,
 		Example: "  sudo trysail serve\n  sudo trysail serve --listen 10.0.0.5:7440\n" +
-			"  sudo trysail serve --listen 10.0.0.6:7440 --join \"$(cat link)\"\n" +
+			"  sudo trysail serve --listen 10.0.0.6:7440 --join link\n" +
 			"  sudo trysail serve --recover /var/lib/trysail/agent/ledger",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), o) },
@@ -60,7 +60,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.names, "name", nil, "further `NAME` or address by which machines reach this control (repeatable)")
 	f.StringArrayVar(&o.etcd, "etcd", nil, "use the etcd cluster at this `URL` instead of an own one (repeatable)")
 	f.StringVar(&o.from, "recover", "", "begin a lost ledger again from an agent's copy in `DIR`")
-	f.StringVar(&o.join, "join", "", "become one of several controls, with the `LINK` of trysail fleet token --for-control")
+	f.StringVar(&o.join, "join", "", "become one of several controls, with the `LINK` of trysail fleet token --for-control, or a file that holds it")
 	f.StringVar(&o.notify, "notify", "", "tell people what they must know, as this `FILE` says (docs/notices.md)")
 	f.StringVar(&o.checkpoints, "checkpoints", "", "commit how each release's ledger stands, whenever somebody decided, in the git or Subversion working copy `DIR`, and send it on")
 	f.StringVar(&o.stamp, "stamp", "", "have that time-stamped by the authority at `URL` (RFC 3161)")
