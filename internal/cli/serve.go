@@ -242,7 +242,11 @@ func (a *app) openLedger(ctx context.Context, o serveOptions, at *place, cluster
 	if store, err = ledger.Start(ctx, start); err != nil || o.from == "" {
 		return store, id, err
 	}
-	return store, id, store.Recover(ctx, o.from)
+	if err = store.Recover(ctx, o.from); err == nil {
+		// Nothing keeps a majority of the old ones from deciding as well.
+		a.log.Warn("the ledger begins again with this control alone; other controls that it had must never start again from what they hold: remove etcd below the state's control of each, and let it join anew with trysail serve --join", "from", o.from)
+	}
+	return store, id, err
 }
 
 // restore brings the authority of a fleet back that is not in control's directory.

@@ -75,14 +75,7 @@ func TestRecoverAmongSeveral(t *testing.T) {
 		t.Fatal(err)
 	}
 	copies := t.TempDir()
-	c, err := ledger.OpenCopy(copies, "fleet")
-	if err == nil {
-		err = c.Append(0, [][]byte{[]byte(`{"seq":1}`)})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Close(); err != nil {
+	if err := os.WriteFile(filepath.Join(copies, "fleet.jsonl"), []byte(`{"seq":1}`+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -94,6 +87,39 @@ func TestRecoverAmongSeveral(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("what it is a member of: %v", err)
+	}
+}
+
+// begun ends what writes to it once it has said that it has begun.
+type begun struct {
+	strings.Builder
+	end func()
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "Control is at") {
+		defer b.end()
+	}
+	return b.Builder.Write(p)
+}
+
+// A ledger that begins again says what must not happen to what is left of the old one.
+func TestRecoverWarns(t *testing.T) {
+	state, err := os.MkdirTemp("", "s") // the names of sockets are bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(state) })
+	copies := t.TempDir()
+	if err := os.WriteFile(filepath.Join(copies, "fleet.jsonl"), []byte(`{"seq":1}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, why := begun{end: cancel}, strings.Builder{}
+	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies}, strings.NewReader(""), &out, &why)
+	if !strings.Contains(out.String(), "Control is at") || !strings.Contains(why.String(), "must never start again") || !strings.Contains(why.String(), "serve --join") {
+		t.Errorf("exit %d: %s%s", code, out.String(), why.String())
 	}
 }
 
