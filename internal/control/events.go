@@ -8,12 +8,10 @@ import (
 
 // events answers with a release's events as server-sent events: the number of an
 // event is its id, so that whoever was cut off goes on after Last-Event-ID.
-// Without an Accept header for them it gives the lines there are, and ends.
+// Without an Accept header for them it gives the lines there are, and ends. Whoever may
+// not read them any more is shown nothing further: the stream ends.
 func (c *Control) events(w http.ResponseWriter, r *http.Request) {
-	q, err := c.caller(r)
-	if err == nil && !q.may(Viewer) && q.machine == "" {
-		err = &DeniedError{q.name() + " may not read events", "use a token"}
-	}
+	err := c.mayFollow(r)
 	var s *stream
 	if err == nil {
 		s, err = c.stream(r.PathValue("version"))
@@ -41,6 +39,12 @@ func (c *Control) events(w http.ResponseWriter, r *http.Request) {
 		news := s.news.next()
 		lines := s.lines[min(after, len(s.lines)):]
 		s.mu.Unlock()
+		// Asked after the lines were taken: what was appended after a token was revoked is
+		// not among those that are shown.
+		if err := c.mayFollow(r); err != nil {
+			c.o.Log.Info("a stream of events ends", "release", s.name, "err", err)
+			return
+		}
 		for _, l := range lines {
 			after++
 			if live {
@@ -66,4 +70,13 @@ func (c *Control) events(w http.ResponseWriter, r *http.Request) {
 		case <-news:
 		}
 	}
+}
+
+// mayFollow refuses whoever may not read a release's events.
+func (c *Control) mayFollow(r *http.Request) error {
+	q, err := c.caller(r)
+	if err == nil && !q.may(Viewer) && q.machine == "" {
+		err = &DeniedError{q.name() + " may not read events", "use a token"}
+	}
+	return err
 }

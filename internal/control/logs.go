@@ -125,12 +125,10 @@ func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any,
 	return api.LogSize{Size: at + n}, nil
 }
 
-// readLog answers with a log from an offset on; with follow, until the lease ends.
+// readLog answers with a log from an offset on; with follow, until the lease ends, or
+// whoever reads may not any more.
 func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
-	q, err := c.caller(r)
-	if err == nil && !q.may(Viewer) {
-		err = &DeniedError{q.name() + " may not read logs", "use a token"}
-	}
+	err := c.mayReadLogs(r)
 	var file string
 	var epoch int64
 	if err == nil {
@@ -152,7 +150,14 @@ func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		grown := c.moreLog()
 		ended := !c.leased(r.PathValue("version"), r.PathValue("item"), epoch)
-		n, err := copyFrom(w, file, at)
+		size, err := sizeOf(file)
+		if err == nil {
+			err = c.mayReadLogs(r) // after the size: what came since then is asked for again
+		}
+		var n int64
+		if err == nil {
+			n, err = copyFrom(w, file, at, size)
+		}
 		at += n
 		if err != nil {
 			c.o.Log.Debug("log", "file", file, "err", err)
@@ -176,6 +181,15 @@ func (c *Control) readLog(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// mayReadLogs refuses whoever may not.
+func (c *Control) mayReadLogs(r *http.Request) error {
+	q, err := c.caller(r)
+	if err == nil && !q.may(Viewer) {
+		err = &DeniedError{q.name() + " may not read logs", "use a token"}
+	}
+	return err
+}
+
 func (c *Control) leased(version, item string, epoch int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,11 +197,24 @@ func (c *Control) leased(version, item string, epoch int64) bool {
 	return ok && l.Epoch == epoch
 }
 
-func copyFrom(w io.Writer, file string, at int64) (int64, error) {
-	f, err := os.Open(file)
+// sizeOf is how much of a log there is.
+func sizeOf(file string) (int64, error) {
+	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil // nothing was written yet
 	}
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// copyFrom copies a part of a log: a step may write faster than a reader takes it.
+func copyFrom(w io.Writer, file string, at, end int64) (int64, error) {
+	if at >= end {
+		return 0, nil
+	}
+	f, err := os.Open(file)
 	if err != nil {
 		return 0, err
 	}
@@ -195,7 +222,7 @@ func copyFrom(w io.Writer, file string, at int64) (int64, error) {
 	if _, err := f.Seek(at, io.SeekStart); err != nil {
 		return 0, err
 	}
-	return io.Copy(w, f)
+	return io.Copy(w, io.LimitReader(f, end-at))
 }
 
 // linesOf are a stream's after some event; those of releases are folded, and here.

@@ -1,13 +1,23 @@
 package control
 
 import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"trysail/fleet"
 	"trysail/internal/api"
+	"trysail/release"
 )
 
 // TestRevoke: a person's tokens are worthless once they were revoked, all of them;
@@ -68,5 +78,92 @@ func TestRevoke(t *testing.T) {
 	var denied *DeniedError
 	if !errors.As(err, &denied) {
 		t.Errorf("bob revokes: %v", err)
+	}
+}
+
+// TestRevokedSeesNoMore: a stream that somebody follows ends once they may not read it
+// any more, before anything that happened since.
+func TestRevokedSeesNoMore(t *testing.T) {
+	c := station(t, "a", "b")
+	started(t, c, "1")
+	epoch := granted(t, c, "1", "a")
+	secret := made(t, c, token{Person: "ann", Role: Viewer})
+	h := c.Handler()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name := r.Header.Get("Machine"); name != "" {
+			cert := &x509.Certificate{Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{"machine"}}}
+			r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+		}
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	// follow reads up to some words, and gives the rest.
+	follow := func(path, header, who, until string) io.Reader {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/v1/releases/1/"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(header, who)
+		r.Header.Set("Accept", "text/event-stream")
+		res, err := srv.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		var seen []byte
+		for b := make([]byte, 1); !bytes.HasSuffix(seen, []byte(until)); seen = append(seen, b...) {
+			if _, err := io.ReadFull(res.Body, b); err != nil {
+				t.Fatalf("%s: %q: %v", path, seen, err)
+			}
+		}
+		return res.Body
+	}
+	log := fmt.Sprintf("logs/build/%d", epoch)
+	say := func(at int, line string) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodPost, fmt.Sprintf("/?offset=%d", at), strings.NewReader(line))
+		r.SetPathValue("version", "1")
+		r.SetPathValue("item", "build")
+		r.SetPathValue("epoch", fmt.Sprint(epoch))
+		if _, err := c.appendLog(t.Context(), &caller{machine: "a"}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(0, "before\n")
+	rest := map[string]io.Reader{
+		"ann's events":          follow("events", "Authorization", "Bearer "+secret, "id: 2\n"),
+		"ann's log":             follow(log+"?follow=true", "Authorization", "Bearer "+secret, "before\n"),
+		"a retired machine's":   follow("events", "Machine", "b", "id: 2\n"),
+		"a machine's that runs": follow("events", "Machine", "a", "id: 2\n"),
+	}
+	if err := c.record(t.Context(), access{Actor: "root", Revoked: "ann"}, func([]token) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.enlist(t.Context(), membership{Actor: "root", Name: "b", Set: fleet.Retired}); err != nil {
+		t.Fatal(err)
+	}
+	say(len("before\n"), "after\n")
+	if _, err := c.update(t.Context(), "1", "test", func(*release.State) (release.Body, error) {
+		return release.Lost{Item: "build", Epoch: epoch, Machine: "a", Why: "after"}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for who, r := range rest {
+		if who == "a machine's that runs" {
+			continue
+		}
+		data, err := io.ReadAll(r)
+		if err != nil || bytes.Contains(data, []byte("after")) {
+			t.Errorf("%s goes on: %q, %v", who, data, err)
+		}
+	}
+	var seen []byte
+	for b := make([]byte, 1); !bytes.Contains(seen, []byte("id: 3\n")); seen = append(seen, b...) {
+		if _, err := io.ReadFull(rest["a machine's that runs"], b); err != nil {
+			t.Fatalf("of whom nothing was taken: %q, %v", seen, err)
+		}
 	}
 }
