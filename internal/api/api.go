@@ -293,7 +293,7 @@ type Token struct {
 	Role    string `json:"role,omitempty"`
 }
 
-// Revoke asks that all tokens of a person be worthless.
+// Revoke asks that all tokens of a person be worthless, and the join tokens they made.
 type Revoke struct {
 	Person string `json:"person"`
 }

@@ -40,11 +40,19 @@ type token struct {
 	Role    Role      `json:"role"`
 	Join    bool      `json:"join,omitempty"`    // lets one machine join, once
 	Control bool      `json:"control,omitempty"` // or one control
+	By      string    `json:"by,omitempty"`      // who made a join token; "" in ledgers of before
 	Expires time.Time `json:"expires,omitzero"`
 }
 
-// of tells whether it is a person's own.
-func (t token) of(person string) bool { return !t.Join && person != "" && t.Person == person }
+// of tells whether it is a person's own, or lets in whom that person asked to join: it
+// is worth no more than they are.
+func (t token) of(person string) bool {
+	whose := t.Person
+	if t.Join {
+		whose = t.By
+	}
+	return person != "" && whose == person
+}
 
 func hash(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
@@ -66,7 +74,8 @@ type access struct {
 	Nonce string    `json:"nonce"` // no two events are the same, or two writers would take one for theirs
 	Made  *token    `json:"made,omitempty"`
 	Spent string    `json:"spent,omitempty"` // hash
-	// Revoked is a person none of whose tokens is good any more.
+	// Revoked is a person none of whose tokens, and of the join tokens that they made,
+	// is good any more.
 	Revoked string `json:"revoked,omitempty"`
 	// Sealed is the authority, for a control that begins again on another disk.
 	Sealed *sealed `json:"sealed,omitempty"`
@@ -104,13 +113,20 @@ func (c *Control) record(ctx context.Context, e access, decide func([]token) err
 	})
 }
 
-// addToken makes a secret; the ledger has its hash only.
+// addToken makes a secret; the ledger has its hash only. A join token that a person
+// makes wants one of that person's own at the head: it may have been revoked since the
+// request was let in.
 func (c *Control) addToken(ctx context.Context, actor string, t token) (secret string, err error) {
 	if secret, err = newSecret(); err != nil {
 		return "", err
 	}
 	t.Hash = hash(secret)
-	return secret, c.record(ctx, access{Actor: actor, Made: &t}, func([]token) error { return nil })
+	return secret, c.record(ctx, access{Actor: actor, Made: &t}, func(list []token) error {
+		if t.By != "" && !slices.ContainsFunc(list, func(x token) bool { return !x.Join && x.of(t.By) }) {
+			return &DeniedError{t.By + " has no token any more", "ask whoever runs control"}
+		}
+		return nil
+	})
 }
 
 // LocalToken is the token of whoever can read control's directory: it may do

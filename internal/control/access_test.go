@@ -398,10 +398,10 @@ func TestMakeToken(t *testing.T) {
 		status             int
 		want               *token
 	}{
-		{"a machine's, for root", root, `{"join":true}`, 200, &token{Join: true, Expires: at.now.Add(joinTime)}},
-		{"a machine's, for an approver", ann, `{"join":true}`, 200, &token{Join: true, Expires: at.now.Add(joinTime)}},
-		{"a machine's names no person", ann, `{"join":true,"person":"*","role":"approver"}`, 200, &token{Join: true, Expires: at.now.Add(joinTime)}},
-		{"a control's, for root", root, `{"join":true,"control":true}`, 200, &token{Join: true, Control: true, Expires: at.now.Add(joinTime)}},
+		{"a machine's, for root", root, `{"join":true}`, 200, &token{Join: true, By: "*", Expires: at.now.Add(joinTime)}},
+		{"a machine's, for an approver", ann, `{"join":true}`, 200, &token{Join: true, By: "ann", Expires: at.now.Add(joinTime)}},
+		{"a machine's names no person", ann, `{"join":true,"person":"*","role":"approver"}`, 200, &token{Join: true, By: "ann", Expires: at.now.Add(joinTime)}},
+		{"a control's, for root", root, `{"join":true,"control":true}`, 200, &token{Join: true, By: "*", Control: true, Expires: at.now.Add(joinTime)}},
 		{"a control's, for an approver", ann, `{"join":true,"control":true}`, 403, nil},
 		{"a machine's, for an operator", bob, `{"join":true}`, 403, nil},
 		{"a machine's, for nobody", "", `{"join":true}`, 403, nil},

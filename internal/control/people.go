@@ -311,8 +311,8 @@ func (c *Control) reason(event func(string) release.Body) handler {
 	}
 }
 
-// revoke makes all tokens of a person worthless. What they have signed stays signed:
-// it was theirs to say then.
+// revoke makes all tokens of a person worthless, and the join tokens that they made and
+// nobody has used yet. What they have signed stays signed: it was theirs to say then.
 func (c *Control) revoke(ctx context.Context, q *caller, r *http.Request) (any, error) {
 	b, err := body[api.Revoke](r)
 	switch {
@@ -344,9 +344,9 @@ func (c *Control) makeToken(ctx context.Context, q *caller, r *http.Request) (an
 	case b.Control && q.person != "*":
 		return nil, &DeniedError{"only root on control lets another control in: it gets the fleet's authority", "ask whoever runs control"}
 	case b.Join && b.Control:
-		t = token{Join: true, Control: true, Expires: c.o.Now().Add(joinTime)}
+		t = token{Join: true, Control: true, By: q.person, Expires: c.o.Now().Add(joinTime)}
 	case b.Join:
-		t = token{Join: true, Expires: c.o.Now().Add(joinTime)}
+		t = token{Join: true, By: q.person, Expires: c.o.Now().Add(joinTime)}
 	case q.person != "*":
 		return nil, &DeniedError{"only root on control makes tokens for people", "ask whoever runs control"}
 	case b.Person == "" || b.Person == "*" || !(t.Role == Viewer || t.Role == Operator || t.Role == Approver):

@@ -167,3 +167,58 @@ func TestRevokedSeesNoMore(t *testing.T) {
 		}
 	}
 }
+
+// TestRevokeEndsInvitations: a join token is worth no more than whoever made it. One of a
+// ledger that does not say who did is good until it expires.
+func TestRevokeEndsInvitations(t *testing.T) {
+	at := &wall{time.Now()}
+	c, ask := working(t, at)
+	ann, bob := &caller{person: "ann", role: Approver}, &caller{person: "bob", role: Approver}
+	for _, q := range []*caller{ann, bob} {
+		made(t, c, token{Person: q.person, Role: Approver})
+	}
+	invite := func(q *caller) (string, error) {
+		answer, err := c.makeToken(t.Context(), q, httptest.NewRequest(http.MethodPost, "/", sent(t, api.Token{Join: true})))
+		if err != nil {
+			return "", err
+		}
+		return answer.(api.TokenMade).Secret, nil
+	}
+	links := map[string]string{"before": made(t, c, token{Join: true, Expires: at.now.Add(joinTime)})}
+	for _, q := range []*caller{ann, bob, {person: "*", role: Approver}} {
+		var err error
+		if links[q.person], err = invite(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines, err := c.o.Ledger.Read(t.Context(), accessStream, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines {
+		if bytes.Contains(line, []byte(hash(links["before"]))) && bytes.Contains(line, []byte(`"by"`)) {
+			t.Errorf("one that nobody made is not as in ledgers of before: %s", line)
+		}
+	}
+	if p := ask(http.MethodPost, "/v1/tokens/revoke", api.Revoke{Person: "ann"}, nil); p != nil {
+		t.Fatal(p)
+	}
+	// A request of hers that was let in before makes none either.
+	if _, err := invite(ann); !denied(err) {
+		t.Errorf("who was revoked invites: %v", err)
+	}
+	again := New(c.o) // that takes over
+	if err := again.refreshAccess(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for who, secret := range links {
+		for _, x := range []*Control{c, again} {
+			if err := x.joins(x.tokens, secret, false); (err == nil) != (who != "ann") {
+				t.Errorf("a machine joins with the link of %s: %v", who, err)
+			}
+		}
+	}
+	if err := c.useJoin(t.Context(), "machine m", links["ann"], false); !denied(err) {
+		t.Errorf("the link of who was revoked is used: %v", err)
+	}
+}
