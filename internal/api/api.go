@@ -38,12 +38,16 @@ const Doubted = "doubted"
 // Standby is the code of a problem with whom was asked: another control decides.
 const Standby = "standby"
 
+// Slow is the code of a problem with a request that did not come to its end in time:
+// nothing was done.
+const Slow = "slow"
+
 // Problem is any error's body.
 type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 	Status  int    `json:"-"`                // of HTTP
-	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, damaged, full, doubted, standby
+	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, slow, damaged, full, doubted, standby
 	Leader  string `json:"leader,omitempty"` // with standby: address of the control that decides
 }
 

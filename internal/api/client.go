@@ -79,7 +79,7 @@ func (c *Client) pass(from, leader string) {
 type UnreachableError struct {
 	Address string
 	Sent    bool  // it may have done what was asked
-	Err     error // a [Problem] with code [Standby], if it answers that it does not decide
+	Err     error // a [Problem] if it answers that it does not decide ([Standby]), or has not been asked ([Slow])
 }
 
 func (e *UnreachableError) Error() string {
@@ -272,6 +272,9 @@ func (c *Client) once(ctx context.Context, method, path string, body io.Reader, 
 	if p.Code == Standby {
 		c.pass(address, p.Leader)
 		return nil, &UnreachableError{address, false, p}
+	}
+	if p.Code == Slow {
+		return nil, &UnreachableError{address, false, p} // as if it had never been asked
 	}
 	return nil, p
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,10 +122,12 @@ func (c *Control) handle(mux *http.ServeMux, at route) {
 		case at.need != "" && !q.may(at.need):
 			err = &DeniedError{fmt.Sprintf("%s may not: this needs a token with role %s", q.name(), at.need), "ask an approver"}
 		}
+		if err == nil && strings.HasSuffix(at.pattern, "/{epoch}") {
+			err = patient(w, r) // it is a log
+		} else {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
 		if err == nil {
-			if !strings.HasSuffix(at.pattern, "/{epoch}") {
-				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			}
 			var answer any
 			if answer, err = at.handler(r.Context(), q, r); err == nil {
 				if at.lasts {
@@ -150,7 +153,8 @@ func (c *Control) answer(w http.ResponseWriter, v any) {
 
 // fail says what is wrong and what to do next.
 func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
+	var slow *slowError
+	if !errors.As(err, &slow) && r.Context().Err() != nil {
 		return // whoever asked is gone
 	}
 	p := api.Problem{Message: err.Error()}
@@ -189,6 +193,8 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusServiceUnavailable, api.Doubted
 	case errors.As(err, &unknown):
 		status, p.Code = http.StatusGatewayTimeout, "unknown"
+	case slow != nil:
+		status, p.Code = http.StatusRequestTimeout, api.Slow
 	case errors.As(err, &bad), errors.As(err, &plan):
 		status, p.Code = http.StatusBadRequest, "usage"
 	default:
@@ -215,7 +221,11 @@ func body[T any](r *http.Request) (T, error) {
 	var v T
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
+	err := d.Decode(&v)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return v, &slowError{}
+	case err != nil:
 		return v, &badRequest{err}
 	}
 	return v, nil
@@ -463,6 +473,9 @@ func (c *Control) putBlob(w http.ResponseWriter, r *http.Request) {
 	q, err := c.caller(r)
 	if err == nil && q.machine == "" && !q.control && !q.may(Operator) {
 		err = &DeniedError{q.name() + " may not write to the depot", "use a token with role operator"}
+	}
+	if err == nil {
+		err = patient(w, r)
 	}
 	if err == nil {
 		_, err = c.o.Depot.PutExpected(r.Context(), c.whileRoom(r.Body), r.PathValue("digest"))

@@ -28,6 +28,10 @@ func (d *Door) open(h http.Handler) { d.in.Store(&h) }
 
 // ServeHTTP implements http.Handler.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := hurry(w, r); err != nil {
+		w.WriteHeader(http.StatusInternalServerError) // the connection takes no limit: nobody waits on it
+		return
+	}
 	if h := d.in.Load(); h != nil {
 		(*h).ServeHTTP(w, r)
 		return
