@@ -112,10 +112,10 @@ type stream struct {
 	mu    sync.Mutex
 	name  string
 	state *release.State
-	lines [][]byte
+	lines [][]byte      // all that the ledger has, also where it does not fold
 	tree  evidence.Tree // over the lines
 	news  bell
-	err   error // it does not fold
+	err   error // it does not fold: the state is that of before
 }
 
 // member is a machine of the fleet with what it last said.
@@ -212,22 +212,22 @@ func (c *Control) versions() []string {
 	return slices.Sorted(maps.Keys(c.streams))
 }
 
-// catchUp folds what the ledger has and the stream, whose lock is held, has not.
+// catchUp folds what the ledger has and the stream, whose lock is held, has not. That
+// it does not fold is no error here: that release stands still, and no other.
 func (c *Control) catchUp(ctx context.Context, s *stream) error {
 	lines, err := c.o.Ledger.Read(ctx, releaseStream(s.name), int64(len(s.lines)))
 	if err != nil || len(lines) == 0 {
 		return err
 	}
 	defer c.folded(s)
+	known := s.err
 	for _, line := range lines {
-		var e release.Event
-		if err := json.Unmarshal(line, &e); err != nil {
-			s.err = err
+		if err := s.takeLine(line); err != nil {
 			return err
 		}
-		if err := s.take(e, line); err != nil {
-			return err
-		}
+	}
+	if s.err != nil && known == nil {
+		c.o.Log.Error("a release stands still", "err", s.err)
 	}
 	return nil
 }
@@ -257,9 +257,9 @@ func (c *Control) update(ctx context.Context, version, actor string, decide func
 		if derr == nil {
 			err := c.o.Ledger.Append(ctx, releaseStream(version), s.state.Head, line)
 			if err == nil {
-				err = s.take(*e, line)
+				err = s.takeLine(line)
 				c.folded(s)
-				return e.Seq, err
+				return e.Seq, errors.Join(err, s.err)
 			}
 			var conflict *ledger.ConflictError
 			if !errors.As(err, &conflict) || ctx.Err() != nil {
@@ -299,23 +299,53 @@ func (s *stream) next(now time.Time, actor string, decide func(*release.State) (
 	return &e, line, err
 }
 
-// take folds one event that is in the ledger.
-func (s *stream) take(e release.Event, line []byte) error {
-	if err := s.state.Apply(e); err != nil {
-		s.err = fmt.Errorf("release %s, event %d (%s): %w", s.name, e.Seq, e.Type, err)
-		return s.err
+// takeLine takes one line that is in the ledger, and folds it if those before did. Also
+// one that does not fold is there: it is copied, and compared with copies.
+func (s *stream) takeLine(line []byte) error {
+	if s.err == nil {
+		var e release.Event
+		err := json.Unmarshal(line, &e)
+		if err == nil {
+			err = s.state.Apply(e)
+		}
+		if err != nil {
+			s.err = &UnfoldedError{s.name, int64(len(s.lines)) + 1, err}
+		}
 	}
 	s.lines = append(s.lines, line)
 	return s.tree.Add(line)
+}
+
+// UnfoldedError says that a release stands still, because this control does not know
+// what an event of its ledger means.
+type UnfoldedError struct {
+	Release string
+	Event   int64
+	Err     error
+}
+
+func (e *UnfoldedError) Error() string {
+	return fmt.Sprintf("release %s does not fold at event %d: %v", e.Release, e.Event, e.Err)
+}
+
+func (e *UnfoldedError) Unwrap() error { return e.Err }
+
+// Hint says what to do.
+func (e *UnfoldedError) Hint() string {
+	return "if a newer Trysail wrote it, run that one on every control; if the ledger was changed, stop control, move its etcd/ away, and begin it from a machine's copy: trysail serve --recover DIR"
 }
 
 // folded keeps in step with a stream that moved, whose lock is held, what is
 // known of all of them, and wakes those whom it concerns.
 func (c *Control) folded(s *stream) {
 	s.news.ring()
+	var leases map[string]release.Lease
+	if s.err == nil { // else what does not fold may have ended them: none is renewed
+		leases = s.state.Leases()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, name := range c.leases.put(s.name, s.state.Leases()) {
+	for _, name := range c.leases.put(s.name, leases) {
 		if m := c.members[name]; m != nil {
 			m.news.ring()
 		}

@@ -40,7 +40,8 @@ type membership struct {
 	Found *fleet.Findings `json:"found,omitempty"`
 }
 
-// load folds everything once.
+// load folds everything once. It says nothing of a release that does not fold, which
+// keeps no other from going on; the fleet's and the other streams concern all of them.
 func (c *Control) load(ctx context.Context) error {
 	names, err := c.o.Ledger.Streams(ctx)
 	if err != nil {

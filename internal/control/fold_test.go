@@ -10,8 +10,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"trysail/evidence"
 	"trysail/fleet"
+	"trysail/internal/api"
+	"trysail/release"
 )
 
 // TestFleetFoldsOnce: two controls that write to the same streams, many at a time,
@@ -83,6 +87,89 @@ func TestReleaseOfAnotherStreamsName(t *testing.T) {
 		if err != nil || len(lines) != want.events || !strings.Contains(string(lines[0]), want.says) {
 			t.Errorf("%s has %q: %v", name, lines, err)
 		}
+	}
+}
+
+// TestUnfolded: a release with an event that this control does not know stands still.
+// It keeps control from nothing else, neither from beginning nor from the report of a
+// machine that has a copy of it, which is still held against the ledger.
+func TestUnfolded(t *testing.T) {
+	first := station(t, "a")
+	for _, v := range []string{"1", "2"} {
+		started(t, first, v)
+	}
+	epoch := granted(t, first, "1", "a")
+	newer := fmt.Sprintf(`{"seq":%d,"time":"2026-11-24T12:00:00Z","actor":"control","type":"newer","body":{}}`, epoch+1)
+	if err := first.o.Ledger.Append(t.Context(), releaseStream("1"), epoch, []byte(newer)); err != nil {
+		t.Fatal(err)
+	}
+	c := New(first.o)
+	if err := c.load(t.Context()); err != nil {
+		t.Fatalf("it does not begin: %v", err)
+	}
+	hears(c, "a", time.Now())
+	change := func(version string) error {
+		_, err := c.update(t.Context(), version, "test", func(*release.State) (release.Body, error) { return release.Held{Reason: "r"}, nil })
+		return err
+	}
+	var unfolded *UnfoldedError
+	if err := change("1"); !errors.As(err, &unfolded) || unfolded.Event != epoch+1 || unfolded.Hint() == "" {
+		t.Errorf("an append to what does not fold: %v", err)
+	}
+	if err := change("2"); err != nil {
+		t.Errorf("an append to the other: %v", err)
+	}
+	list, err := c.list(t.Context(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range list.([]api.Listed) {
+		if (l.Error != "") != (l.Version == "1") {
+			t.Errorf("release %s is listed with %q", l.Version, l.Error)
+		}
+	}
+	h := &herald{c: c, releases: map[string]*followed{}}
+	if err := h.events("1"); err != nil {
+		t.Errorf("notices of what folded: %v", err)
+	}
+	var tree evidence.Tree
+	lines, err := c.o.Ledger.Read(t.Context(), releaseStream("1"), 0)
+	for _, l := range lines {
+		err = errors.Join(err, tree.Add(l))
+	}
+	root, rerr := tree.Root(tree.Size())
+	if err := errors.Join(err, rerr); err != nil {
+		t.Fatal(err)
+	}
+	held := api.Holding{Release: "1", Item: "build", Epoch: epoch}
+	whole := api.Copy{Stream: releaseStream("1"), Events: tree.Size(), Root: root[:]}
+	answer := report(t, c, "a", api.Beat{Copies: []api.Copy{whole}, Holding: []api.Holding{held}})
+	if err := c.doubted(releaseStream("1")); err != nil {
+		t.Error(err)
+	}
+	if len(answer.Renewed) > 0 {
+		t.Error("a lease is renewed that may be over")
+	}
+	if copied, err := c.linesOf(t.Context(), releaseStream("1"), epoch); err != nil || len(copied) != 1 || string(copied[0]) != newer {
+		t.Errorf("machines copy %q after event %d: %v", copied, epoch, err)
+	}
+	other := whole
+	other.Root = slices.Clone(whole.Root)
+	other.Root[0] ^= 1
+	report(t, c, "a", api.Beat{Copies: []api.Copy{other}})
+	if c.doubted(releaseStream("1")) == nil {
+		t.Error("a copy that has something else leaves no doubt")
+	}
+}
+
+// TestUnfoldedFleet: who belongs to the fleet concerns every release.
+func TestUnfoldedFleet(t *testing.T) {
+	c := station(t, "a")
+	if err := c.o.Ledger.Append(t.Context(), fleetStream, 1, []byte(`{"seq":"2"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := New(c.o).load(t.Context()); err == nil {
+		t.Error("it begins without knowing its fleet")
 	}
 }
 

@@ -158,7 +158,7 @@ func (h *herald) events(version string) error {
 		return err
 	}
 	s.mu.Lock()
-	lines := s.lines[f.lines:]
+	lines := s.lines[f.lines:s.state.Head] // what does not fold stands after those
 	s.mu.Unlock()
 	for _, line := range lines {
 		var e release.Event
