@@ -242,7 +242,7 @@ func (a *app) openLedger(ctx context.Context, o serveOptions, at *place, cluster
 	if store, err = ledger.Start(ctx, start); err != nil || o.from == "" {
 		return store, id, err
 	}
-	if err = store.Recover(ctx, o.from); err == nil {
+	if err = store.Recover(ctx, o.from, control.Known); err == nil {
 		// Nothing keeps a majority of the old ones from deciding as well.
 		a.log.Warn("the ledger begins again with this control alone; other controls that it had must never start again from what they hold: remove etcd below the state's control of each, and let it join anew with trysail serve --join", "from", o.from)
 	}

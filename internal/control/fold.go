@@ -55,6 +55,23 @@ func (c *Control) load(ctx context.Context) error {
 	return nil
 }
 
+// Known says why an event is none that control could fold; nil if it could, for all
+// that the line alone tells.
+func Known(stream string, line []byte) error {
+	switch stream {
+	case fleetStream:
+		return json.Unmarshal(line, &membership{})
+	case AccessStream:
+		return json.Unmarshal(line, &access{})
+	case noticesStream:
+		return json.Unmarshal(line, &noted{})
+	}
+	if !strings.HasPrefix(stream, releaseStream("")) {
+		return fmt.Errorf("stream %q is none of a release", stream)
+	}
+	return json.Unmarshal(line, &release.Event{})
+}
+
 // fold ends when ctx does. A watch that breaks (the cluster lost its leader, its
 // history was compacted) begins again with everything that was missed.
 func (c *Control) fold(ctx context.Context) error {

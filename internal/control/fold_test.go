@@ -173,6 +173,42 @@ func TestUnfoldedFleet(t *testing.T) {
 	}
 }
 
+// TestKnown: a copy is refused with an event that could not be folded; what the ledger
+// has is not.
+func TestKnown(t *testing.T) {
+	c := station(t, "a")
+	started(t, c, "1")
+	made(t, c, token{Person: "p", Role: Operator})
+	if err := c.note(t.Context(), noted{Target: "x", Ends: true}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := c.o.Ledger.Streams(t.Context())
+	if err != nil || len(list) != 4 {
+		t.Fatalf("%q %v", list, err)
+	}
+	for _, name := range list {
+		lines, err := c.o.Ledger.Read(t.Context(), name, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Known(name, lines[0]); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, line := range map[string]string{
+		releaseStream("1"): `{"seq":2,"time":"2026-11-24T12:00:00Z","actor":"control","type":"newer","body":{}}`,
+		releaseStream("2"): `{"seq":1,"time":"2026-11-24T12:00:00Z","actor":"control","type":"held","body":{"reasom":"r"}}`,
+		fleetStream:        `{"seq":1,"joined":"a"}`,
+		AccessStream:       `{"seq":1,"made":"a"}`,
+		noticesStream:      `{"seq":1,"slack":1}`,
+		"plans":            `{"seq":1}`,
+	} {
+		if Known(name, []byte(line)) == nil {
+			t.Errorf("%s: %s is taken", name, line)
+		}
+	}
+}
+
 // TestReadStreamWritesNowhere: lines are shared by all who read a stream.
 func TestReadStreamWritesNowhere(t *testing.T) {
 	c := station(t)

@@ -21,10 +21,27 @@ func (e *NotEmptyError) Hint() string {
 	return "start without --recover; or move the old ledger away first, if it is damaged"
 }
 
+// UnreadableError says that a line of a copy is no event that its reader knows.
+type UnreadableError struct {
+	File string
+	Line int64
+	Err  error
+}
+
+func (e *UnreadableError) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// Hint says what to do.
+func (e *UnreadableError) Hint() string {
+	return "nothing was written: recover from another machine's copy; if a newer Trysail wrote that line, recover with that one; a copy of the directory without that file brings all the rest back"
+}
+
 // Recover fills an empty ledger from copies. All of them are read and checked
-// before anything is written. One that was cut off goes on: a ledger that is the
-// beginning of the copies is no other ledger.
-func (s *Store) Recover(ctx context.Context, dir string) error {
+// before anything is written, by known too, which says what is wrong with an event of a
+// stream: what was appended cannot be taken back. One that was cut off goes on: a ledger
+// that is the beginning of the copies is no other ledger.
+func (s *Store) Recover(ctx context.Context, dir string, known func(stream string, line []byte) error) error {
 	names, err := Copies(dir)
 	if err != nil {
 		return err
@@ -34,7 +51,7 @@ func (s *Store) Recover(ctx context.Context, dir string) error {
 	}
 	copies := map[string][][]byte{}
 	for _, n := range names {
-		if copies[n], err = checkedCopy(dir, n); err != nil {
+		if copies[n], err = checkedCopy(dir, n, known); err != nil {
 			return err
 		}
 	}
@@ -67,8 +84,8 @@ func (s *Store) Recover(ctx context.Context, dir string) error {
 	return nil
 }
 
-// checkedCopy reads a copy whose events are numbered as they stand.
-func checkedCopy(dir, name string) ([][]byte, error) {
+// checkedCopy reads a copy whose events are known, and numbered as they stand.
+func checkedCopy(dir, name string, known func(stream string, line []byte) error) ([][]byte, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -76,12 +93,16 @@ func checkedCopy(dir, name string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	file := filepath.Join(dir, name+".jsonl")
 	for i, l := range lines {
 		var e struct {
 			Seq int64 `json:"seq"`
 		}
 		if err := json.Unmarshal(l, &e); err != nil || e.Seq != int64(i)+1 {
-			return nil, &TornError{filepath.Join(dir, name+".jsonl"), int64(i) + 1, fmt.Sprintf("this is not event %d", i+1)}
+			return nil, &TornError{file, int64(i) + 1, fmt.Sprintf("this is not event %d", i+1)}
+		}
+		if err := known(name, l); err != nil {
+			return nil, &UnreadableError{file, int64(i) + 1, err}
 		}
 	}
 	return lines, nil
