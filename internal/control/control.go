@@ -55,10 +55,10 @@ type Options struct {
 	Ledger   *ledger.Ledger
 	Depot    *depot.Depot
 	Identity *Identity
-	Cluster  *ledger.Store // of several controls; nil: this one is alone
-	Dir      string        // of logs and the token of who is root here
-	Name     string        // of this control among several: the address of its API
-	Actor    string        // how events name it
+	Cluster  Cluster // of several controls; nil: this one is alone
+	Dir      string  // of logs and the token of who is root here
+	Name     string  // of this control among several: the address of its API
+	Actor    string  // how events name it
 	Log      *slog.Logger
 	Now      func() time.Time     // the wall clock
 	Boot     func() time.Duration // since the machine started, which nobody can set; nil: the kernel's
@@ -70,6 +70,15 @@ type Options struct {
 	// AsSent takes plans as they are sent, whatever their runbooks say: for a release of
 	// the past that is made again, part of it, from evidence that verified.
 	AsSent bool
+}
+
+// Cluster is what a control knows of the others and asks of them: a [ledger.Store], which
+// tests have in states that take an election and a death to come by.
+type Cluster interface {
+	Controls() []ledger.Member
+	Leader() string
+	AddControl(ctx context.Context, name, peer string) (string, error)
+	Dismiss(ctx context.Context, name string) error
 }
 
 // Control is one control process.

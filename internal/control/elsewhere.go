@@ -91,9 +91,7 @@ func (c *Control) keepCheckpoints(ctx context.Context) (whole bool) {
 	}
 	// What a machine has not yet may be lost with this one, and must not be there alone:
 	// it is given its time, as an answer is.
-	if c.others(false) == nil {
-		c.isCopied(ctx)
-	}
+	c.isCopied(ctx)
 	whole = true
 	for v := range due {
 		// Before anything is asked of a network: what is here is enough to see it.

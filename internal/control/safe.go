@@ -42,13 +42,10 @@ func (c *Control) choose() {
 	c.copied.ring()
 }
 
-// safe waits until what is in the ledger now is on the disk of a machine, where
-// there is one. One that does not copy holds nobody up for long: people are told
+// safe waits until what is in the ledger now is on another disk, where there is
+// one. One that does not copy holds nobody up for long: people are told
 // (alone), because what was appended cannot be taken back.
 func (c *Control) safe(ctx context.Context) {
-	if c.others(false) != nil {
-		return
-	}
 	if !c.isCopied(ctx) && ctx.Err() == nil {
 		c.mu.Lock()
 		c.alone = true
@@ -57,9 +54,27 @@ func (c *Control) safe(ctx context.Context) {
 	}
 }
 
-// isCopied waits, for no longer than there is patience, and tells whether it is on the
-// disk of a machine.
+// several tells whether a majority of the controls is more than this one's disk. One that
+// has no vote yet counts for nothing: it may die before it has what was appended.
+func (c *Control) several() bool {
+	if c.o.Cluster == nil {
+		return false
+	}
+	vote := 0
+	for _, m := range c.o.Cluster.Controls() {
+		if m.Votes {
+			vote++
+		}
+	}
+	return vote > 1
+}
+
+// isCopied waits, for no longer than there is patience, and tells whether it is on more
+// disks than this control's.
 func (c *Control) isCopied(ctx context.Context) bool {
+	if c.several() {
+		return true
+	}
 	c.mu.Lock()
 	want := c.heads.moves
 	c.mu.Unlock()
