@@ -156,7 +156,7 @@ func (c *Control) troubles() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var list []string
-	if c.alone {
+	if c.alone && !c.lonely() {
 		list = append(list, "no machine copies the ledger: what happened last is on control's disk alone")
 	}
 	list = append(list, c.notKept()...)

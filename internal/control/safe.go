@@ -18,27 +18,31 @@ const (
 	patience      = 2 * time.Second // with witnesses that do not copy
 )
 
-// choose says which machines are witnesses now: the first that are up.
+// choose says which machines are witnesses now: the first that are up, and where those
+// are few others that are heard of. One that drains or proves itself copies like any.
 func (c *Control) choose() {
-	up := []string{}
+	var up, heard []string
 	for _, m := range c.machines() {
-		if m.At(c.mono(time.Now())) == fleet.Up {
-			if up = append(up, m.Name); len(up) == mostWitnesses {
-				break
-			}
+		switch m.At(c.mono(time.Now())) {
+		case fleet.Up:
+			up = append(up, m.Name)
+		case fleet.Draining, fleet.Proving:
+			heard = append(heard, m.Name)
 		}
 	}
+	list := slices.Concat(up, heard)
+	list = list[:min(len(list), mostWitnesses)]
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if slices.Equal(up, c.witnesses) {
+	if slices.Equal(list, c.witnesses) {
 		return
 	}
-	for _, name := range up {
+	for _, name := range list {
 		if m := c.members[name]; m != nil {
 			m.news.ring() // it polls as a witness from now on
 		}
 	}
-	c.witnesses = up
+	c.witnesses = list
 	c.copied.ring()
 }
 
@@ -97,15 +101,13 @@ func (c *Control) isCopied(ctx context.Context) bool {
 	}
 }
 
-// lonely tells whether there is no machine to copy: a control that has just begun
-// has yet to hear of those that it has. The lock is held.
+// lonely tells whether no machine belongs to the fleet. One that is lost is no reason to
+// answer as if there were none: it is waited for, and then people are told. The lock is
+// held.
 func (c *Control) lonely() bool {
-	if len(c.witnesses) > 0 {
-		return false
-	}
 	for _, m := range c.members {
 		if m.set != fleet.Retired {
-			return time.Since(c.begun) > fleet.LostAfter
+			return false
 		}
 	}
 	return true

@@ -2,9 +2,12 @@ package control
 
 import (
 	"context"
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
+	"trysail/fleet"
 	"trysail/internal/ledger"
 )
 
@@ -71,6 +74,66 @@ func TestSafe(t *testing.T) {
 			<-answered
 			if len(c.troubles()) > 0 {
 				t.Errorf("a machine has copied it, and people are told %q", c.troubles())
+			}
+		})
+	}
+}
+
+// TestWitnesses: every machine that copies may be the second disk; those that are up
+// come first. Where machines belong to the fleet and none copies, people are told.
+func TestWitnesses(t *testing.T) {
+	const now, long, never = time.Duration(0), time.Hour, time.Duration(-1)
+	type is struct {
+		name string
+		set  fleet.Condition
+		ago  time.Duration // it was heard of
+	}
+	for _, x := range []struct {
+		what     string
+		machines []is
+		want     []string
+		told     bool // that nobody copies
+	}{
+		{"no machine", nil, nil, false},
+		{"one that is up", []is{{"a", "", now}}, []string{"a"}, true},
+		{"those that are up first", []is{{"a", fleet.Draining, now}, {"b", "", now}, {"c", fleet.Proving, now}, {"d", "", now}}, []string{"b", "d", "a"}, true},
+		{"all drain", []is{{"a", fleet.Draining, now}, {"b", fleet.Draining, now}}, []string{"a", "b"}, true},
+		{"all prove themselves", []is{{"a", fleet.Proving, now}}, []string{"a"}, true},
+		{"one that drained is lost", []is{{"a", fleet.Draining, long}}, nil, true},
+		{"all are lost", []is{{"a", "", long}, {"b", "", never}}, nil, true},
+		{"all are retired", []is{{"a", fleet.Retired, now}}, nil, false},
+	} {
+		t.Run(x.what, func(t *testing.T) {
+			t.Parallel() // it has patience
+			c := New(Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+			c.begun = time.Now().Add(-2 * long)
+			for _, m := range x.machines {
+				c.members[m.name] = &member{enrolled: enrolled{Name: m.name}, set: m.set}
+				if m.ago != never {
+					hears(c, m.name, time.Now().Add(-m.ago))
+				}
+			}
+			c.choose()
+			if !slices.Equal(c.witnesses, x.want) {
+				t.Errorf("the witnesses are %q, want %q", c.witnesses, x.want)
+			}
+			c.heads.put(fleetStream, 1)
+			c.safe(t.Context()) // nobody copies
+			if told := len(c.troubles()) > 0; told != x.told {
+				t.Errorf("people are told %q", c.troubles())
+			}
+			if len(x.want) == 0 {
+				for _, m := range c.members {
+					m.set = fleet.Retired
+				}
+				if len(c.troubles()) > 0 {
+					t.Errorf("of a fleet without machines people are told %q", c.troubles())
+				}
+				return
+			}
+			c.copies(c.members[x.want[0]], c.mark())
+			if len(c.troubles()) > 0 {
+				t.Errorf("after %s has copied people are told %q", x.want[0], c.troubles())
 			}
 		})
 	}
