@@ -89,6 +89,8 @@ type Control struct {
 	over  chan struct{} // closed when another decides
 	id    string        // no two controls, and no two runs of one, have the same
 	free  func(dir string) (uint64, error)
+	// silence is for how long another control may send nothing of a blob.
+	silence time.Duration
 
 	mu        sync.Mutex
 	streams   map[string]*stream
@@ -151,7 +153,7 @@ func New(o Options) *Control {
 		o.Boot = machine.BootTime
 	}
 	return &Control{
-		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), free: freeAt, streams: map[string]*stream{}, members: map[string]*member{},
+		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), free: freeAt, silence: 5 * time.Second, streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
 		trees: map[string]*evidence.Tree{}, doubts: doubts{}, elsewhere: newElsewhere(),
 	}

@@ -250,25 +250,37 @@ func (c *Control) fetch(ctx context.Context, digests []string) (missing []string
 	if leader := c.leader(); slices.Contains(others, leader) {
 		others = append([]string{leader}, others...)
 	}
+	silent := map[string]bool{} // they are asked again with the next look
 	for _, dg := range digests {
 		got := slices.ContainsFunc(others, func(at string) bool {
-			r, err := c.client(at).GetBlob(ctx, dg)
-			if err != nil {
-				c.o.Log.Debug("fetch from another control", "control", at, "digest", dg, "err", err)
+			if silent[at] {
 				return false
 			}
-			defer r.Close()
-			if _, err := c.o.Depot.PutExpected(ctx, c.whileRoom(r), dg); err != nil {
-				c.o.Log.Warn("fetch from another control", "control", at, "digest", dg, "err", err)
-				return false
-			}
-			return true
+			err := c.take(ctx, at, dg)
+			var away *api.UnreachableError
+			silent[at] = errors.As(err, &away)
+			return err == nil
 		})
 		if !got {
 			missing = append(missing, dg)
 		}
 	}
 	return missing
+}
+
+// take gets a blob from another control.
+func (c *Control) take(ctx context.Context, at, dg string) error {
+	r, err := c.client(at).FetchBlob(ctx, dg, c.silence)
+	if err != nil {
+		c.o.Log.Debug("fetch from another control", "control", at, "digest", dg, "err", err)
+		return err
+	}
+	defer r.Close()
+	if _, err := c.o.Depot.PutExpected(ctx, c.whileRoom(r), dg); err != nil {
+		c.o.Log.Warn("fetch from another control", "control", at, "digest", dg, "err", err)
+		return err
+	}
+	return nil
 }
 
 const spreading = 10 * time.Second
