@@ -53,15 +53,10 @@ func keys() map[string]key {
 		}
 	}
 	return map[string]key{
-		"name": {all, func(*Item, string) error { return nil }},
-		"kind": {all, func(*Item, string) error { return nil }},
-		"role": {runs, func(x *Item, v string) error { x.Role = v; return nil }},
-		"needs": {all, list(func(x *Item) *[]string { return &x.Needs }, func(s string) error {
-			if !nameRE.MatchString(s) {
-				return fmt.Errorf("%q is not a name", s)
-			}
-			return nil
-		})},
+		"name":    {all, func(*Item, string) error { return nil }},
+		"kind":    {all, func(*Item, string) error { return nil }},
+		"role":    {runs, func(x *Item, v string) error { x.Role = v; return nil }},
+		"needs":   {all, list(func(x *Item) *[]string { return &x.Needs }, checkNeed)},
 		"in":      {runs, list(func(x *Item) *[]string { return &x.In }, checkPath)},
 		"out":     {runs, list(func(x *Item) *[]string { return &x.Out }, checkGlob)},
 		"results": {runs, list(func(x *Item) *[]string { return &x.Results }, checkGlob)},
@@ -286,7 +281,7 @@ func (p *parser) content(x *Item, n *ast.FencedCodeBlock, body []byte, offset in
 		return
 	}
 	x.Script = b.String()
-	p.lines(x, n, body, offset)
+	p.script(x, n, body, offset)
 	if _, ok := Languages()[x.Language]; !ok {
 		p.fail(x.Line, "write sh, bash or python after the fence", "no step is written in %q", x.Language)
 	}
@@ -298,12 +293,12 @@ func (p *parser) content(x *Item, n *ast.FencedCodeBlock, body []byte, offset in
 // closed refuses a fence that runs to the end of the document, which every
 // Markdown reader takes in silence.
 func (p *parser) closed(n *ast.FencedCodeBlock, offset, line int) {
-	end := line // of the last line inside
+	_, rest, _ := bytes.Cut(p.data[offset+n.Pos():], []byte("\n"))
 	if k := n.Lines().Len(); k > 0 {
-		end = p.line(offset + n.Lines().At(k-1).Start)
+		rest = p.data[offset+n.Lines().At(k-1).Stop:]
 	}
-	fence := bytes.TrimSpace(p.lineText(end + 1))
-	if !bytes.HasPrefix(fence, []byte("```")) && !bytes.HasPrefix(fence, []byte("~~~")) {
+	end, _, _ := bytes.Cut(rest, []byte("\n"))
+	if fence(end) == "" {
 		p.fail(line, "end it with a line of ```", "the block is never closed: everything after it would be part of it")
 	}
 }

@@ -45,7 +45,12 @@ func (e Errors) Hint() string { return e[0].Remedy }
 // Parse reads a runbook strictly. The file name is used in errors only, which
 // are of type [Errors].
 func Parse(file string, data []byte, zones Zones) (*Runbook, error) {
-	p := &parser{r: &Runbook{File: file}, data: data, zones: zones}
+	p := &parser{r: &Runbook{File: file}, data: data, zones: zones, phases: map[string]int{}}
+	for i, b := range data {
+		if b == '\n' {
+			p.lines = append(p.lines, i)
+		}
+	}
 	if p.text() {
 		sum := sha256.Sum256(data)
 		p.r.Digest = "sha256:" + hex.EncodeToString(sum[:])
@@ -66,6 +71,9 @@ type parser struct {
 	zones Zones
 	errs  Errors
 	front front
+
+	lines  []int          // offsets of their ends
+	phases map[string]int // lines of phases by slug and anchor
 }
 
 func (p *parser) fail(line int, remedy, format string, args ...any) {
@@ -73,7 +81,10 @@ func (p *parser) fail(line int, remedy, format string, args ...any) {
 }
 
 // line is the line of an offset into the document.
-func (p *parser) line(offset int) int { return 1 + bytes.Count(p.data[:offset], []byte("\n")) }
+func (p *parser) line(offset int) int {
+	i, _ := slices.BinarySearch(p.lines, offset)
+	return 1 + i
+}
 
 // text refuses what is no document, or one that shows something else than it holds.
 func (p *parser) text() bool {
@@ -172,9 +183,9 @@ func (p *parser) at(n ast.Node, offset int) int {
 
 func (p *parser) heading(n *ast.Heading, body []byte, offset int, phase string) string {
 	title := plainText(n, body)
-	line := p.at(n, offset)
-	first := bytes.TrimLeft(p.lineText(line), " ")
-	if !bytes.HasPrefix(first, []byte("#")) {
+	line := p.line(offset + n.Pos())
+	first, _, _ := bytes.Cut(p.data[offset+n.Pos():], []byte("\n"))
+	if marks, _, _ := bytes.Cut(bytes.ReplaceAll(first, []byte("\t"), []byte(" ")), []byte(" ")); len(marks) != n.Level || len(bytes.Trim(marks, "#")) > 0 {
 		p.fail(line, "write the heading with ##, or leave an empty line before the dashes", "a line of dashes or equals signs below %q makes it a heading", title)
 		return phase
 	}
@@ -189,26 +200,20 @@ func (p *parser) heading(n *ast.Heading, body []byte, offset int, phase string) 
 			p.fail(line, "give the phase a name with letters", "heading %q names no phase", title)
 			return phase
 		}
-		if i := slices.IndexFunc(p.r.Phases, func(x Phase) bool { return x.Slug == slug }); i >= 0 {
-			p.fail(line, "give one of the two another title", "phase %s stands twice, first in line %d", slug, p.r.Phases[i].Line)
-			return slug
+		for _, name := range []string{slug, anchor(title)} {
+			if first := p.phases[name]; first > 0 {
+				p.fail(line, "give one of the two another title", "phase %s stands twice, first in line %d", name, first)
+				return slug
+			}
 		}
+		p.phases[slug], p.phases[anchor(title)] = line, line
 		p.r.Phases = append(p.r.Phases, Phase{Slug: slug, Title: title, Line: line})
 		return slug
 	}
 	return phase
 }
 
-func (p *parser) lineText(line int) []byte {
-	rest := p.data
-	for range line - 1 {
-		_, rest, _ = bytes.Cut(rest, []byte("\n"))
-	}
-	first, _, _ := bytes.Cut(rest, []byte("\n"))
-	return first
-}
-
-// Slug is a phase's name as forges make a heading's anchor.
+// Slug is a phase's name, much as forges make a heading's anchor. Ledgers hold it.
 func Slug(title string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(title) {
@@ -220,6 +225,28 @@ func Slug(title string) string {
 		}
 	}
 	return strings.Trim(b.String(), "-")
+}
+
+// anchor is a heading's anchor to the letter: without what is no letter, digit,
+// underscore or dash, and with a dash for each blank.
+func anchor(title string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-', unicode.In(r, unicode.L, unicode.M, unicode.Nd, unicode.Pc):
+			return r
+		}
+		return -1
+	}, strings.ToLower(title))
+}
+
+// checkNeed takes names of items, and of phases by slug or by anchor.
+func checkNeed(s string) error {
+	if s == "" || Slug(s) != s && anchor(s) != s {
+		return fmt.Errorf("%q is not a name", s)
+	}
+	return nil
 }
 
 // plainText is what a reader sees of a node.

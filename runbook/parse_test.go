@@ -154,6 +154,7 @@ func TestRead(t *testing.T) {
 		{"a block of a step's name below it", "## Gold master\n", "```sh\ncompile\n```\n\n## Gold master\n"},
 		{"an endgame that all approvers approve of, whoever else proposes", "approvers: [legal]", "approvers: [ann]"},
 		{"people of all scripts", "Some prose", "👩‍💻 می‌خواهم – naïve"},
+		{"a title of marks", "## Ship\n", "## #Ship! #\n"},
 		{"a variable", "make check\n", "\"$CC\" -o a\n $CC -o b \\\n  c\n"},
 	} {
 		if !strings.Contains(good, c.old) {
@@ -254,10 +255,15 @@ func TestRefused(t *testing.T) {
 		{"a block that is not ended", swap("echo prose\n```\n", "echo prose\n"), "a step begins inside the block", "compile"},
 		{"a block without a language that is not ended", swap("```sh\necho prose\n```\n", "~~~\necho prose\n\n~~~~sh {\"name\":\"x\"}\ntrue\n~~~~\n"), "a step begins inside the block", "~~~~sh"},
 		{"heading by dashes", swap("## Ship\n", "Ship\n----\n"), "makes it a heading", "Ship"},
+		{"heading by dashes below a mark", swap("## Ship\n", "#Ship\n---\n"), "makes it a heading", "#Ship"},
+		{"heading by dashes below seven marks", swap("## Ship\n", "####### Ship\n---\n"), "makes it a heading", "# Ship"},
+		{"heading of nothing", swap("make check\n```\n", "##\nmake check\n```\n\n## ##\n"), "names no phase", "## ##"},
+		{"anchor twice", swap("## Ship\n", "## Ship & go\n\n## Ship – go\n"), "stands twice", "– go"},
 		{"phase twice", swap("## Ship\n", "## Build\n"), "phase build stands twice", "## Build"},
 		{"before any phase", swap("## Build\n", ""), "stands in no phase", "compile"},
 
 		{"ticked", swap("- [ ] **licences**", "- [x] **licences**"), "a tick in the document signs nothing", "licences"},
+		{"a box without a blank", swap("- [ ] **licences**", "- [ ]**licences**"), "no checklist item to a forge", "licences"},
 		{"checklist without name", swap("- [ ] **licences** (@legal, budget 2h)", "- [ ] licences"), "nobody is asked", "licences"},
 		{"sign-off without people", swap("(@legal, budget 2h)", "(budget 2h)"), "asks nobody", "licences"},
 		{"sign-off of strangers", swap("(@legal, budget 2h)", "(@eve, budget 2h)"), "eve", "licences"},
@@ -321,6 +327,24 @@ func TestRefused(t *testing.T) {
 				t.Errorf("no error says %q: %v", c.what, err)
 			}
 		})
+	}
+}
+
+// TestPhases: a phase is needed by its slug or by its heading's anchor on GitHub.
+func TestPhases(t *testing.T) {
+	for title, names := range map[string][]string{
+		"Check": {"check"}, "Check & try": {"check--try"}, "Check it: all": {"check-it-all"}, "check_it": {"check_it", "check-it"},
+		"Prüfung – 2. Teil": {"prüfung--2-teil", "prüfung-–-2-teil"}, "Check 🚀": {"check-", "check-🚀"}, "C++/Go": {"cgo"},
+	} {
+		for _, name := range names {
+			for _, swap := range [][2]string{{`"needs":"hold"`, `"needs":"hold,` + name + `"`}, {"needs gold)", "needs gold " + name + ")"}} {
+				text := strings.Replace(good, swap[0], swap[1], 1) + "\n## " + title + "\n\n- [ ] **checked** (@ann): it is\n"
+				r, err := Parse("RELEASE.md", []byte(text), time.LoadLocation)
+				if err != nil || !slices.Contains(r.Item("upload").Needs, "checked") {
+					t.Errorf("%s for %q: %v", name, title, err)
+				}
+			}
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ func VersionRE() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z
 func (p *parser) rules() {
 	p.roles()
 	p.people()
+	p.anchors()
 	p.needs()
 	p.artifacts()
 	p.goldRules()
@@ -63,6 +64,27 @@ func (p *parser) people() {
 		}
 		if x.Kind == SignOff && len(x.Signers) > 0 && x.Approvals > len(x.Signers) {
 			p.fail(x.Line, "ask more people, or fewer approvals", "sign-off %s wants %d approvals of %d people", x.Name, x.Approvals, len(x.Signers))
+		}
+	}
+}
+
+// anchors replaces those of phases by their slugs, where the two differ.
+func (p *parser) anchors() {
+	slugs := map[string]string{}
+	for _, f := range p.r.Phases {
+		slugs[anchor(f.Title)] = f.Slug
+	}
+	for _, f := range p.r.Phases {
+		slugs[f.Slug] = f.Slug
+	}
+	for _, x := range p.r.Items {
+		delete(slugs, x.Name)
+	}
+	for _, x := range p.r.Items {
+		for i, n := range x.Needs {
+			if slug := slugs[n]; slug != "" {
+				x.Needs[i] = slug
+			}
 		}
 	}
 }

@@ -33,8 +33,8 @@ func (p *parser) info(info string, line int) (language, attributes string, ok bo
 	return language, rest, true
 }
 
-// lines refuses lines of a script that Runme would run otherwise.
-func (p *parser) lines(x *Item, n *ast.FencedCodeBlock, body []byte, offset int) {
+// script refuses lines of a script that Runme would run otherwise.
+func (p *parser) script(x *Item, n *ast.FencedCodeBlock, body []byte, offset int) {
 	for i := range n.Lines().Len() {
 		s := n.Lines().At(i)
 		text := bytes.TrimSuffix(s.Value(body), []byte("\n"))
@@ -51,7 +51,7 @@ func (p *parser) lines(x *Item, n *ast.FencedCodeBlock, body []byte, offset int)
 // swallowed refuses a block whose end was forgotten, so that the beginning of the next
 // step is part of it. One that shows steps has a longer fence, or another.
 func (p *parser) swallowed(n *ast.FencedCodeBlock, body []byte, offset, line int) {
-	own := fence(p.lineText(line))
+	own := fence(p.data[offset+n.Pos():])
 	for i := range n.Lines().Len() {
 		s := n.Lines().At(i)
 		text := s.Value(body)
@@ -65,10 +65,10 @@ func (p *parser) swallowed(n *ast.FencedCodeBlock, body []byte, offset, line int
 
 // fence gives the backquotes or tildes that a line begins with; "" if they are no fence.
 func fence(line []byte) string {
-	s := strings.TrimLeft(string(line), " ")
+	line = bytes.TrimLeft(line, " ")
 	for _, mark := range []string{"`", "~"} {
-		if n := len(s) - len(strings.TrimLeft(s, mark)); n >= 3 {
-			return s[:n]
+		if n := len(line) - len(bytes.TrimLeft(line, mark)); n >= 3 {
+			return string(line[:n])
 		}
 	}
 	return ""
@@ -76,6 +76,12 @@ func fence(line []byte) string {
 
 // named refuses blocks without a name to which Runme gives a step's.
 func (p *parser) named(root ast.Node, body []byte, offset int) {
+	items, blocks := map[int]string{}, map[string]int{}
+	for _, x := range p.r.Items {
+		if x.Kind != SignOff {
+			items[x.Line], blocks[x.Name] = x.Name, x.Line
+		}
+	}
 	seen := map[string]int{}
 	var walk func(ast.Node)
 	walk = func(n ast.Node) {
@@ -87,12 +93,7 @@ func (p *parser) named(root ast.Node, body []byte, offset int) {
 				continue
 			}
 			line := p.line(offset + c.Pos())
-			name, own := "", false
-			for _, x := range p.r.Items {
-				if x.Line == line {
-					name, own = x.Name, true
-				}
-			}
+			name, own := items[line]
 			if !own {
 				name = madeUp(c, body)
 			}
@@ -100,8 +101,8 @@ func (p *parser) named(root ast.Node, body []byte, offset int) {
 			if k := seen[name]; k > 1 {
 				name += "-" + strconv.Itoa(k)
 			}
-			if x := p.r.Item(name); !own && x != nil && x.Kind != SignOff {
-				p.fail(line, "give the step another name, or move the block below it", "Runme calls this block %s after its first line, and renames the step in line %d", name, x.Line)
+			if step := blocks[name]; !own && step > 0 {
+				p.fail(line, "give the step another name, or move the block below it", "Runme calls this block %s after its first line, and renames the step in line %d", name, step)
 			}
 		}
 	}

@@ -61,7 +61,12 @@ func (p *parser) signOff(head ast.Node, box *east.TaskCheckBox, body []byte, off
 		raw.Write(s.Value(body))
 	}
 	src := strings.Join(strings.Fields(raw.String()), " ")
-	src = strings.TrimSpace(strings.TrimPrefix(src, "[ ]"))
+	src = strings.TrimPrefix(src, "[ ]")
+	if !strings.HasPrefix(src, " ") {
+		p.fail(line, "write a blank after the box: "+strings.TrimPrefix(signOffShape, "write it as "), "a box without a blank after it is no checklist item to a forge")
+		return
+	}
+	src = strings.TrimSpace(src)
 	m := signOffRE.FindStringSubmatch(src)
 	if m == nil {
 		p.fail(line, signOffShape+"; or make it a plain list item", "a reader would wait for this checklist item and nobody is asked for it")
@@ -112,7 +117,7 @@ func (p *parser) signOffPart(x *Item, part string) {
 		x.Budget = d
 	case len(f) > 1 && f[0] == "needs":
 		for _, name := range f[1:] {
-			if !nameRE.MatchString(name) || slices.Contains(x.Needs, name) {
+			if checkNeed(name) != nil || slices.Contains(x.Needs, name) {
 				p.fail(x.Line, "write needs and the names, with spaces between", "%q in sign-off %s is no new name", name, x.Name)
 				continue
 			}
