@@ -79,3 +79,23 @@ func TestOverBudget(t *testing.T) {
 		}
 	}
 }
+
+// TestTooMany: a document of a few hundred kilobytes that asks for gigabytes is refused.
+func TestTooMany(t *testing.T) {
+	many := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	for name, text := range map[string]string{
+		"a phase that each of many needs":            good + "\n## First\n\n" + many(2100, "- [ ] **f%d** (@ann): x\n") + "\n## Then\n\n" + many(2100, "- [ ] **t%d** (@ann, needs first): x\n"),
+		"sign-offs before each of many that publish": good + "\n## First\n\n" + many(2300, "- [ ] **f%d** (@ann): x\n") + "\n## Then\n\n" + many(1900, "```sh {\"name\":\"u%d\",\"kind\":\"publish\",\"in\":\"dist/app.tar.gz\"}\n./upload\n```\n\n"),
+	} {
+		_, err := Parse("RELEASE.md", []byte(text), time.LoadLocation)
+		if err == nil || !strings.Contains(err.Error(), "the needs of all items are more than 4000000") {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+}

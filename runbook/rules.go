@@ -102,10 +102,15 @@ func (p *parser) needs() {
 	for _, list := range members {
 		slices.Sort(list) // once, and not for each item that needs them
 	}
+	total := 0
 	for i := range p.r.Items {
 		x := &p.r.Items[i]
 		var list []string
 		for _, n := range x.Needs {
+			if total += max(len(members[n]), 1); total > maxNeeds {
+				p.tooMany(x)
+				return
+			}
 			_, item := at[n]
 			_, phase := members[n]
 			switch {
@@ -131,6 +136,14 @@ func (p *parser) needs() {
 		slices.Sort(list)
 		x.Needs = slices.Compact(list)
 	}
+}
+
+// maxNeeds of all items together, phases expanded: a small document may say that each
+// of very many items needs each of as many, which takes all of a machine's memory.
+const maxNeeds = 4_000_000
+
+func (p *parser) tooMany(x *Item) {
+	p.fail(x.Line, "split the phases, or let one sign-off stand for what many need", "with those of %s, the needs of all items are more than %d", x.Name, maxNeeds)
 }
 
 // near proposes the name that was meant.
@@ -214,9 +227,10 @@ func (p *parser) goldRules() {
 		}
 		gold = x
 	}
+	total := 0
 	for i := range p.r.Items {
 		x := &p.r.Items[i]
-		if x.Kind != Publish {
+		if total += len(x.Needs); x.Kind != Publish {
 			continue
 		}
 		if gold == nil {
@@ -231,7 +245,8 @@ func (p *parser) goldRules() {
 				p.fail(x.Line, "publish what "+gold.Name+" makes", "%s publishes %s, which is not gold", x.Name, in)
 			}
 		}
-		for _, y := range p.r.Items {
+		for j := range p.r.Items {
+			y := &p.r.Items[j]
 			if y.Kind != SignOff {
 				continue
 			}
@@ -242,6 +257,10 @@ func (p *parser) goldRules() {
 		}
 		slices.Sort(x.Needs)
 		x.Needs = slices.Compact(x.Needs)
+		if total += len(x.Needs); total > maxNeeds {
+			p.tooMany(x)
+			return
+		}
 	}
 }
 
