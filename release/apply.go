@@ -2,8 +2,6 @@ package release
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -136,17 +134,15 @@ func check(b Body, items []runbook.Item) error {
 		}
 		left[x.Name] = x.Needs
 	}
+	for _, x := range items {
+		if slices.ContainsFunc(x.Needs, func(n string) bool { _, ok := left[n]; return !ok }) {
+			return forbid(b, "item %s needs what the plan does not hold", x.Name)
+		}
+	}
 	for len(left) > 0 {
 		before := len(left)
 		for name, needs := range left {
-			open := slices.ContainsFunc(needs, func(n string) bool { _, ok := left[n]; return ok })
-			missing := slices.ContainsFunc(needs, func(n string) bool {
-				return !slices.ContainsFunc(items, func(x runbook.Item) bool { return x.Name == n })
-			})
-			if missing {
-				return forbid(b, "item %s needs what the plan does not hold", name)
-			}
-			if !open {
+			if !slices.ContainsFunc(needs, func(n string) bool { _, ok := left[n]; return ok }) {
 				delete(left, name)
 			}
 		}
@@ -305,8 +301,8 @@ func (s *State) retry(b Retried) error {
 	if err != nil {
 		return err
 	}
-	if s.Status(x) != Stopped || x.Kind == runbook.SignOff {
-		return forbid(b, "%s is %s", b.Item, s.Status(x))
+	if status := s.Status(x); status != Stopped || x.Kind == runbook.SignOff {
+		return forbid(b, "%s is %s", b.Item, status)
 	}
 	if x.Gold && s.Gold != nil {
 		if s.Gold.Confirmed != nil {
@@ -352,43 +348,6 @@ func (s *State) pass(b Passed) error {
 	return nil
 }
 
-// Subject is the digest of what a sign-off is about: the item, what is asked,
-// the bytes that the items it needs have made, and, where it stands on steps, the
-// source of which they made them: a step that looks at it makes nothing.
-func (s *State) Subject(x *runbook.Item) string {
-	type made struct {
-		Item    string
-		Outputs []Artifact
-	}
-	q := struct {
-		Release, Item, Text string
-		Made                []made
-		Source              string `json:",omitempty"`
-	}{s.Started.Version, x.Name, x.Text, nil, ""}
-	if s.Started.Rules >= 1 && s.stands(x) {
-		q.Source = s.Source.Original
-	}
-	for _, n := range x.Needs {
-		if out := s.Outputs(n); len(out) > 0 {
-			q.Made = append(q.Made, made{n, out})
-		}
-	}
-	data, err := json.Marshal(q)
-	if err != nil {
-		return "" // strings and numbers always marshal
-	}
-	sum := sha256.Sum256(data)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
-// stands tells whether an item needs a step, whatever is between.
-func (s *State) stands(x *runbook.Item) bool {
-	return slices.ContainsFunc(x.Needs, func(n string) bool {
-		y := s.Item(n)
-		return y.Kind == runbook.Step || y.Kind == runbook.Publish || s.stands(y)
-	})
-}
-
 func (s *State) sign(e Event, b Signed) error {
 	x, p, err := s.step(b, b.Item)
 	if err != nil {
@@ -411,7 +370,7 @@ func (s *State) sign(e Event, b Signed) error {
 		return forbid(b, "this signature was given before")
 	case b.Decision != Reject && s.Wrote(b.Person):
 		return forbid(b, "%s wrote what is released, and another signs for it", b.Person)
-	case !s.needsDone(x):
+	case !s.statuses().needsDone(x):
 		return forbid(b, "%s cannot be signed yet: what it needs is not done", b.Item)
 	case b.Subject != s.Subject(x):
 		return forbid(b, "what %s is about has changed since it was shown: look again", b.Item)
@@ -574,15 +533,4 @@ func same(a, b *runbook.Item) bool {
 	j, err := json.Marshal(x)
 	k, kerr := json.Marshal(y)
 	return err == nil && kerr == nil && string(j) == string(k)
-}
-
-// Unfinished lists the items that are not done.
-func (s *State) Unfinished() []string {
-	var list []string
-	for i := range s.Items {
-		if !s.done(&s.Items[i]) {
-			list = append(list, s.Items[i].Name)
-		}
-	}
-	return list
 }

@@ -30,13 +30,14 @@ func (s *State) Next() []Want {
 		return nil
 	}
 	var list []Want
+	statuses := s.statuses()
 	for i := range s.Items {
 		x := &s.Items[i]
 		if x.Kind != runbook.Step && x.Kind != runbook.Publish {
 			continue
 		}
 		w := Want{Item: x.Name, Role: x.Role, After: s.Progress[x.Name].Stopping}
-		switch status := s.Status(x); {
+		switch status := statuses.of(x); {
 		case s.Progress[x.Name].Lease != nil:
 			continue
 		case status == Confirming:
@@ -57,9 +58,10 @@ func (s *State) Due(now time.Time) (passed []string, next time.Time) {
 	if s.Over() {
 		return nil, time.Time{}
 	}
+	statuses := s.statuses()
 	for i := range s.Items {
 		x := &s.Items[i]
-		if x.Kind != runbook.Wait || s.Status(x) != Ready {
+		if x.Kind != runbook.Wait || statuses.of(x) != Ready {
 			continue
 		}
 		at := x.Until.Time(s.Started.Ship)
@@ -87,13 +89,14 @@ func (s *State) Asks() []Ask {
 		return nil
 	}
 	var list []Ask
+	statuses := s.statuses()
 	for i := range s.Items {
 		x := &s.Items[i]
 		p := s.Progress[x.Name]
-		switch status := s.Status(x); {
+		switch status := statuses.of(x); {
 		case x.Kind == runbook.SignOff && status == Ready:
 			var left []string
-			subject, yes := s.Subject(x), 0
+			subject, yes := statuses.subject(x), 0
 			for _, who := range x.Signers {
 				if slices.ContainsFunc(p.Words, func(w Signature) bool { return w.Person == who && w.Subject == subject }) {
 					yes++

@@ -52,7 +52,7 @@ func Notices(before *State, e Event, after *State) []Notice {
 	case Committed:
 		list = append(list, Notice{GoldCommitted, b.Item, nil, Sentence(e)})
 	case Confirmed, Excepted:
-		if x := after.goldItem(); after.done(x) {
+		if x := after.goldItem(); after.Status(x) == Complete {
 			list = append(list, Notice{GoldConfirmed, x.Name, nil, Sentence(e)})
 		}
 	case Shipped:

@@ -262,13 +262,13 @@ func (x *retrospecting) ended(b Finished, at time.Time) {
 
 // sum works out what is known in the end only.
 func (x *retrospecting) sum() {
-	r := x.r
+	r, statuses := x.r, x.s.Statuses()
 	for _, it := range x.s.Items {
 		switch it.Kind {
 		case runbook.Step, runbook.Publish:
 			r.Steps = append(r.Steps, x.step(it))
 		case runbook.SignOff:
-			r.SignOffs = append(r.SignOffs, x.signOff(it))
+			r.SignOffs = append(r.SignOffs, x.signOff(it, statuses[it.Name]))
 		}
 	}
 	team := map[string]*Colleague{}
@@ -315,7 +315,7 @@ func (x *retrospecting) step(it runbook.Item) StepRun {
 	return s
 }
 
-func (x *retrospecting) signOff(it runbook.Item) SignOff {
+func (x *retrospecting) signOff(it runbook.Item, status Status) SignOff {
 	s := SignOff{Item: it.Name, Budget: it.Budget.Seconds(), Words: append([]Word{}, x.words[it.Name]...), Outcome: "not asked"}
 	if at, ok := x.asked[it.Name]; ok {
 		s.Asked, s.Outcome = &at, "waits"
@@ -323,7 +323,7 @@ func (x *retrospecting) signOff(it runbook.Item) SignOff {
 	for _, w := range s.Words {
 		s.Spent += w.Spent
 	}
-	switch x.s.Status(&it) {
+	switch status {
 	case Complete:
 		s.Outcome = "approved"
 	case Stopped:

@@ -50,6 +50,7 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 	if err != nil {
 		return o, err
 	}
+	statuses := s.statuses()
 	end := map[string]time.Time{}
 	before := map[string]string{}
 	var visit func(x *runbook.Item) time.Time
@@ -57,7 +58,7 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 		if t, ok := end[x.Name]; ok {
 			return t
 		}
-		if s.done(x) {
+		if statuses.done(x) {
 			end[x.Name] = time.Time{}
 			return time.Time{}
 		}
@@ -67,17 +68,17 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 				begin, before[x.Name] = t, n
 			}
 		}
-		end[x.Name] = s.until(x, begin, now, hours)
+		end[x.Name] = statuses.until(x, begin, now, hours)
 		return end[x.Name]
 	}
 	o.Ends = now
 	last := ""
 	for i := range s.Items {
 		x := &s.Items[i]
-		if t := visit(x); t.After(o.Ends) || (last == "" && !s.done(x)) {
+		if t := visit(x); t.After(o.Ends) || (last == "" && !statuses.done(x)) {
 			o.Ends, last = t, x.Name
 		}
-		if x.Kind == runbook.SignOff && !s.done(x) {
+		if x.Kind == runbook.SignOff && !statuses.done(x) {
 			o.Open += x.Budget
 		}
 	}
@@ -94,7 +95,7 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 	return o, nil
 }
 
-func (s *State) until(x *runbook.Item, begin, now time.Time, hours map[string]runbook.Calendar) time.Time {
+func (s *statuses) until(x *runbook.Item, begin, now time.Time, hours map[string]runbook.Calendar) time.Time {
 	switch x.Kind {
 	case runbook.Wait:
 		if at := x.Until.Time(s.Started.Ship); at.After(begin) {
@@ -117,10 +118,10 @@ func (s *State) until(x *runbook.Item, begin, now time.Time, hours map[string]ru
 // signed is the earliest time at which as many of a sign-off's people as it still
 // wants have worked for its budget, if all begin at once: any of them, or the m-th
 // fastest where m must say yes.
-func (s *State) signed(x *runbook.Item, begin time.Time, hours map[string]runbook.Calendar) time.Time {
+func (s *statuses) signed(x *runbook.Item, begin time.Time, hours map[string]runbook.Calendar) time.Time {
 	wants, subject := x.Approvals, ""
 	if s.needsDone(x) {
-		subject = s.Subject(x)
+		subject = s.subject(x)
 	}
 	var ends []time.Time
 	for _, who := range x.Signers {

@@ -184,83 +184,16 @@ func Empty() *State {
 
 // Item finds an item by name.
 func (s *State) Item(name string) *runbook.Item {
-	i := slices.IndexFunc(s.Items, func(x runbook.Item) bool { return x.Name == name })
-	if i < 0 {
-		return nil
+	for i := range s.Items {
+		if s.Items[i].Name == name {
+			return &s.Items[i]
+		}
 	}
-	return &s.Items[i]
+	return nil
 }
 
 // Over tells whether the release has ended.
 func (s *State) Over() bool { return s.Phase == Done || s.Phase == Ended }
-
-// done tells whether what needs the item may begin.
-func (s *State) done(x *runbook.Item) bool { return s.Status(x) == Complete }
-
-// needsDone tells whether all that an item needs is done.
-func (s *State) needsDone(x *runbook.Item) bool {
-	return !slices.ContainsFunc(x.Needs, func(n string) bool { return !s.done(s.Item(n)) })
-}
-
-// Status of an item.
-func (s *State) Status(x *runbook.Item) Status {
-	p := s.Progress[x.Name]
-	switch {
-	case x.Gold && s.Gold != nil:
-		return s.goldStatus(p)
-	case p.Lease != nil:
-		return InProgress
-	case p.Moves >= MovesBeforeAsking:
-		return Stopped
-	case x.Kind == runbook.Step || x.Kind == runbook.Publish:
-		if p.Result == nil || (p.Result.Exit != 0 && p.Failures <= x.Retry) {
-			break
-		}
-		if p.Result.Exit != 0 || len(s.Unwaived(x)) > 0 {
-			return Stopped
-		}
-		return Complete
-	case x.Kind == runbook.Wait && p.Passed:
-		return Complete
-	case x.Kind == runbook.SignOff && s.needsDone(x):
-		return s.signStatus(x, p)
-	}
-	if s.needsDone(x) {
-		return Ready
-	}
-	return Pending
-}
-
-func (s *State) goldStatus(p *Progress) Status {
-	g := s.Gold
-	switch {
-	case g.Confirmed == nil && (p.Failures > 0 || p.Moves >= MovesBeforeAsking):
-		return Stopped // the second build failed
-	case g.Confirmed == nil:
-		return Confirming
-	case g.Confirmed.Verdict == Identical, g.Confirmed.Verdict == Equivalent && g.Exception != nil:
-		return Complete
-	}
-	return Stopped
-}
-
-func (s *State) signStatus(x *runbook.Item, p *Progress) Status {
-	subject, yes := s.Subject(x), 0
-	for _, w := range p.Words {
-		switch {
-		case w.Subject != subject: // for other bytes
-		case s.Started.Rules >= 1 && w.Decision != Reject && s.Wrote(w.Person): // the source came later
-		case w.Decision == Reject:
-			return Stopped
-		default:
-			yes++
-		}
-	}
-	if yes >= x.Approvals {
-		return Complete
-	}
-	return Ready
-}
 
 // Unwaived lists the failing tests of a step's result that nobody waived.
 func (s *State) Unwaived(x *runbook.Item) []string {

@@ -71,8 +71,8 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.slack, out.Slack.Seconds(), version)
 		}
 		count := map[release.Status]int{}
-		for i := range st.Items {
-			count[st.Status(&st.Items[i])]++
+		for _, status := range st.Statuses() {
+			count[status]++
 		}
 		for status, n := range count {
 			gauge(m.items, float64(n), version, string(status))

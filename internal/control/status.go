@@ -68,8 +68,9 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	c.mu.Lock()
 	waiting := c.waiting
 	c.mu.Unlock()
+	statuses := st.Statuses()
 	for i := range st.Items {
-		a.Items = append(a.Items, itemStatus(st, &st.Items[i], waiting[version+" "+st.Items[i].Name]))
+		a.Items = append(a.Items, itemStatus(st, &st.Items[i], statuses[st.Items[i].Name], waiting[version+" "+st.Items[i].Name]))
 	}
 	if err := c.room(); err != nil {
 		a.Trouble = append(a.Trouble, err.Error())
@@ -99,10 +100,10 @@ func nonNil[T any](list []T) []T {
 	return list
 }
 
-func itemStatus(st *release.State, x *runbook.Item, waiting string) api.ItemStatus {
+func itemStatus(st *release.State, x *runbook.Item, status release.Status, waiting string) api.ItemStatus {
 	p := st.Progress[x.Name]
 	a := api.ItemStatus{
-		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: st.Status(x), Budget: x.Budget.Seconds(), Moves: p.Moves, Moved: p.Moved, Waiting: waiting,
+		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: status, Budget: x.Budget.Seconds(), Moves: p.Moves, Moved: p.Moved, Waiting: waiting,
 	}
 	if l := p.Lease; l != nil {
 		a.Machine, a.Epoch, a.Since = l.Machine, l.Epoch, &l.Since
