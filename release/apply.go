@@ -345,6 +345,9 @@ func (s *State) pass(b Passed) error {
 		return forbid(b, "%s is no wait that can end", b.Item)
 	}
 	p.Passed = true
+	if s.Started.Rules >= 2 {
+		s.Reached[x.Phase] = true
+	}
 	return nil
 }
 
@@ -453,18 +456,18 @@ func (s *State) agree(b Agreed) error {
 		return forbid(b, "amendment %d is not open", b.Amendment)
 	case !slices.Contains(s.Approvers, b.Person):
 		return forbid(b, "%s is not an approver", b.Person)
+	case b.Decision == Reject: // also whose it is, and who approved: it may need more now than there are
+		s.Amendment = nil
+		return nil
 	case b.Person == a.By:
 		return forbid(b, "%s proposed it, and another must approve", b.Person)
 	case slices.Contains(a.Approved, b.Person):
 		return forbid(b, "%s has approved it", b.Person)
-	case b.Decision == Reject:
-		s.Amendment = nil
-		return nil
 	case s.Frozen(a.What) < 0:
 		return forbid(b, "gold is committed: nothing changes any more")
 	}
 	a.Approved = append(slices.Clone(a.Approved), b.Person)
-	if len(a.Approved) < a.Needs {
+	if len(a.Approved) < s.approvals() {
 		return nil
 	}
 	s.Amendment = nil

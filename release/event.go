@@ -100,8 +100,9 @@ type Started struct {
 
 // RulesNow are the rules of a release that begins now. Since 1 a signature for what steps
 // have made is for the source that they made it of too, and ends when another is
-// released; and nobody's counts who wrote that.
-const RulesNow = 1
+// released; and nobody's counts who wrote that. Since 2 a change needs the approvals that
+// are wanted when it is approved, and a wait that passes begins its phase.
+const RulesNow = 2
 
 // Granted gives a machine the lease of a step. Confirm says that the step is the
 // gold one and its outputs are to be compared with the gold that is committed.

@@ -129,7 +129,12 @@ func (s *State) Asks() []Ask {
 				left = append(left, who)
 			}
 		}
-		list = append(list, Ask{"amendment", a.Reason, left, a.Needs - len(a.Approved), "agree"})
+		ask := Ask{"amendment", a.Reason, left, s.approvals() - len(a.Approved), "agree"}
+		if ask.Needed > len(left) {
+			ask.What += "; it needs more approvals now than there are approvers: refuse it"
+			ask.People, ask.Needed = s.Approvers, 1
+		}
+		list = append(list, ask)
 	}
 	return list
 }

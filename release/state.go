@@ -113,7 +113,7 @@ type Gold struct {
 type Amendment struct {
 	Amended
 	Seq      int64
-	Needs    int // approvals
+	Needs    int // approvals, when it was proposed: the endgame may begin while it is open
 	Approved []string
 }
 
@@ -151,7 +151,7 @@ type State struct {
 	Refusals  []Refused
 	Lost      int                      // leases that ended without a result
 	Spent     map[string]time.Duration // people's time by person
-	Reached   map[string]bool          // phases of which a step has begun
+	Reached   map[string]bool          // phases of which a step has begun, somebody signed, or a wait is over
 }
 
 // RuleError says which rule forbids an event.
@@ -285,6 +285,14 @@ func (s *State) Frozen(what []string) int {
 		}
 	}
 	return n
+}
+
+// approvals tells how many the open amendment needs now.
+func (s *State) approvals() int {
+	if s.Started.Rules < 2 {
+		return s.Amendment.Needs
+	}
+	return max(s.Amendment.Needs, s.Frozen(s.Amendment.What))
 }
 
 // Clone copies what Apply changes, so that a caller may try an event.
