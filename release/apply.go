@@ -118,7 +118,7 @@ func (s *State) start(e Event, b Started) error {
 	s.Started, s.Begun, s.Phase, s.Candidate = b, e.Time, Running, 1
 	s.Items, s.Source, s.Machines, s.Runbook = b.Items, b.Source, b.Machines, b.Runbook
 	s.Endgame, s.Approvers, s.Team, s.People = b.Endgame, b.Approver, b.Team, b.People
-	s.Signers, s.Revoked = b.Signers, b.Revoked
+	s.Signers, s.Revoked, s.Ship, s.Named, s.Budget = b.Signers, b.Revoked, b.Ship, b.Named, b.Budget
 	for _, x := range b.Items {
 		s.Progress[x.Name] = &Progress{}
 	}
@@ -438,7 +438,7 @@ func (s *State) amend(e Event, b Amended) error {
 func (b Amended) changes() []string {
 	var list []string
 	for what, is := range map[string]bool{
-		"runbook": b.Runbook != "" || b.Items != nil || b.Endgame != nil || b.Approver != nil || b.People != nil || b.Team.Zone != "" || len(b.Team.Days) > 0,
+		"runbook": b.Runbook != "" || b.Items != nil || b.Endgame != nil || b.Approver != nil || b.People != nil || !b.Ship.IsZero() || b.Budget != 0 || b.Team.Zone != "" || len(b.Team.Days) > 0,
 		"source":  b.Source != nil, "machines": b.Machines != nil, "signers": b.Signers != "" || b.Revoked != "",
 	} {
 		if is {
@@ -479,10 +479,16 @@ func (s *State) agree(b Agreed) error {
 // all steps after a change of the source, those that changed or whose machine
 // changed otherwise, and whatever needs them.
 func (s *State) change(b Amended) {
-	old := s.Items
+	old, postponed := s.Items, s.postpones(b)
 	if b.Items != nil {
 		s.Items, s.Runbook, s.Endgame, s.Approvers = b.Items, b.Runbook, b.Endgame, b.Approver
 		s.Team, s.People = b.Team, b.People
+		if s.Started.Rules >= 2 {
+			s.Named, s.Budget = b.Ship, b.Budget
+		}
+	}
+	if postponed {
+		s.Ship = b.Ship
 	}
 	again := map[string]bool{}
 	for i := range s.Items {
@@ -509,7 +515,10 @@ func (s *State) change(b Amended) {
 	kept := map[string]*Progress{}
 	for _, x := range s.Items {
 		kept[x.Name] = s.Progress[x.Name]
-		if again[x.Name] || kept[x.Name] == nil {
+		// A wait for the ship date waits for the one that is in force; nothing that began
+		// after it begins again.
+		over := postponed && x.Kind == runbook.Wait && x.Until.At.IsZero()
+		if again[x.Name] || over || kept[x.Name] == nil {
 			kept[x.Name] = &Progress{} // a lease in force is void with it: its result is refused
 			if p := s.Progress[x.Name]; p != nil {
 				kept[x.Name].Stopping = cmp.Or(p.Lease, p.Stopping)
@@ -527,6 +536,13 @@ func (s *State) change(b Amended) {
 	if b.Signers != "" {
 		s.Signers, s.Revoked = b.Signers, b.Revoked
 	}
+}
+
+// postpones tells whether a change moves the ship date, to one before it perhaps: only
+// where its runbook names another than the runbook in force does. One that was given at
+// the start instead of the runbook's own stays until then.
+func (s *State) postpones(b Amended) bool {
+	return s.Started.Rules >= 2 && b.Items != nil && !b.Ship.IsZero() && !b.Ship.Equal(s.Named) && !b.Ship.Equal(s.Ship)
 }
 
 // same tells whether two versions of an item ask for the same.

@@ -93,6 +93,9 @@ type Started struct {
 	// is signed with one of its keys. Revoked is that of the keys that were theirs.
 	Signers string `json:"signers,omitempty"`
 	Revoked string `json:"revoked,omitempty"`
+	// Named is the ship date that the runbook itself names; whoever starts may say another.
+	// Control sets it.
+	Named time.Time `json:"named,omitzero"`
 	// Rules is by which of them the stream is folded: 0 are those of before
 	// [RulesNow]. Control sets it.
 	Rules int `json:"rules,omitempty"`
@@ -101,7 +104,8 @@ type Started struct {
 // RulesNow are the rules of a release that begins now. Since 1 a signature for what steps
 // have made is for the source that they made it of too, and ends when another is
 // released; and nobody's counts who wrote that. Since 2 a change needs the approvals that
-// are wanted when it is approved, and a wait that passes begins its phase.
+// are wanted when it is approved, a wait that passes begins its phase, and a runbook that
+// is amended brings its ship date and budget.
 const RulesNow = 2
 
 // Granted gives a machine the lease of a step. Confirm says that the step is the
@@ -236,6 +240,8 @@ type Amended struct {
 	Approver []string         `json:"approvers,omitempty"`
 	Team     runbook.Hours    `json:"team,omitzero"`
 	People   []Person         `json:"people,omitempty"`
+	Ship     time.Time        `json:"ship,omitzero"` // that the runbook names: see State.postpones
+	Budget   time.Duration    `json:"budget,omitempty"`
 	Source   *Source          `json:"source,omitempty"`
 	Machines []Machine        `json:"machines,omitempty"`
 	Signers  string           `json:"signers,omitempty"`

@@ -64,7 +64,7 @@ func (s *State) Due(now time.Time) (passed []string, next time.Time) {
 		if x.Kind != runbook.Wait || statuses.of(x) != Ready {
 			continue
 		}
-		at := x.Until.Time(s.Started.Ship)
+		at := x.Until.Time(s.Ship)
 		if !now.Before(at) {
 			passed = append(passed, x.Name)
 		} else if next.IsZero() || at.Before(next) {
@@ -130,6 +130,9 @@ func (s *State) Asks() []Ask {
 			}
 		}
 		ask := Ask{"amendment", a.Reason, left, s.approvals() - len(a.Approved), "agree"}
+		if s.postpones(a.Amended) {
+			ask.What += "; it would ship " + a.Ship.UTC().Format(time.RFC3339) + ", and not " + s.Ship.UTC().Format(time.RFC3339)
+		}
 		if ask.Needed > len(left) {
 			ask.What += "; it needs more approvals now than there are approvers: refuse it"
 			ask.People, ask.Needed = s.Approvers, 1

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"trysail/runbook"
 )
@@ -16,18 +17,20 @@ type Plan struct {
 	Approver []string
 	Team     runbook.Hours
 	People   []Person
+	Ship     time.Time // zero if the document names none
+	Budget   time.Duration
 }
 
 // PlanOf gives what a document says.
 func PlanOf(r *runbook.Runbook) Plan {
-	return Plan{Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Team: r.Team.Hours(), People: People(r)}
+	return Plan{Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Team: r.Team.Hours(), People: People(r), Ship: r.Ship, Budget: r.Budget}
 }
 
 // Begin gives the start of a release as a runbook has it, without what the runbook only
 // names: its own digest, the source, machines, and who may sign.
 func Begin(r *runbook.Runbook, version string) Started {
 	p := PlanOf(r)
-	return Started{Version: version, Items: p.Items, Endgame: p.Endgame, Approver: p.Approver, Ship: r.Ship, Budget: r.Budget, Team: p.Team, People: p.People}
+	return Started{Version: version, Items: p.Items, Endgame: p.Endgame, Approver: p.Approver, Ship: p.Ship, Budget: p.Budget, Team: p.Team, People: p.People}
 }
 
 // Differs says what of a plan is not as the document has it that it names; "" if all is.
@@ -44,6 +47,8 @@ func (p Plan) Differs(r *runbook.Runbook) string {
 		{"approvers", p.Approver, q.Approver},
 		{"working hours", p.Team, q.Team},
 		{"people", p.People, q.People},
+		{"ship date", p.Ship.UTC(), q.Ship.UTC()},
+		{"budget", p.Budget, q.Budget},
 	} {
 		a, err := json.Marshal(x.says)
 		b, berr := json.Marshal(x.read)
@@ -60,15 +65,13 @@ func (b Started) Differs(r *runbook.Runbook) string {
 	switch {
 	case r.Release != "" && r.Release != b.Version:
 		return "the release, which is " + r.Release
-	case r.Budget != b.Budget:
-		return "budget"
 	case (r.Signers != "") != (b.Signers != ""):
 		return "allowed signers"
 	}
 	if s := serversOf(r, b.Machines); s != "" {
 		return s
 	}
-	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People}.Differs(r)
+	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People, r.Ship, b.Budget}.Differs(r)
 }
 
 // Differs says what of an amendment is not as the runbook has it that it brings; "" if all
@@ -96,7 +99,7 @@ func (b Amended) Differs(r *runbook.Runbook, s *State) string {
 	if what := serversOf(r, machines); what != "" {
 		return what
 	}
-	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People}.Differs(r)
+	return Plan{b.Items, b.Endgame, b.Approver, b.Team, b.People, b.Ship, b.Budget}.Differs(r)
 }
 
 // serversOf says which of the roles' machines are not as a runbook has them; "" if all

@@ -69,7 +69,11 @@ func TestPlans(t *testing.T) {
 		{"as it is", doc, func(*Amended) {}, ""},
 		{"nothing of it", "", func(b *Amended) { *b = Amended{Source: &Source{}} }, ""},
 		{"a plan without its document", "", func(b *Amended) { b.Runbook = "" }, "a plan without a runbook"},
-		{"a document without its plan", doc, func(b *Amended) { *b = Amended{Runbook: "sha256:two"} }, "steps and sign-offs, endgame, approvers, working hours, people"},
+		{"a document without its plan", doc, func(b *Amended) { *b = Amended{Runbook: "sha256:two"} }, "steps and sign-offs, endgame, approvers, working hours, people, ship date"},
+		{"another ship date", doc, func(b *Amended) { b.Ship = b.Ship.Add(time.Hour) }, "ship date"},
+		{"its ship date in another zone", doc, func(b *Amended) { b.Ship = b.Ship.In(time.FixedZone("", 3600)) }, ""},
+		{"without its ship date", doc, func(b *Amended) { b.Ship = time.Time{} }, "ship date"},
+		{"more hours of people", doc, func(b *Amended) { b.Budget = time.Hour }, "budget"},
 		{"keys that nobody has", keys, func(*Amended) {}, "allowed signers"},
 		{"keys", keys, func(b *Amended) { b.Signers = "sha256:keys" }, ""},
 		{"the roles of before", plain, func(*Amended) {}, "the machine of role build"},
@@ -84,7 +88,7 @@ func TestPlans(t *testing.T) {
 		if x.doc != "" {
 			r = read(x.doc)
 		}
-		b := Amended{Runbook: "sha256:two", Items: p.Items, Endgame: p.Endgame, Approver: p.Approver, Team: p.Team, People: p.People}
+		b := Amended{Runbook: "sha256:two", Items: p.Items, Endgame: p.Endgame, Approver: p.Approver, Team: p.Team, People: p.People, Ship: p.Ship, Budget: p.Budget}
 		x.with(&b)
 		if got := b.Differs(r, g.s); got != x.says {
 			t.Errorf("an amendment, %s: it differs in %q, not %q", x.what, got, x.says)

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -206,7 +207,12 @@ func (x *retrospecting) event(e Event) {
 	case Amended:
 		x.change(e, b.By, "proposed to change "+strings.Join(b.What, ", "), b.Reason)
 	case Agreed:
-		x.change(e, b.Person, map[Decision]string{Approve: "agreed to the change", Reject: "refused the change"}[b.Decision], b.Reason)
+		what := map[Decision]string{Approve: "agreed to the change", Reject: "refused the change"}[b.Decision]
+		if !x.s.Ship.Equal(r.Ship) {
+			what += fmt.Sprintf(": it ships %s, and not %s", stamp(x.s.Ship), stamp(r.Ship))
+		}
+		x.change(e, b.Person, what, b.Reason)
+		r.Ship, r.Budget = x.s.Ship, x.s.Budget.Seconds()
 	case Retried:
 		x.change(e, e.Actor, "had "+b.Item+" tried again", b.Reason)
 	case Held:

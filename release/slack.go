@@ -91,14 +91,14 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 	for _, d := range s.Spent {
 		o.Spent += d
 	}
-	o.Slack = s.Started.Ship.Sub(o.Ends)
+	o.Slack = s.Ship.Sub(o.Ends)
 	return o, nil
 }
 
 func (s *statuses) until(x *runbook.Item, begin, now time.Time, hours map[string]runbook.Calendar) time.Time {
 	switch x.Kind {
 	case runbook.Wait:
-		if at := x.Until.Time(s.Started.Ship); at.After(begin) {
+		if at := x.Until.Time(s.Ship); at.After(begin) {
 			return at
 		}
 		return begin

@@ -138,6 +138,9 @@ type State struct {
 	Endgame   []runbook.Freeze
 	Approvers []string
 	Team      runbook.Hours
+	Ship      time.Time     // in force
+	Named     time.Time     // that the document in force names; zero if it names none
+	Budget    time.Duration // of people's time
 	People    []Person
 	Source    Source
 	Machines  []Machine

@@ -266,6 +266,7 @@ func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions
 		need[b.Runbook] = true
 		p := release.PlanOf(r)
 		b.What, b.Items, b.Endgame, b.Approver, b.Team, b.People = append(b.What, "runbook"), p.Items, p.Endgame, p.Approver, p.Team, p.People
+		b.Ship, b.Budget = p.Ship, p.Budget
 	}
 	if o.source {
 		ms, err := a.openState(ctx)

@@ -180,7 +180,7 @@ func (h *herald) events(version string) error {
 // slack writes down that a release's slack crossed the limit.
 func (h *herald) slack(ctx context.Context, version string) error {
 	st, limit := h.releases[version].state, h.c.o.Notify.SlackUnder
-	if limit == nil || st.Head == 0 || st.Over() || st.Started.Ship.IsZero() {
+	if limit == nil || st.Head == 0 || st.Over() || st.Ship.IsZero() {
 		return nil
 	}
 	h.c.notices.mu.Lock()
@@ -221,7 +221,7 @@ func (h *herald) crossings() {
 // that have not got it.
 func (h *herald) queue(f *followed, n release.Notice, seq int64, at time.Time, news func(*told) bool) {
 	st := f.state
-	m := notify.Message{Notice: n, Release: st.Started.Version, Begun: st.Begun, Ship: st.Started.Ship, Event: seq, At: at}
+	m := notify.Message{Notice: n, Release: st.Started.Version, Begun: st.Begun, Ship: st.Ship, Event: seq, At: at}
 	for _, b := range h.boxes {
 		h.c.notices.mu.Lock()
 		t := h.c.notices.told[b.Name()]

@@ -43,6 +43,7 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 		if what := b.Started.Differs(book); what != "" {
 			return nil, &otherPlanError{what}
 		}
+		b.Started.Named = book.Ship
 	}
 	b.Started.Rules = release.RulesNow
 	e := release.New(c.o.Now(), q.name(), b.Started)

@@ -25,7 +25,7 @@ func (c *Control) list(context.Context, *caller, *http.Request) (any, error) {
 		if s.err != nil {
 			l.Error = s.err.Error()
 		}
-		l.Phase, l.Head, l.Changed, l.Ship = s.state.Phase, s.state.Head, s.state.Changed, s.state.Started.Ship
+		l.Phase, l.Head, l.Changed, l.Ship = s.state.Phase, s.state.Head, s.state.Changed, s.state.Ship
 		s.mu.Unlock()
 		list = append(list, l)
 	}
@@ -54,8 +54,8 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 		return nil, err
 	}
 	a := &api.Status{
-		Version: version, Phase: st.Phase, Why: st.Why, Head: st.Head, Ship: st.Started.Ship, Ends: out.Ends, Slack: out.Slack.Seconds(),
-		Chain: nonNil(out.Chain), Unknown: out.Unknown, Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Started.Budget.Hours(),
+		Version: version, Phase: st.Phase, Why: st.Why, Head: st.Head, Ship: st.Ship, Ends: out.Ends, Slack: out.Slack.Seconds(),
+		Chain: nonNil(out.Chain), Unknown: out.Unknown, Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Budget.Hours(),
 		Spent: out.Spent.Hours(), Open: out.Open.Hours(), Candidate: st.Candidate,
 	}
 	for _, k := range st.Asks() {

@@ -15,6 +15,7 @@ import (
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // working makes a control with a ledger and a depot, and a way to ask it as root
@@ -136,5 +137,51 @@ func TestSlackKnowsWeekends(t *testing.T) {
 	}
 	if want := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC); !s.Ends.Equal(want) || s.Slack != (2*time.Hour).Seconds() {
 		t.Errorf("ends %s, slack %g s", s.Ends, s.Slack)
+	}
+}
+
+// TestPostponed: the ship date that was given at the start stays until the runbook names
+// another than it did, and everybody is told the one in force.
+func TestPostponed(t *testing.T) {
+	at := &wall{time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
+	c, ask := working(t, at)
+	const doc = "---\nship: 2026-12-01T09:00:00Z\nbudget: 4 person-hours\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann, bob]\n---\n## Ship\n\n- [ ] **tried** (@ann): it\n"
+	started := written(t, c, "1", doc)
+	started.Ship = time.Date(2026, 12, 3, 9, 0, 0, 0, time.UTC)
+	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
+		t.Fatal(p)
+	}
+	for _, x := range []struct{ doc, ships string }{
+		{strings.Replace(doc, "4 person", "5 person", 1), "2026-12-03T09:00:00Z"},
+		{strings.Replace(doc, "12-01", "12-08", 1), "2026-12-08T09:00:00Z"},
+	} {
+		w := written(t, c, "1", x.doc)
+		r, err := runbook.Parse("RELEASE.md", []byte(x.doc), time.LoadLocation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := release.Amended{What: []string{"runbook"}, Runbook: w.Runbook, Items: w.Items, Team: w.Team, People: w.People, Approver: w.Approver, Ship: r.Ship, Budget: r.Budget, Reason: "r", By: "ann"}
+		without := b
+		without.Ship = time.Time{}
+		if p := ask(http.MethodPost, "/v1/releases/1/amend", without, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "ship date") {
+			t.Errorf("an amendment without the date that its runbook names: %+v", p)
+		}
+		if p := ask(http.MethodPost, "/v1/releases/1/amend", b, nil); p != nil {
+			t.Fatal(p)
+		}
+		if p := ask(http.MethodPost, "/v1/releases/1/agree", release.Agreed{Amendment: c.state("1").Head, Person: "bob", Decision: release.Approve}, nil); p != nil {
+			t.Fatal(p)
+		}
+		var s api.Status
+		if p := ask(http.MethodGet, "/v1/releases/1", nil, &s); p != nil {
+			t.Fatal(p)
+		}
+		if s.Ship.Format(time.RFC3339) != x.ships || s.Budget != r.Budget.Hours() || !s.Ends.Add(time.Duration(s.Slack*float64(time.Second))).Equal(s.Ship) {
+			t.Errorf("it ships %s on a budget of %g h, and not %s; ends %s, slack %g s", s.Ship, s.Budget, x.ships, s.Ends, s.Slack)
+		}
+		var list []api.Listed
+		if p := ask(http.MethodGet, "/v1/releases", nil, &list); p != nil || len(list) != 1 || !list[0].Ship.Equal(s.Ship) {
+			t.Errorf("the list has %+v: %+v", list, p)
+		}
 	}
 }
