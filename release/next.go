@@ -94,17 +94,13 @@ func (s *State) Asks() []Ask {
 		x := &s.Items[i]
 		p := s.Progress[x.Name]
 		switch status := statuses.of(x); {
-		case x.Kind == runbook.SignOff && status == Ready:
-			var left []string
-			subject, yes := statuses.subject(x), 0
-			for _, who := range x.Signers {
-				if slices.ContainsFunc(p.Words, func(w Signature) bool { return w.Person == who && w.Subject == subject }) {
-					yes++
-				} else {
-					left = append(left, who)
-				}
+		case x.Kind == runbook.SignOff && (status == Ready || status == Pending):
+			switch h := statuses.heard(x); {
+			case len(h.left) < x.Approvals-h.yes:
+				list = append(list, s.askOthers(x))
+			case status == Ready:
+				list = append(list, Ask{x.Name, x.Text, h.left, x.Approvals - h.yes, "sign"})
 			}
-			list = append(list, Ask{x.Name, x.Text, left, x.Approvals - yes, "sign"})
 		case status != Stopped:
 		case x.Kind == runbook.SignOff:
 			list = append(list, Ask{x.Name, "it was rejected: mend what is wrong and amend, have it withdrawn, or abort", s.Approvers, 1, "amend"})
@@ -140,6 +136,19 @@ func (s *State) Asks() []Ask {
 		list = append(list, ask)
 	}
 	return list
+}
+
+// askOthers asks for an amendment of a sign-off that its people cannot give. It is asked
+// before the sign-off's turn comes: after gold nothing changes.
+func (s *State) askOthers(x *runbook.Item) Ask {
+	why := "too few of its people may sign"
+	if wrote := slices.DeleteFunc(slices.Clone(x.Signers), func(who string) bool { return !s.Wrote(who) }); len(wrote) > 0 {
+		why += ": " + strings.Join(wrote, " and ") + " wrote what is released"
+	}
+	if s.Gold != nil {
+		return Ask{x.Name, why + "; gold does not change any more: abort, and release another version", s.Approvers, 1, "abort"}
+	}
+	return Ask{x.Name, why + "; amend who signs", s.Approvers, 1, "amend"}
 }
 
 // Report is what a machine says at the end of a lease.

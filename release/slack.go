@@ -116,28 +116,19 @@ func (s *statuses) until(x *runbook.Item, begin, now time.Time, hours map[string
 }
 
 // signed is the earliest time at which as many of a sign-off's people as it still
-// wants have worked for its budget, if all begin at once: any of them, or the m-th
-// fastest where m must say yes.
+// wants have worked for its budget, if all who may sign begin at once: any of them, or
+// the m-th fastest where m must say yes.
 func (s *statuses) signed(x *runbook.Item, begin time.Time, hours map[string]runbook.Calendar) time.Time {
-	wants, subject := x.Approvals, ""
-	if s.needsDone(x) {
-		subject = s.subject(x)
+	h := s.heard(x)
+	if len(h.left) == 0 {
+		return begin.Add(x.Budget) // an amendment brings others
 	}
 	var ends []time.Time
-	for _, who := range x.Signers {
-		if slices.ContainsFunc(s.Progress[x.Name].Words, func(w Signature) bool {
-			return w.Person == who && w.Subject == subject && w.Decision != Reject
-		}) {
-			wants--
-			continue
-		}
+	for _, who := range h.left {
 		ends = append(ends, worked(who, begin, x.Budget, hours))
 	}
-	if len(ends) == 0 {
-		return begin
-	}
 	slices.SortFunc(ends, time.Time.Compare)
-	return ends[min(max(wants, 1), len(ends))-1]
+	return ends[min(max(x.Approvals-h.yes, 1), len(ends))-1]
 }
 
 // worked is when a person who begins at a time has worked for so long. Who does

@@ -77,7 +77,7 @@ func (a *statuses) find(x *runbook.Item) Status {
 	case !a.needsDone(x):
 		return Pending
 	case x.Kind == runbook.SignOff:
-		return a.signStatus(x, p)
+		return a.signStatus(x)
 	}
 	return Ready
 }
@@ -95,22 +95,48 @@ func (s *State) goldStatus(p *Progress) Status {
 	return Stopped
 }
 
-func (a *statuses) signStatus(x *runbook.Item, p *Progress) Status {
-	subject, yes := a.subject(x), 0
-	for _, w := range p.Words {
-		switch {
-		case w.Subject != subject: // for other bytes
-		case a.Started.Rules >= 1 && w.Decision != Reject && a.Wrote(w.Person): // the source came later
-		case w.Decision == Reject:
-			return Stopped
-		default:
-			yes++
-		}
-	}
-	if yes >= x.Approvals {
+func (a *statuses) signStatus(x *runbook.Item) Status {
+	switch h := a.heard(x); {
+	case h.no:
+		return Stopped
+	case h.yes >= x.Approvals:
 		return Complete
 	}
 	return Ready
+}
+
+// heard is what the people of a sign-off have said of it that counts, and who may still.
+type heard struct {
+	yes  int
+	no   bool
+	left []string // who may sign: nobody who has, or who wrote what is released
+}
+
+// heard tells whose word on a sign-off counts. While something that it needs is not done
+// nobody's does: whatever was said was of other bytes.
+func (a *statuses) heard(x *runbook.Item) heard {
+	var h heard
+	var yes []string
+	if a.needsDone(x) {
+		subject := a.subject(x)
+		for _, w := range a.Progress[x.Name].Words {
+			switch {
+			case w.Subject != subject: // for other bytes
+			case w.Decision == Reject:
+				h.no = true
+			case a.Started.Rules >= 1 && a.Wrote(w.Person): // the source came later
+			default:
+				yes = append(yes, w.Person)
+			}
+		}
+	}
+	h.yes = len(yes)
+	for _, who := range x.Signers {
+		if !a.Wrote(who) && !slices.Contains(yes, who) {
+			h.left = append(h.left, who)
+		}
+	}
+	return h
 }
 
 // Subject is the digest of what a sign-off is about: the item, what is asked,
