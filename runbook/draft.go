@@ -140,16 +140,16 @@ func (d Draft) step(p func(string, ...any), name string, x DraftBuild, out []str
 		}
 		script = "cd " + quote(dir) + "\n" + script
 	}
-	fence := fenceAround(script)
+	fence := fenceFor(script)
 	p("%ssh {\"name\":%q,\"role\":\"build\",\"timeout\":%q,\"budget\":%q%s%s}", fence, name, short(4*took+10*time.Minute), short(2*took), attribute("out", out), more)
 	p("%s", script)
 	p("%s", fence)
 	p("")
 }
 
-// fenceAround gives a fence that no line of the script ends: a shorter one would cut the
+// fenceFor gives one that no line of the script ends: a shorter one would cut the
 // script off in the middle, in silence.
-func fenceAround(script string) string {
+func fenceFor(script string) string {
 	longest, run := 2, 0
 	for _, r := range script {
 		if r != '`' {
@@ -288,41 +288,49 @@ func reserved() []string {
 	return strings.Fields("if then else elif fi do done case esac while until for in function select time coproc")
 }
 
-// quote writes a word so that a shell reads it back, and a person too: what shows
-// nothing, or makes other text show as something else, is written in digits.
+// quote writes a word so that a shell reads it back, and a person and Runme too: what
+// either of them would not see is written in digits.
 func quote(s string) string {
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_./-+=:@%,", r))
 	}) {
 		return s
 	}
+	if s == "" {
+		return "''"
+	}
 	var b strings.Builder
-	for rest := s; rest != "" || b.Len() == 0; {
-		n := shows(rest)
-		if n > 0 || rest == "" {
-			b.WriteString("'" + strings.ReplaceAll(rest[:n], "'", `'\''`) + "'")
-			rest = rest[n:]
+	for i := 0; i < len(s); {
+		from, hidden := i, hides(s, i)
+		for i < len(s) && hides(s, i) == hidden {
+			_, n := utf8.DecodeRuneInString(s[i:])
+			i += n
+		}
+		if !hidden {
+			b.WriteString("'" + strings.ReplaceAll(s[from:i], "'", `'\''`) + "'")
 			continue
 		}
 		b.WriteString(`"$(printf '`)
-		for rest != "" && shows(rest) == 0 {
-			_, n := utf8.DecodeRuneInString(rest)
-			for i := range n {
-				fmt.Fprintf(&b, `\%03o`, rest[i])
-			}
-			rest = rest[n:]
+		for _, c := range []byte(s[from:i]) {
+			fmt.Fprintf(&b, `\%03o`, c)
 		}
 		b.WriteString(`')"`)
 	}
 	return b.String()
 }
 
-// shows is how much of the beginning of a text a reader sees as it is.
-func shows(s string) int {
-	for i, r := range s {
-		if bad := r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"); bad || !unicode.IsPrint(r) && r != '\n' && r != '\t' {
-			return i
-		}
+// hides tells whether the character at a place of a script does not show, or makes
+// other text show as something else, or is one that Runme drops: blanks at the end of
+// a line and a dollar sign at its beginning.
+func hides(s string, at int) bool {
+	switch r, n := utf8.DecodeRuneInString(s[at:]); {
+	case r == '\n':
+		return false
+	case r == ' ' || r == '\t':
+		return strings.HasPrefix(strings.TrimLeft(s[at:], " \t"), "\n")
+	case r == '$':
+		return at > 0 && s[at-1] == '\n'
+	default:
+		return !unicode.IsPrint(r) || r == utf8.RuneError && n == 1
 	}
-	return len(s)
 }

@@ -134,7 +134,7 @@ func FuzzDraft(f *testing.F) {
 	}
 	for _, command := range []string{
 		"sh\x00-c\x00make\nmake dist", "sh\x00-c\x00cat <<x\n```\nx\nmake", "```", "sh\x00-c\x00a\n`````\nb\n  ````  \nc", "sh\x00~~~\n~~~", "x\x00\n\n", "x\x00\r\n", "x\x00\x1b[31m",
-		"x\x00a\u202eb\u200b", "x\x00'\\''$(y)`z`", "x\x00", "x\x00\t# no comment\n## no heading\n---\n", "x\x00- [ ] **a** (@b): c", "x\x00\u00a0", "x\x00\ufffd", "x\x00%s\\n\x00!", "x\x00\x7f\n\x01\n", "\u2028", " ",
+		"x\x00a\u202eb\u200b", "x\x00'\\''$(y)`z`", "x\x00", "x\x00\t# no comment\n## no heading\n---\n", "x\x00- [ ] **a** (@b): c", "x\x00\u00a0", "x\x00\ufffd", "x\x00%s\\n\x00!", "x\x00\x7f\n\x01\n", "\u2028", " ", "$x", "x\x00$y\n$z\n$$\n $", "x\x00a \\ \nb\\\t \n \n",
 	} {
 		f.Add("release", command, "cmd/it's")
 		f.Add("a\nrelease", command, "-x\n```")
@@ -165,6 +165,11 @@ func FuzzDraft(f *testing.F) {
 			want = []string{"cd", directory}
 		}
 		want = append(want, argv...)
+		for line := range strings.Lines(script) { // Runme drops both
+			if strings.HasPrefix(line, "$") || strings.TrimRight(line, " \t\n")+"\n" != line {
+				t.Errorf("Runme reads %q otherwise", line)
+			}
+		}
 		whole := "f() { printf '%s\\0' \"$@\"; }\n"
 		if directory != "" {
 			script = strings.Replace(script, "cd ", "f cd ", 1)

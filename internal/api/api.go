@@ -271,6 +271,7 @@ type Status struct {
 	Gold  *Gold        `json:"gold,omitempty"`
 	// What went wrong?
 	Trouble   []string          `json:"trouble,omitempty"` // of control itself
+	Doubts    []string          `json:"doubts,omitempty"`  // those of it that are a copy which says otherwise
 	Refused   []release.Refused `json:"refused"`
 	Budget    float64           `json:"budget_hours,omitempty"`
 	Spent     float64           `json:"spent_hours"`

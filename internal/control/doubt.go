@@ -151,7 +151,7 @@ func (c *Control) doubtedLocked(stream string) error {
 	return nil
 }
 
-// troubles lists the doubts, for people.
+// troubles lists what people must know of the ledger, without the doubts.
 func (c *Control) troubles() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,7 +159,14 @@ func (c *Control) troubles() []string {
 	if c.alone && !c.lonely() {
 		list = append(list, "no machine copies the ledger: what happened last is on control's disk alone")
 	}
-	list = append(list, c.notKept()...)
+	return append(list, c.notKept()...)
+}
+
+// inDoubt lists the doubts, for people.
+func (c *Control) inDoubt() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []string
 	for _, stream := range slices.Sorted(maps.Keys(c.doubts)) {
 		if err := c.doubtedLocked(stream); err != nil {
 			list = append(list, err.Error())

@@ -67,7 +67,7 @@ func TestDoubt(t *testing.T) {
 		if !slices.Equal(got, x.doubts) {
 			t.Errorf("%s: in doubt are %v, want %v", x.what, got, x.doubts)
 		}
-		if n := len(c.troubles()); n != len(x.doubts) {
+		if n := len(c.inDoubt()); n != len(x.doubts) {
 			t.Errorf("%s: %d troubles are told", x.what, n)
 		}
 	}

@@ -191,7 +191,7 @@ func TestRevokeEndsInvitations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	lines, err := c.o.Ledger.Read(t.Context(), accessStream, 0)
+	lines, err := c.o.Ledger.Read(t.Context(), AccessStream, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // one that is alone at a cluster of others.
 func TestTakeOverAgain(t *testing.T) {
 	d := newDisk(t)
-	elects := &ledger.UnknownError{Stream: accessStream, Err: errors.New("leader changed")}
+	elects := &ledger.UnknownError{Stream: AccessStream, Err: errors.New("leader changed")}
 	broken := errors.New("event 7 is missing")
 	serve := func(o Options, answers ...error) (begun int, err error) {
 		t.Helper()

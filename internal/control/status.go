@@ -75,7 +75,8 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	if err := c.room(); err != nil {
 		a.Trouble = append(a.Trouble, err.Error())
 	}
-	a.Trouble = append(a.Trouble, c.troubles()...)
+	a.Doubts = c.inDoubt()
+	a.Trouble = append(append(a.Trouble, c.troubles()...), a.Doubts...)
 	if st.Amendment != nil {
 		a.Amendment = st.Amendment.Seq
 	}

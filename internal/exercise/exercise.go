@@ -458,8 +458,8 @@ func (r *runner) question(ctx context.Context, q drill.Steady) error {
 			return fmt.Errorf("the release is %s: %s", r.status.Phase, r.status.Why)
 		}
 	case drill.LedgerUndoubted:
-		if r.status != nil && len(r.status.Trouble) > 0 {
-			return errors.New(strings.Join(r.status.Trouble, "; "))
+		if r.status != nil && len(r.status.Doubts) > 0 {
+			return errors.New(strings.Join(r.status.Doubts, "; "))
 		}
 	case drill.ServicesAnswer:
 		for _, name := range r.p.Services() {
