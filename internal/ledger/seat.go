@@ -199,21 +199,32 @@ func (s *Store) reign(ctx context.Context, l *Ledger) {
 	}
 }
 
+// answers asks a cluster of others, which the client does for as long as nobody
+// answers.
+func (s *Store) answers(ctx context.Context, ask func(context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, seatWait)
+	defer cancel()
+	err := ask(within)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case within.Err() != nil:
+		return &MuteError{s.where}
+	}
+	return fmt.Errorf("etcd at %s: %w", strings.Join(s.where, ", "), err)
+}
+
 // sitThere takes the only seat for a control at a cluster of others.
 func (s *Store) sitThere(ctx context.Context) (*Term, error) {
 	within, cancel := context.WithTimeout(ctx, seatWait)
 	defer cancel()
 	// Not by the session: what it is given lives as long as the seat, and it would
 	// ask for ever.
-	lease, err := s.client.Grant(within, seatTTL)
-	if err != nil {
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case within.Err() != nil:
-			return nil, &MuteError{s.where}
-		}
-		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(s.where, ", "), err)
+	var lease *clientv3.LeaseGrantResponse
+	if err := s.answers(ctx, func(within context.Context) (err error) { lease, err = s.client.Grant(within, seatTTL); return err }); err != nil {
+		return nil, err
 	}
 	seat, err := concurrency.NewSession(s.client, concurrency.WithLease(lease.ID), concurrency.WithTTL(seatTTL), concurrency.WithContext(ctx))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -165,16 +166,23 @@ func TestDeadAlarm(t *testing.T) {
 
 // TestMute: a control whose etcd is not there says so, and does not wait for it.
 func TestMute(t *testing.T) {
-	s, err := Start(t.Context(), StartOptions{Endpoints: []string{"http://" + free(t)}, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithTimeout(t.Context(), 4*seatWait)
+	defer cancel()
+	var mute *MuteError
+	if _, err := Start(ctx, StartOptions{Endpoints: []string{"http://" + free(t)}, Log: slog.New(slog.DiscardHandler)}); !errors.As(err, &mute) || mute.Hint() == "" {
+		t.Errorf("an etcd that is not there: %v", err)
+	}
+	cluster := start(t, short(t))
+	s, err := Start(ctx, StartOptions{Endpoints: []string{"unix://" + filepath.Join(cluster.etcd.Config().Dir, "../client")}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*seatWait)
-	defer cancel()
-	var mute *MuteError
-	if _, err := s.Sit(ctx); !errors.As(err, &mute) || mute.Hint() == "" {
-		t.Errorf("an etcd that is not there: %v", err)
+	if err := cluster.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Sit(ctx); !errors.As(err, &mute) {
+		t.Errorf("an etcd that is not there any more: %v", err)
 	}
 	cancel()
 	if _, err := s.Sit(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &mute) {

@@ -73,7 +73,11 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
 		}
-		return &Store{Ledger: New(c), client: c, where: o.Endpoints}, nil
+		s := &Store{Ledger: New(c), client: c, where: o.Endpoints}
+		if err := s.answers(ctx, func(within context.Context) error { _, err := c.Get(within, seatKey); return err }); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		return s, nil
 	}
 	said := &lines{log: o.Log}
 	cfg, err := config(o, said)
