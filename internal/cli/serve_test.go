@@ -117,7 +117,7 @@ func TestRecoverWarns(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	out, why := begun{end: cancel}, strings.Builder{}
-	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies}, strings.NewReader(""), &out, &why)
+	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies, "--new-authority"}, strings.NewReader(""), &out, &why)
 	if !strings.Contains(out.String(), "Control is at") || !strings.Contains(why.String(), "must never start again") || !strings.Contains(why.String(), "serve --join") {
 		t.Errorf("exit %d: %s%s", code, out.String(), why.String())
 	}
