@@ -66,9 +66,11 @@ func (a *Agent) beat(ctx context.Context, sent time.Duration) error {
 	a.mu.Unlock()
 	var answer api.BeatAnswer
 	if err := a.o.Client.Do(ctx, http.MethodPost, "/beat", b, &answer); err != nil {
-		a.mu.Lock()
-		a.asks = "" // others may be asked meanwhile, one that is frozen among them
-		a.mu.Unlock()
+		if len(a.o.Client.Addresses()) > 1 {
+			a.mu.Lock()
+			a.asks = "" // others may be asked meanwhile, one that is frozen among them
+			a.mu.Unlock()
+		}
 		return err
 	}
 	if len(answer.Controls) > 0 && a.o.Client.Learn(answer.Controls) {
