@@ -122,9 +122,9 @@ func SlackNotice(o Outlook, limit time.Duration, low bool) (n *Notice, again boo
 	case low || o.Slack >= limit:
 		return nil, low
 	}
-	what := "slack is " + o.Slack.Round(time.Minute).String()
+	what := "slack is " + Roundly(o.Slack)
 	if o.Slack < 0 {
-		what = "the release is late by " + (-o.Slack).Round(time.Minute).String()
+		what = "the release is late by " + Roundly(-o.Slack)
 	}
 	if len(o.Chain) > 0 {
 		what += "; it hangs on " + strings.Join(o.Chain, ", ")

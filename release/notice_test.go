@@ -174,6 +174,11 @@ func TestSlackNotice(t *testing.T) {
 			t.Errorf("line %d: %+v", i, n)
 		}
 	}
+	for slack, want := range map[time.Duration]string{-25 * time.Second: "the release is late by 25s", 25 * time.Second: "slack is 25s", -time.Minute - time.Second: "the release is late by 1m0s"} {
+		if n, _ := SlackNotice(Outlook{Slack: slack}, day, false); n == nil || n.What != want {
+			t.Errorf("%s: %+v", slack, n)
+		}
+	}
 	// A limit of nothing: late is low.
 	if n, low := SlackNotice(Outlook{Slack: -1}, 0, false); n == nil || !low {
 		t.Error("late is not told")

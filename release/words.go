@@ -24,6 +24,16 @@ func Human(d time.Duration) string {
 	return fmt.Sprintf("%s%.1f s", sign, d.Seconds())
 }
 
+// Roundly writes a time to the minute, and a shorter one so that it is not nothing.
+func Roundly(d time.Duration) string {
+	for _, unit := range []time.Duration{time.Minute, time.Second, time.Millisecond} {
+		if d.Abs() >= unit {
+			return d.Round(unit).String()
+		}
+	}
+	return d.String()
+}
+
 // Plainly writes what somebody else wrote so that a terminal shows it and does nothing.
 func Plainly(s string) string {
 	return strings.Map(func(r rune) rune {
