@@ -15,8 +15,8 @@ type Outlook struct {
 	Ends  time.Time     // when the rest is done if everything takes its budget
 	Slack time.Duration // ship date minus Ends; negative: late
 	Chain []string      // the items that Ends hangs on
-	// Unknown lists items of the chain that have no budget: the rest takes longer
-	// by whatever they take.
+	// Unknown lists steps and sign-offs to come that have no budget: whatever they
+	// take is not counted.
 	Unknown []string
 	Spent   time.Duration // people's time so far
 	Open    time.Duration // people's budgets of the sign-offs to come
@@ -53,6 +53,7 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 	statuses := s.statuses()
 	end := map[string]time.Time{}
 	before := map[string]string{}
+	long := map[string]int{} // chains, in items: of two that end at once the longer one counts
 	var visit func(x *runbook.Item) time.Time
 	visit = func(x *runbook.Item) time.Time {
 		if t, ok := end[x.Name]; ok {
@@ -64,10 +65,11 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 		}
 		begin := now
 		for _, n := range x.Needs {
-			if t := visit(s.Item(n)); t.After(begin) {
+			if t := visit(s.Item(n)); t.After(begin) || t.Equal(begin) && long[n] > long[before[x.Name]] {
 				begin, before[x.Name] = t, n
 			}
 		}
+		long[x.Name] = long[before[x.Name]] + 1
 		end[x.Name] = statuses.until(x, begin, now, hours)
 		return end[x.Name]
 	}
@@ -75,18 +77,19 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 	last := ""
 	for i := range s.Items {
 		x := &s.Items[i]
-		if t := visit(x); t.After(o.Ends) || (last == "" && !statuses.done(x)) {
+		if t := visit(x); t.After(o.Ends) || t.Equal(o.Ends) && long[x.Name] > long[last] {
 			o.Ends, last = t, x.Name
 		}
-		if x.Kind == runbook.SignOff && !statuses.done(x) {
-			o.Open += x.Budget
+		status := statuses.of(x)
+		if status != Complete && x.Budget == 0 && x.Kind != runbook.Wait {
+			o.Unknown = append(o.Unknown, x.Name)
+		}
+		if status != Complete && x.Kind == runbook.SignOff {
+			o.Open += x.Budget * time.Duration(max(x.Approvals-statuses.heard(x).yes, 0))
 		}
 	}
 	for n := last; n != ""; n = before[n] {
 		o.Chain = append([]string{n}, o.Chain...)
-		if x := s.Item(n); x.Budget == 0 && x.Kind != runbook.Wait {
-			o.Unknown = append(o.Unknown, n)
-		}
 	}
 	for _, d := range s.Spent {
 		o.Spent += d

@@ -138,6 +138,66 @@ func TestSignedAlready(t *testing.T) {
 	ends(s, "2026-11-24T12:00:00Z")
 }
 
+// TestWithoutBudget: what has no budget is named wherever it stands, and is in the chain
+// that it lengthens.
+func TestWithoutBudget(t *testing.T) {
+	step := func(name string, budget time.Duration, needs ...string) runbook.Item {
+		return runbook.Item{Name: name, Kind: runbook.Step, Budget: budget, Needs: needs}
+	}
+	for _, c := range []struct {
+		name           string
+		items          []runbook.Item
+		chain, unknown []string
+	}{
+		{"all have one", []runbook.Item{step("a", time.Minute), step("b", time.Minute, "a")}, []string{"a", "b"}, nil},
+		{"none has, in any order", []runbook.Item{step("c", 0, "b"), step("a", 0), step("b", 0, "a")}, []string{"a", "b", "c"}, []string{"c", "a", "b"}},
+		{"beside the chain", []runbook.Item{step("quick", time.Minute), step("long", 0), step("longer", 0, "long")}, []string{"quick"}, []string{"long", "longer"}},
+		{"at the end of it", []runbook.Item{step("a", time.Minute), step("b", 0, "a"), step("c", 0)}, []string{"a", "b"}, []string{"b", "c"}},
+		{"a sign-off and a wait", []runbook.Item{
+			{Name: "s", Kind: runbook.SignOff, Approvals: 1, Signers: []string{"ann"}}, {Name: "w", Kind: runbook.Wait, Until: runbook.Moment{Before: 24 * time.Hour}},
+		}, []string{"w"}, []string{"s"}},
+	} {
+		s := Empty()
+		e := New(at(0), "test", Started{Version: "1", Ship: time.Date(2026, 12, 31, 12, 0, 0, 0, time.UTC), Items: c.items})
+		e.Seq = 1
+		if err := s.Apply(e); err != nil {
+			t.Fatal(err)
+		}
+		o, err := s.Outlook(at(0), time.LoadLocation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(o.Chain, c.chain) || !slices.Equal(o.Unknown, c.unknown) {
+			t.Errorf("%s: hangs on %q, no budget for %q", c.name, o.Chain, o.Unknown)
+		}
+	}
+}
+
+// TestOpenHours: each of those who must say yes still has a sign-off's budget to work.
+func TestOpenHours(t *testing.T) {
+	s := duty(t, 3, 2*time.Hour, nil)
+	s.Started.Rules = RulesNow
+	s.Progress["build"].Result = &Finished{Outputs: out("a", "one")}
+	tried := s.Item("tried")
+	for _, c := range []struct {
+		who  string
+		says Decision
+		want time.Duration
+	}{{"", "", 6 * time.Hour}, {"ann", Approve, 4 * time.Hour}, {"bob", Reject, 4 * time.Hour}, {"eve", ApproveExcept, 2 * time.Hour}} {
+		if c.who != "" {
+			s.Progress["tried"].Words = append(s.Progress["tried"].Words, Signature{Signed: Signed{Person: c.who, Decision: c.says, Subject: s.Subject(tried)}})
+		}
+		o, err := s.Outlook(at(0), time.LoadLocation)
+		if err != nil || o.Open != c.want {
+			t.Errorf("%s says %s: %s to come, not %s; %v", c.who, c.says, o.Open, c.want, err)
+		}
+	}
+	s.Progress["build"].Result = &Finished{Outputs: out("a", "two")} // other bytes
+	if o, err := s.Outlook(at(0), time.LoadLocation); err != nil || o.Open != 6*time.Hour {
+		t.Errorf("of other bytes: %s to come; %v", o.Open, err)
+	}
+}
+
 // TestHoursInEvents: hours come back from the disk as they were, hours that cannot
 // be read are refused, and streams without any are read.
 func TestHoursInEvents(t *testing.T) {
