@@ -62,7 +62,7 @@ func TestNobodyLeftToApprove(t *testing.T) {
 		g.must(Granted{Item: "compile", Machine: "a"})
 		g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
 		asks := g.s.Asks()
-		if k := asks[len(asks)-1]; k.Type != "agree" || k.Needed != 1 || len(k.People) != 2 || !strings.Contains(k.What, "refuse it") {
+		if k := asks[len(asks)-1]; k.Type != "refuse" || k.Needed != 1 || len(k.People) != 2 || !strings.Contains(k.What, "refuse it") {
 			t.Errorf("it asks %+v", k)
 		}
 		g.must(Agreed{Amendment: open, Person: who, Decision: Reject})

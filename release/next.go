@@ -40,9 +40,11 @@ func (s *State) Next() []Want {
 		switch status := statuses.of(x); {
 		case s.Progress[x.Name].Lease != nil:
 			continue
+		case s.Waits(x) != "":
+			continue
 		case status == Confirming:
 			w.Confirm, w.Not = true, s.Gold.Machine
-		case status != Ready, x.Gold && s.Amendment != nil:
+		case status != Ready:
 			continue
 		}
 		for _, a := range s.Inputs(x) {
@@ -52,6 +54,21 @@ func (s *State) Next() []Want {
 	}
 	return list
 }
+
+const goldWaits = " is open: gold waits"
+
+// Waits says what people must decide before a machine may begin a step that is ready;
+// "" if there is nothing.
+func (s *State) Waits(x *runbook.Item) string {
+	if status := s.Status(x); !x.Gold || s.Amendment == nil || s.Progress[x.Name].Lease != nil || status != Ready && status != Confirming {
+		return ""
+	}
+	return fmt.Sprintf("amendment %d%s", s.Amendment.Seq, goldWaits)
+}
+
+// ForPeople tells whether a reason to wait is one that [State.Waits] gives: it ends when
+// people decide, and not before.
+func ForPeople(why string) bool { return strings.HasSuffix(why, goldWaits) }
 
 // Due lists the waits that end by now, and when the next one does; zero if none.
 func (s *State) Due(now time.Time) (passed []string, next time.Time) {
@@ -80,7 +97,11 @@ type Ask struct {
 	What   string   // in words
 	People []string // any of them
 	Needed int      // how many still
-	Type   string   // next command's word: sign, retry, waive, except, agree
+	// Type is what is asked for: sign, withdraw, retry, waive, except, amend, agree,
+	// refuse (an amendment), abort.
+	Type   string
+	Tests  []string // to waive
+	Change string   // what to amend: source, runbook
 }
 
 // Asks lists what people must do now.
@@ -92,30 +113,11 @@ func (s *State) Asks() []Ask {
 	statuses := s.statuses()
 	for i := range s.Items {
 		x := &s.Items[i]
-		p := s.Progress[x.Name]
-		switch status := statuses.of(x); {
-		case x.Kind == runbook.SignOff && (status == Ready || status == Pending):
-			switch h := statuses.heard(x); {
-			case len(h.left) < x.Approvals-h.yes:
-				list = append(list, s.askOthers(x))
-			case status == Ready:
-				list = append(list, Ask{x.Name, x.Text, h.left, x.Approvals - h.yes, "sign"})
-			}
-		case status != Stopped:
-		case x.Kind == runbook.SignOff:
-			list = append(list, Ask{x.Name, "it was rejected: mend what is wrong and amend, have it withdrawn, or abort", s.Approvers, 1, "amend"})
-		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil && s.Gold.Confirmed.Verdict == Equivalent:
-			list = append(list, Ask{x.Name, "the second build differs in ways that the build differs from itself: sign for each difference, or abort", s.Approvers, 1, "except"})
-		case x.Gold && s.Gold != nil && s.Gold.Confirmed != nil:
-			list = append(list, Ask{x.Name, "the second build made other bytes: find out why, abort, and release another version", s.Approvers, 1, "abort"})
-		case x.Gold && s.Gold != nil && p.Moves < MovesBeforeAsking:
-			list = append(list, Ask{x.Name, "the second build of gold failed: " + p.Why + "; see its log, then retry", nil, 1, "retry"})
-		case p.Moves >= MovesBeforeAsking:
-			list = append(list, Ask{x.Name, "it lost its machine too often, last because " + p.Moved + ": find out whether the step is what kills them, then retry", nil, 1, "retry"})
-		case p.Result != nil && p.Result.Exit == 0:
-			list = append(list, Ask{x.Name, "tests failed: " + strings.Join(s.Unwaived(x), ", ") + "; waive each by name, or retry", s.Approvers, 1, "waive"})
-		default:
-			list = append(list, Ask{x.Name, "it failed: see its log, then retry or amend", nil, 1, "retry"})
+		if _, ask, stopped := statuses.stop(x); stopped {
+			list = append(list, ask)
+		} else if x.Kind == runbook.SignOff && statuses.of(x) == Ready {
+			h := statuses.heard(x)
+			list = append(list, Ask{Item: x.Name, What: x.Text, People: h.left, Needed: x.Approvals - h.yes, Type: "sign"})
 		}
 	}
 	if a := s.Amendment; a != nil {
@@ -125,30 +127,93 @@ func (s *State) Asks() []Ask {
 				left = append(left, who)
 			}
 		}
-		ask := Ask{"amendment", a.Reason, left, s.approvals() - len(a.Approved), "agree"}
+		ask := Ask{Item: "amendment", What: a.Reason, People: left, Needed: s.approvals() - len(a.Approved), Type: "agree"}
 		if s.postpones(a.Amended) {
 			ask.What += "; it would ship " + a.Ship.UTC().Format(time.RFC3339) + ", and not " + s.Ship.UTC().Format(time.RFC3339)
 		}
-		if ask.Needed > len(left) {
-			ask.What += "; it needs more approvals now than there are approvers: refuse it"
-			ask.People, ask.Needed = s.Approvers, 1
+		vain := ""
+		switch {
+		case s.Frozen(a.What) < 0: // what made gold was under way when it was proposed
+			vain = "gold was committed meanwhile"
+		case ask.Needed > len(left):
+			vain = "it needs more approvals now than there are approvers"
+		}
+		if vain != "" {
+			ask.What += "; " + vain + ": refuse it"
+			ask.People, ask.Needed, ask.Type = s.Approvers, 1, "refuse"
 		}
 		list = append(list, ask)
 	}
 	return list
 }
 
-// askOthers asks for an amendment of a sign-off that its people cannot give. It is asked
-// before the sign-off's turn comes: after gold nothing changes.
-func (s *State) askOthers(x *runbook.Item) Ask {
-	why := "too few of its people may sign"
-	if wrote := slices.DeleteFunc(slices.Clone(x.Signers), func(who string) bool { return !s.Wrote(who) }); len(wrote) > 0 {
-		why += ": " + strings.Join(wrote, " and ") + " wrote what is released"
+// stop says why an item does not go on by itself, and what people do about it: only what
+// the rules then take. A sign-off that its people cannot give is stopped before its turn
+// comes: after gold nothing changes.
+func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
+	p, g, status := a.Progress[x.Name], a.Gold, a.of(x)
+	open := x.Kind == runbook.SignOff && (status == Ready || status == Pending)
+	h := heard{}
+	if open {
+		h = a.heard(x)
 	}
-	if s.Gold != nil {
-		return Ask{x.Name, why + "; gold does not change any more: abort, and release another version", s.Approvers, 1, "abort"}
+	var todo string
+	ask = Ask{Item: x.Name, Needed: 1, Type: "retry"}
+	switch {
+	case open && len(h.left) < x.Approvals-h.yes:
+		why, todo = "too few of its people may sign", "; amend who signs"
+		if wrote := slices.DeleteFunc(slices.Clone(x.Signers), func(who string) bool { return !a.Wrote(who) }); len(wrote) > 0 {
+			why += ": " + strings.Join(wrote, " and ") + " wrote what is released"
+		}
+		ask.People, ask.Type, ask.Change = a.Approvers, "amend", "runbook"
+		if g != nil {
+			todo = "; gold does not change any more: abort, and release another version"
+			ask.Type, ask.Change = "abort", ""
+		}
+	case status != Stopped:
+		return "", Ask{}, false
+	case x.Kind == runbook.SignOff && g == nil && a.stands(x):
+		why, todo = "it was rejected", ": mend what is wrong and amend, have it withdrawn, or abort"
+		ask.People, ask.Type, ask.Change = a.Approvers, "amend", "source"
+	case x.Kind == runbook.SignOff:
+		var no []string
+		subject := a.subject(x)
+		for _, w := range p.Words {
+			if w.Subject == subject && w.Decision == Reject {
+				no = append(no, w.Person)
+			}
+		}
+		who := strings.Join(no, " and ")
+		why, todo = "it was rejected", "; it stands on no step, so an amendment of the source does not ask again: "+who+" must withdraw once it is mended, or abort"
+		if g != nil {
+			todo = "; gold does not change any more: " + who + " must withdraw, or abort and release another version"
+		}
+		ask.People, ask.Type = slices.Clone(a.Approvers), "withdraw"
+		for _, person := range no {
+			if !slices.Contains(ask.People, person) {
+				ask.People = append(ask.People, person)
+			}
+		}
+	case x.Gold && g != nil && g.Confirmed != nil && g.Confirmed.Verdict == Equivalent:
+		why, todo = "the second build differs in ways that the build differs from itself", ": sign for each difference, or abort"
+		ask.People, ask.Type = a.Approvers, "except"
+	case x.Gold && g != nil && g.Confirmed != nil:
+		why, todo = "the second build made other bytes", ": find out why, abort, and release another version"
+		ask.People, ask.Type = a.Approvers, "abort"
+	case x.Gold && g != nil && p.Moves < MovesBeforeAsking:
+		why, todo = "the second build of gold failed: "+p.Why, "; see its log, then retry"
+	case p.Moves >= MovesBeforeAsking:
+		why, todo = "it lost its machine too often, last because "+p.Moved, ": find out whether the step is what kills them, then retry"
+	case p.Result != nil && p.Result.Exit == 0:
+		ask.People, ask.Type, ask.Tests = a.Approvers, "waive", a.Unwaived(x)
+		why, todo = "tests failed: "+strings.Join(ask.Tests, ", "), "; waive each by name, or retry"
+	case g != nil:
+		why, todo = "it failed", ": see its log, then retry; gold does not change any more"
+	default:
+		why, todo = "it failed", ": see its log, then retry or amend"
 	}
-	return Ask{x.Name, why + "; amend who signs", s.Approvers, 1, "amend"}
+	ask.What = why + todo
+	return why, ask, true
 }
 
 // Report is what a machine says at the end of a lease.

@@ -76,8 +76,8 @@ func Notices(before *State, e Event, after *State) []Notice {
 func (s *State) askKey(a Ask) string {
 	x := s.Item(a.Item)
 	switch {
-	case a.Type == "agree":
-		return fmt.Sprintf("agree %d", s.Amendment.Seq)
+	case a.Type == "agree", a.Type == "refuse":
+		return fmt.Sprintf("%s %d", a.Type, s.Amendment.Seq)
 	case a.Type == "sign" && x != nil:
 		return "sign " + a.Item + " " + s.Subject(x)
 	}
@@ -96,6 +96,9 @@ func (s *State) askNotice(a Ask, e Event) Notice {
 		n.Item = amendmentItem
 		n.What = fmt.Sprintf("%s proposes to change %s, which wants %d approval(s) of %s: %s",
 			s.Amendment.By, strings.Join(s.Amendment.What, ", "), a.Needed, strings.Join(a.People, ", "), a.What)
+	case a.Type == "refuse":
+		n.Item = amendmentItem
+		n.What = fmt.Sprintf("%s proposes to change %s: %s", s.Amendment.By, strings.Join(s.Amendment.What, ", "), a.What)
 	case compared:
 		n.Kind = GoldDiffers // one notice that says what is so and who is asked
 	case x != nil && x.Kind == runbook.SignOff:

@@ -18,8 +18,17 @@ type Outlook struct {
 	// Unknown lists steps and sign-offs to come that have no budget: whatever they
 	// take is not counted.
 	Unknown []string
+	// Blocked lists what is stopped: Ends holds if people mend it at once.
+	Blocked []Block
 	Spent   time.Duration // people's time so far
 	Open    time.Duration // people's budgets of the sign-offs to come
+}
+
+// Block is an item that does not go on by itself, and why.
+type Block struct {
+	Item  string `json:"item"`
+	Why   string `json:"why"`
+	Final bool   `json:"final,omitempty"` // nothing mends it: the release can only be aborted
 }
 
 // Zones finds a time zone by its name; finding one reads files.
@@ -83,6 +92,9 @@ func (s *State) Outlook(now time.Time, zones Zones) (Outlook, error) {
 		status := statuses.of(x)
 		if status != Complete && x.Budget == 0 && x.Kind != runbook.Wait {
 			o.Unknown = append(o.Unknown, x.Name)
+		}
+		if why, ask, stopped := statuses.stop(x); stopped && !s.Over() {
+			o.Blocked = append(o.Blocked, Block{x.Name, why, ask.Type == "abort"})
 		}
 		if status != Complete && x.Kind == runbook.SignOff {
 			o.Open += x.Budget * time.Duration(max(x.Approvals-statuses.heard(x).yes, 0))
