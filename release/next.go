@@ -60,7 +60,10 @@ const goldWaits = " is open: gold waits"
 // Waits says what people must decide before a machine may begin a step that is ready;
 // "" if there is nothing.
 func (s *State) Waits(x *runbook.Item) string {
-	if status := s.Status(x); !x.Gold || s.Amendment == nil || s.Progress[x.Name].Lease != nil || status != Ready && status != Confirming {
+	if !x.Gold || s.Amendment == nil || s.Progress[x.Name].Lease != nil {
+		return ""
+	}
+	if status := s.Status(x); status != Ready && status != Confirming {
 		return ""
 	}
 	return fmt.Sprintf("amendment %d%s", s.Amendment.Seq, goldWaits)

@@ -264,6 +264,8 @@ type Status struct {
 	Slack   float64   `json:"slack_seconds"`
 	Chain   []string  `json:"critical"`
 	Unknown []string  `json:"without_budget,omitempty"`
+	// Blocked is what is stopped: the slack is what is left if people mend it at once.
+	Blocked []release.Block `json:"blocked"`
 	// Who must do what now?
 	Asks []Ask `json:"asks"`
 	// What runs where?
@@ -316,6 +318,8 @@ type Ask struct {
 	People  []string `json:"people"`
 	Needed  int      `json:"needed"`
 	Type    string   `json:"type"`
+	Tests   []string `json:"tests,omitempty"`  // to waive
+	Change  string   `json:"change,omitempty"` // what to amend: source, runbook
 	Subject string   `json:"subject,omitempty"`
 }
 

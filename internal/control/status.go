@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -55,11 +56,11 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	}
 	a := &api.Status{
 		Version: version, Phase: st.Phase, Why: st.Why, Head: st.Head, Ship: st.Ship, Ends: out.Ends, Slack: out.Slack.Seconds(),
-		Chain: nonNil(out.Chain), Unknown: out.Unknown, Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Budget.Hours(),
+		Chain: nonNil(out.Chain), Unknown: out.Unknown, Blocked: nonNil(out.Blocked), Asks: []api.Ask{}, Refused: nonNil(st.Refusals), Budget: st.Budget.Hours(),
 		Spent: out.Spent.Hours(), Open: out.Open.Hours(), Candidate: st.Candidate,
 	}
 	for _, k := range st.Asks() {
-		ask := api.Ask{Item: k.Item, What: k.What, People: nonNil(k.People), Needed: k.Needed, Type: k.Type}
+		ask := api.Ask{Item: k.Item, What: k.What, People: nonNil(k.People), Needed: k.Needed, Type: k.Type, Tests: k.Tests, Change: k.Change}
 		if x := st.Item(k.Item); x != nil && x.Kind == runbook.SignOff {
 			ask.Subject = st.Subject(x)
 		}
@@ -104,7 +105,7 @@ func nonNil[T any](list []T) []T {
 func itemStatus(st *release.State, x *runbook.Item, status release.Status, waiting string) api.ItemStatus {
 	p := st.Progress[x.Name]
 	a := api.ItemStatus{
-		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: status, Budget: x.Budget.Seconds(), Moves: p.Moves, Moved: p.Moved, Waiting: waiting,
+		Name: x.Name, Kind: x.Kind, Phase: x.Phase, Status: status, Budget: x.Budget.Seconds(), Moves: p.Moves, Moved: p.Moved, Waiting: cmp.Or(st.Waits(x), waiting),
 	}
 	if l := p.Lease; l != nil {
 		a.Machine, a.Epoch, a.Since = l.Machine, l.Epoch, &l.Since
