@@ -21,6 +21,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,6 +35,7 @@ import (
 	"trysail/internal/ledger"
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
+	"trysail/release"
 )
 
 // The exit codes of every command.
@@ -195,7 +199,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		code, err = exitInterrupted, errors.New("interrupted; nothing was left behind")
 	case errors.As(err, &away):
 		code = exitAway
-	case errors.As(err, &use), cmd != nil && !cmd.HasParent() && a.ui == nil:
+	case errors.As(err, &use), cmd != nil && a.ui == nil: // cobra took it for no command line
 		code = exitUsage
 	}
 	hint := ""
@@ -222,9 +226,9 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		}
 		return code
 	}
-	fmt.Fprintln(a.stderr, "trysail:", err)
+	fmt.Fprintln(a.stderr, "trysail:", plainLines(err.Error()))
 	if hint != "" {
-		fmt.Fprintln(a.stderr, "  →", hint)
+		fmt.Fprintln(a.stderr, "  →", plainLines(hint))
 	}
 	return code
 }
@@ -236,10 +240,56 @@ func (a *app) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
+// printf prints lines of the answer. What others wrote is in the arguments: it moves
+// nothing on a terminal and begins no line.
 func (a *app) printf(format string, args ...any) {
-	if !a.json {
-		fmt.Fprintf(a.stdout, format, args...)
+	if a.json {
+		return
 	}
+	said := slices.Clone(args)
+	for i, x := range said {
+		said[i] = plainly(x)
+	}
+	fmt.Fprintf(a.stdout, format, said...)
+}
+
+// print prints text of several lines.
+func (a *app) print(text string) {
+	if !a.json {
+		fmt.Fprint(a.stdout, plainLines(text))
+	}
+}
+
+// plainly makes one line of an argument that is text; others stay as they are.
+func plainly(x any) any {
+	is := reflect.ValueOf(x).Kind() == reflect.String
+	switch v := x.(type) {
+	case error:
+		return plainLine(v.Error())
+	case fmt.Stringer:
+		if is {
+			return plainLine(v.String())
+		}
+	default:
+		if is {
+			return plainLine(reflect.ValueOf(x).String())
+		}
+	}
+	return x
+}
+
+func plainLine(text string) string {
+	return release.Plainly(strings.NewReplacer("\r\n", " ", "\n", " ", "\t", " ").Replace(text))
+}
+
+// plainLines makes text plain whose lines and tabs are to stay.
+func plainLines(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
+		}
+		return []rune(release.Plainly(string(r)))[0]
+	}, text)
 }
 
 // openState opens the state directory; it needs root.

@@ -307,7 +307,7 @@ func (a *app) asks(ctx context.Context) func(ctx context.Context, person, item, 
 	typed := sync.OnceValue(func() <-chan string { return readLines(ctx, a.stdin) })
 	return func(ctx context.Context, person, item, what string) (bool, string, error) {
 		a.ui.end()
-		fmt.Fprintf(a.stderr, "%s, %s is for you: %s\nDo you approve? [y/n, then why] ", person, item, what)
+		fmt.Fprintf(a.stderr, "%s, %s is for you: %s\nDo you approve? [y/n, then why] ", person, item, plainLine(what))
 		select {
 		case <-ctx.Done():
 			return false, "", ctx.Err()

@@ -57,7 +57,7 @@ func (a *app) judge(dir string, p *drill.Plan, history []drill.Record) (*judged,
 			return nil, err
 		}
 	}
-	a.printf("%s\n", drill.Short(p, history, r.Verdict))
+	a.print(drill.Short(p, history, r.Verdict) + "\n")
 	for _, f := range files {
 		a.printf("Report: %s\n", f)
 	}
@@ -190,7 +190,7 @@ func (a *app) drillTrend(names []string) error {
 	if a.json {
 		return a.printJSON(list)
 	}
-	a.printf("%s", drill.Trend(list))
+	a.print(drill.Trend(list))
 	if len(list) == 0 {
 		a.printf("No drill was run here yet: trysail drill run FILE\n")
 	}

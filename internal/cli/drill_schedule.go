@@ -112,7 +112,7 @@ func (a *app) giveSchedule(files []scheduled, o scheduleOptions, name string) er
 			if o.systemd {
 				a.printf("# %s\n", f.File)
 			}
-			a.printf("%s", f.Text)
+			a.print(f.Text)
 			if i+1 < len(files) {
 				a.printf("\n")
 			}

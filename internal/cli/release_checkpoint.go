@@ -191,7 +191,7 @@ func (a *app) printCheckpoint(c api.Checkpoint, at evidence.Checkpoint, broken s
 	case key:
 		a.printf("%s\n", c.Key)
 	default:
-		a.printf("%s", c.Note)
+		a.print(c.Note)
 	}
 	if broken != "" {
 		return answerNo{}

@@ -30,7 +30,7 @@ func (a *app) releaseReport(ctx context.Context, version, into string) error {
 		if a.json {
 			return a.printJSON(r)
 		}
-		a.printf("%s", r.Markdown())
+		a.print(r.Markdown())
 		return nil
 	}
 	page, err := r.HTML()

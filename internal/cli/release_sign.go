@@ -123,7 +123,7 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 			}{file, digest.FromBytes(text).String(), next})
 		}
 		a.whereToLook(l.State, item)
-		a.printf("%s is what %s says. Read it, then type:\n  %s\n", file, b.Person, strings.Join(next, "\n  "))
+		a.printf("%s is what %s says. Read it, then type:\n  %s\n  %s\n", file, b.Person, next[0], next[1])
 		return nil
 	}
 	a.whereToLook(l.State, item)
@@ -195,7 +195,7 @@ func (a *app) sendSignature(ctx context.Context, version string, b api.Decide, o
 // showBeforeSigning shows the very bytes and their digest, and asks.
 func (a *app) showBeforeSigning(text []byte, key ssh.PublicKey, yes bool) error {
 	a.ui.end()
-	fmt.Fprintf(a.stderr, "%s\nThis is what is signed, byte for byte, with %s\n%s\n", text, ssh.FingerprintSHA256(key), digest.FromBytes(text))
+	fmt.Fprintf(a.stderr, "%s\nThis is what is signed, byte for byte, with %s\n%s\n", plainLines(string(text)), ssh.FingerprintSHA256(key), digest.FromBytes(text))
 	if yes {
 		return nil
 	}

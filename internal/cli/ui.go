@@ -30,8 +30,8 @@ func (u *ui) Step(text string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.finish()
-	u.step, u.begin = text, time.Now()
-	u.draw(text)
+	u.step, u.begin = plainLine(text), time.Now()
+	u.draw(u.step)
 }
 
 // Progress says how far the step is.
@@ -39,7 +39,7 @@ func (u *ui) Progress(text string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.terminal && u.step != "" && time.Since(u.drawn) > 100*time.Millisecond {
-		u.draw(u.step + "  " + text)
+		u.draw(u.step + "  " + plainLine(text))
 		u.drawn = time.Now()
 	}
 }
