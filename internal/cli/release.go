@@ -208,18 +208,41 @@ func (a *app) releaseStatus(ctx context.Context, version string) error {
 	return nil
 }
 
-func (a *app) printStatus(s *api.Status) {
-	slack := time.Duration(s.Slack * float64(time.Second)).Round(time.Minute)
+// willShip is what a status comes to, and never says more than is known.
+func willShip(s *api.Status) string {
+	var stopped []string
+	for _, b := range s.Blocked {
+		if b.Final && s.Phase != release.Done && s.Phase != release.Ended {
+			return fmt.Sprintf("Release %s will not ship: %s is stopped, and nothing mends it: %s.", s.Version, b.Item, b.Why)
+		}
+		stopped = append(stopped, b.Item)
+	}
+	mended := ""
+	if len(stopped) > 0 {
+		mended = " if " + strings.Join(stopped, ", ") + map[bool]string{true: " is", false: " are"}[len(stopped) == 1] + " mended at once"
+	}
+	slack := time.Duration(s.Slack * float64(time.Second))
+	dates := fmt.Sprintf("the rest ends %s, it ships %s.", s.Ends.Format(time.RFC3339), s.Ship.Format(time.RFC3339))
 	switch {
 	case s.Phase == release.Done:
-		a.printf("Release %s is shipped.\n", s.Version)
+		return fmt.Sprintf("Release %s is shipped.", s.Version)
 	case s.Phase == release.Ended:
-		a.printf("Release %s was aborted: %s\n", s.Version, s.Why)
+		return fmt.Sprintf("Release %s was aborted: %s", s.Version, s.Why)
 	case slack < 0:
-		a.printf("Release %s will be late by %s: the rest ends %s, it ships %s.\n", s.Version, -slack, s.Ends.Format(time.RFC3339), s.Ship.Format(time.RFC3339))
+		if mended != "" {
+			mended = ", even" + mended
+		}
+		return fmt.Sprintf("Release %s will be late by %s%s: %s", s.Version, release.Roundly(-slack), mended, dates)
+	case len(s.Unknown) > 0:
+		mended += fmt.Sprintf(", with %s for what has no budget", release.Roundly(slack))
 	default:
-		a.printf("Release %s will ship on time, with %s to spare: the rest ends %s, it ships %s.\n", s.Version, slack, s.Ends.Format(time.RFC3339), s.Ship.Format(time.RFC3339))
+		mended += fmt.Sprintf(", with %s to spare", release.Roundly(slack))
 	}
+	return fmt.Sprintf("Release %s will ship on time%s: %s", s.Version, mended, dates)
+}
+
+func (a *app) printStatus(s *api.Status) {
+	a.printf("%s\n", willShip(s))
 	if s.Phase == release.Holding {
 		a.printf("It is held: %s\n", s.Why)
 	}
@@ -227,7 +250,7 @@ func (a *app) printStatus(s *api.Status) {
 		a.printf("It hangs on: %s\n", strings.Join(s.Chain, " → "))
 	}
 	if len(s.Unknown) > 0 {
-		a.printf("  ! no budget is set for %s: the rest takes longer by what they take\n", strings.Join(s.Unknown, ", "))
+		a.printf("  ! no budget is set for %s: what they take is not counted\n", strings.Join(s.Unknown, ", "))
 	}
 	a.printf("People: %.1f h spent, %.1f h to come", s.Spent, s.Open)
 	if s.Budget > 0 {
@@ -235,18 +258,14 @@ func (a *app) printStatus(s *api.Status) {
 	}
 	a.printf(".\n\nWho must do what now\n")
 	for _, k := range s.Asks {
-		command := fmt.Sprintf("trysail release %s %s", k.Type, s.Version)
-		switch k.Type {
-		case "sign", "retry":
-			command += " " + k.Item
-		case "waive":
-			command += " " + k.Item + " TEST"
-		}
 		who := strings.Join(k.People, ", ")
 		if who == "" {
 			who = "anybody"
 		}
-		a.printf("  %s: %s (%s)\n    → %s\n", who, k.What, k.Item, command)
+		a.printf("  %s: %s (%s)\n", who, k.What, k.Item)
+		for _, command := range hints(s.Version, k, s.Gold) {
+			a.printf("    → %s\n", command)
+		}
 	}
 	if len(s.Asks) == 0 {
 		a.printf("  nobody\n")
