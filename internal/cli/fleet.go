@@ -115,6 +115,12 @@ func (a *app) dismiss(ctx context.Context, name string) error {
 	if err := c.Do(ctx, http.MethodPost, "/controls/"+url.PathEscape(name)+"/dismiss", struct{}{}, nil); err != nil {
 		return err
 	}
+	if a.json {
+		return a.printJSON(struct {
+			Control string `json:"control"`
+			Done    string `json:"done"`
+		}{name, "dismiss"})
+	}
 	a.printf("%s is no control any more\n", name)
 	return nil
 }
@@ -175,8 +181,16 @@ func (a *app) fleetSet(ctx context.Context, what, name string, b api.SetMachine)
 	if err := c.Do(ctx, http.MethodPost, "/fleet/"+name+"/"+what, b, nil); err != nil {
 		return err
 	}
+	proves := what == "readmit" && !b.WithoutProof
+	if a.json {
+		return a.printJSON(struct {
+			Machine string `json:"machine"`
+			Done    string `json:"done"`
+			Proves  bool   `json:"proves,omitempty"` // itself first
+		}{name, what, proves})
+	}
 	a.printf("%s: %s\n", name, what)
-	if what == "readmit" && !b.WithoutProof {
+	if proves {
 		a.printf("It proves itself first: trysail fleet\n")
 	}
 	return nil
@@ -189,6 +203,12 @@ func (a *app) fleetRevoke(ctx context.Context, person string) error {
 	}
 	if err := c.Do(ctx, http.MethodPost, "/tokens/revoke", api.Revoke{Person: person}, nil); err != nil {
 		return err
+	}
+	if a.json {
+		return a.printJSON(struct {
+			Person string `json:"person"`
+			Done   string `json:"done"`
+		}{person, "revoke"})
 	}
 	a.printf("No link of %s is good any more\n", person)
 	return nil

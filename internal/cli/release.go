@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -347,7 +348,7 @@ type unplaced map[string]struct {
 const lasting = time.Minute
 
 // count says how many items go on by themselves and how many do not, and which steps
-// no machine can run.
+// no machine can run, or may.
 func (u unplaced) count(items []api.ItemStatus, now time.Time) (moving, open int, stuck []string) {
 	for _, x := range items {
 		machine := x.Kind == runbook.Step || x.Kind == runbook.Publish
@@ -360,7 +361,7 @@ func (u unplaced) count(items []api.ItemStatus, now time.Time) (moving, open int
 				u[x.Name] = w
 			}
 			stuck = append(stuck, x.Name+" waits: "+why)
-			if now.Sub(w.since) >= lasting {
+			if release.ForPeople(why) || now.Sub(w.since) >= lasting {
 				open++
 				continue
 			}
@@ -374,6 +375,16 @@ func (u unplaced) count(items []api.ItemStatus, now time.Time) (moving, open int
 		}
 	}
 	return moving, open, stuck
+}
+
+// waited is what a release that was waited for has come to.
+type waited struct {
+	Version string        `json:"version"`
+	Phase   release.Phase `json:"phase"`
+	Moving  int           `json:"moving"` // items that go on by themselves: of a release that is held
+	Open    int           `json:"open"`   // items that do not
+	Waits   []string      `json:"waits"`  // steps that no machine can run, or may, and why
+	Asks    []api.Ask     `json:"asks"`
 }
 
 // releaseWait returns when nothing is left to do but what people must, or nothing at all.
@@ -393,13 +404,21 @@ func (a *app) releaseWait(ctx context.Context, version string) error {
 		if err == nil {
 			moving, open, stuck := waits.count(s.Items, time.Now())
 			a.ui.Progress(strings.Join(append([]string{fmt.Sprintf("%d running, %d to come", moving, open)}, stuck...), "; "))
+			over, answer := true, error(nil)
 			switch {
 			case s.Phase == release.Ended:
-				return answerNo{}
+				answer = answerNo{}
 			case s.Phase == release.Done, moving == 0 && open == 0:
-				return nil
 			case moving == 0 || s.Phase == release.Holding:
-				return waiting{}
+				answer = waiting{}
+			default:
+				over = false
+			}
+			if over {
+				if a.json {
+					return errors.Join(a.printJSON(waited{version, s.Phase, moving, open, slices.Concat([]string{}, stuck), s.Asks}), answer)
+				}
+				return answer
 			}
 		}
 		select {

@@ -21,6 +21,9 @@ type stepRun struct {
 
 // releaseLog prints the log of one run of a step: run number n, or the last with 0.
 func (a *app) releaseLog(ctx context.Context, version, step string, n int, follow bool) error {
+	if a.json {
+		return usage("a log is bytes as the step wrote them, and not JSON: leave --json away, or list the runs with --runs")
+	}
 	c, err := a.client()
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ func TestUnplaced(t *testing.T) {
 		{"another reason", item(runbook.Step, release.Ready, none), item(runbook.Step, release.Ready, lost), lasting, 1, 0, []string{"x waits: " + lost}},
 		{"busy", item(runbook.Step, release.Ready, "a is busy"), item(runbook.Step, release.Ready, "a is busy"), lasting, 1, 0, nil},
 		{"busy before", item(runbook.Step, release.Ready, "a is busy"), item(runbook.Step, release.Ready, none), lasting, 1, 0, []string{"x waits: " + none}},
+		{"gold, while an amendment is open", item(runbook.Step, release.Ready, ""), item(runbook.Step, release.Ready, "amendment 5 is open: gold waits"), 0, 0, 1, []string{"x waits: amendment 5 is open: gold waits"}},
 		{"gold's second machine", item(runbook.Step, release.Confirming, none), item(runbook.Step, release.Confirming, none), lasting, 0, 1, []string{"x waits: " + none}},
 	} {
 		u := unplaced{}
