@@ -34,19 +34,46 @@ func TestStopped(t *testing.T) {
 		refusal  string
 	}{
 		{"gold differs", after(compared(Different)), "gold", "the second build made other bytes", true, "abort", "release another version", "ann bob", Aborted{Reason: "r"}, Stopped, Retried{Item: "gold"}, "not tried until it agrees"},
-		{"gold is equivalent", after(compared(Equivalent)), "gold", "the second build differs in ways that the build differs from itself", false, "except", "sign for each", "ann bob",
-			Excepted{Person: "ann", Differences: []string{"d"}}, Complete, Excepted{Person: "ann"}, "names each difference"},
+		{
+			"gold is equivalent", after(compared(Equivalent)), "gold", "the second build differs in ways that the build differs from itself", false, "except", "sign for each", "ann bob",
+			Excepted{Person: "ann", Differences: []string{"d"}},
+			Complete,
+			Excepted{Person: "ann"},
+			"names each difference",
+		},
 		{"the second build fails", after(done("gold", failed(1))), "gold", "the second build of gold failed: exit status", false, "retry", "see its log, then retry", "", Retried{Item: "gold"}, Confirming, nil, ""},
-		{"a step fails", []func(*State) Body{always(Granted{Item: "compile", Machine: "a"}), done("compile", failed(1)), always(Granted{Item: "compile", Machine: "a"}), done("compile", failed(1))},
-			"compile", "it failed", false, "retry", "retry or amend", "", candidate, Stopped, nil, ""},
-		{"a step fails after gold", after(compared(Identical), say("tried", "ann", Approve, ""), say("tried", "bob", Approve, ""), say("legal", "eve", Approve, ""), always(Passed{Item: "hold"}), always(Granted{Item: "upload", Machine: "a"}), done("upload", failed(1))),
-			"upload", "it failed", false, "retry", "then retry; gold does not change any more", "", Retried{Item: "upload"}, Ready, candidate, "gold is committed"},
-		{"tests fail", []func(*State) Body{always(Granted{Item: "compile", Machine: "a"}), done("compile", makes("obj/a", "1")), always(Granted{Item: "test", Machine: "a"}), done("test", Report{Finished: Finished{Failing: []string{"it is slow"}, Tests: 9}})},
-			"test", "tests failed: it is slow", false, "waive", "waive each by name", "ann bob", Waived{"test", "it is slow", "ann", "known"}, Complete, Waived{Item: "test", Test: "it is slow", Person: "ann"}, "a waiver says why"},
-		{"rejected, of no step", []func(*State) Body{say("legal", "eve", Reject, "GPL")}, "legal", "it was rejected", false, "withdraw", "eve must withdraw once it is mended", "ann bob eve",
-			Withdrawn{Item: "legal", Person: "eve"}, Ready, nil, ""},
-		{"rejected after gold", after(compared(Identical), say("tried", "bob", Reject, "it hangs")), "tried", "it was rejected", false, "withdraw", "gold does not change any more: bob must withdraw", "ann bob",
-			Withdrawn{Item: "tried", Person: "bob"}, Ready, candidate, "gold is committed"},
+		{
+			"a step fails",
+			[]func(*State) Body{always(Granted{Item: "compile", Machine: "a"}), done("compile", failed(1)), always(Granted{Item: "compile", Machine: "a"}), done("compile", failed(1))},
+			"compile", "it failed", false, "retry", "retry or amend", "", candidate, Stopped, nil, "",
+		},
+		{
+			"a step fails after gold", after(compared(Identical), say("tried", "ann", Approve, ""), say("tried", "bob", Approve, ""), say("legal", "eve", Approve, ""), always(Passed{Item: "hold"}), always(Granted{Item: "upload", Machine: "a"}), done("upload", failed(1))),
+			"upload", "it failed", false, "retry", "then retry; gold does not change any more", "",
+			Retried{Item: "upload"},
+			Ready, candidate, "gold is committed",
+		},
+		{
+			"tests fail",
+			[]func(*State) Body{always(Granted{Item: "compile", Machine: "a"}), done("compile", makes("obj/a", "1")), always(Granted{Item: "test", Machine: "a"}), done("test", Report{Finished: Finished{Failing: []string{"it is slow"}, Tests: 9}})},
+			"test", "tests failed: it is slow", false, "waive", "waive each by name", "ann bob",
+			Waived{"test", "it is slow", "ann", "known"},
+			Complete,
+			Waived{Item: "test", Test: "it is slow", Person: "ann"},
+			"a waiver says why",
+		},
+		{
+			"rejected, of no step",
+			[]func(*State) Body{say("legal", "eve", Reject, "GPL")},
+			"legal", "it was rejected", false, "withdraw", "eve must withdraw once it is mended", "ann bob eve",
+			Withdrawn{Item: "legal", Person: "eve"},
+			Ready, nil, "",
+		},
+		{
+			"rejected after gold", after(compared(Identical), say("tried", "bob", Reject, "it hangs")), "tried", "it was rejected", false, "withdraw", "gold does not change any more: bob must withdraw", "ann bob",
+			Withdrawn{Item: "tried", Person: "bob"},
+			Ready, candidate, "gold is committed",
+		},
 	} {
 		g := begin(t)
 		now := at(50)

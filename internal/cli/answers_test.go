@@ -14,7 +14,8 @@ import (
 // TestAnswersOfWords: each command prints one object with --json, that says what was done.
 func TestAnswersOfWords(t *testing.T) {
 	status := &api.Status{Version: "4.2", Phase: release.Running, Asks: []api.Ask{{Item: "legal", What: "licences", People: []string{"eve"}, Needed: 1, Type: "sign"}}, Items: []api.ItemStatus{
-		{Name: "compile", Kind: runbook.Step, Status: release.Complete}, {Name: "legal", Kind: runbook.SignOff, Status: release.Ready},
+		{Name: "compile", Kind: runbook.Step, Status: release.Complete},
+		{Name: "legal", Kind: runbook.SignOff, Status: release.Ready},
 		{Name: "gold", Kind: runbook.Step, Status: release.Ready, Waiting: "amendment 6 is open: gold waits"},
 	}}
 	for _, c := range []struct {
