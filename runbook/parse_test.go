@@ -153,7 +153,7 @@ func TestRead(t *testing.T) {
 		{"a forge's own words", "```sh\necho", "```sh title=\"a file\"\necho"},
 		{"a block of a step's name below it", "## Gold master\n", "```sh\ncompile\n```\n\n## Gold master\n"},
 		{"an endgame that all approvers approve of, whoever else proposes", "approvers: [legal]", "approvers: [ann]"},
-		{"people of all scripts", "Some prose", "👩‍💻 می‌خواهم – naïve"},
+		{"people of all scripts", "Some prose", "👩‍💻 می\u200cخواهم – naïve"},
 		{"a title of marks", "## Ship\n", "## #Ship! #\n"},
 		{"a variable", "make check\n", "\"$CC\" -o a\n $CC -o b \\\n  c\n"},
 	} {
