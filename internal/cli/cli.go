@@ -96,7 +96,11 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       Version(),
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			// Here, and not only where cobra does it, because it is a matter of the command line.
+			if err := c.ValidateFlagGroups(); err != nil {
+				return usageError{err}
+			}
 			return a.begin()
 		},
 	}

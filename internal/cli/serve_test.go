@@ -24,6 +24,14 @@ func TestPlansAsSent(t *testing.T) {
 	}
 }
 
+// Flags that do not go together are a matter of the command line, as others are.
+func TestFlagsThatDoNotGoTogether(t *testing.T) {
+	code, _, why := typed(t, "--state", t.TempDir(), "serve", "--etcd", "http://127.0.0.1:1", "--recover", "x")
+	if code != exitUsage || !strings.Contains(why, "[etcd recover]") {
+		t.Errorf("exit %d: %s", code, why)
+	}
+}
+
 // A control of several begins no ledger again on what it holds of theirs: it would
 // wait for the others. It says so at once, and leaves what it is as it was.
 func TestRecoverAmongSeveral(t *testing.T) {

@@ -104,6 +104,12 @@ func Restore(dir string, lines [][]byte, identity string) error {
 
 // RestoreFrom is [Restore] from an agent's copy of the ledger.
 func RestoreFrom(dir, copied, identity string) error {
+	switch names, err := ledger.Copies(copied); {
+	case err != nil:
+		return err
+	case len(names) == 0:
+		return &ledger.NoCopyError{Dir: copied}
+	}
 	lines, err := ledger.ReadCopy(copied, AccessStream)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

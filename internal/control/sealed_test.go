@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"filippo.io/age"
+
+	"trysail/internal/ledger"
 )
 
 // TestSealed: the authority comes back out of the ledger on another disk, for whoever has
@@ -109,7 +111,15 @@ func TestSealed(t *testing.T) {
 			}
 		})
 	}
-	if err := RestoreFrom(t.TempDir(), t.TempDir(), files["ann"]); errors.Is(err, fs.ErrNotExist) || !errors.As(err, &lost) {
+	copied := t.TempDir()
+	var none *ledger.NoCopyError
+	if err := RestoreFrom(t.TempDir(), copied, files["ann"]); !errors.As(err, &none) || none.Hint() == "" {
+		t.Errorf("from no copy: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(copied, "fleet.jsonl"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RestoreFrom(t.TempDir(), copied, files["ann"]); errors.Is(err, fs.ErrNotExist) || !errors.As(err, &lost) {
 		t.Errorf("from a copy without the stream: %v", err)
 	}
 }

@@ -21,6 +21,16 @@ func (e *NotEmptyError) Hint() string {
 	return "start without --recover; or move the old ledger away first, if it is damaged"
 }
 
+// NoCopyError says that a directory has no stream of a ledger.
+type NoCopyError struct{ Dir string }
+
+func (e *NoCopyError) Error() string { return e.Dir + " holds no copy of a ledger" }
+
+// Hint says where one is.
+func (*NoCopyError) Hint() string {
+	return "a machine has its copy in agent/ledger below its state: /var/lib/trysail/agent/ledger"
+}
+
 // UnreadableError says that a line of a copy is no event that its reader knows.
 type UnreadableError struct {
 	File string
@@ -47,7 +57,7 @@ func (s *Store) Recover(ctx context.Context, dir string, known func(stream strin
 		return err
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s holds no copy of a ledger", dir)
+		return &NoCopyError{dir}
 	}
 	copies := map[string][][]byte{}
 	for _, n := range names {
