@@ -93,6 +93,36 @@ func TestInputs(t *testing.T) {
 	}
 }
 
+// TestPublishLost: what publishes and cannot be repeated stops when its machine is lost,
+// until a person has looked; any other runs again.
+func TestPublishLost(t *testing.T) {
+	for lost, want := range map[string]Status{"": Ready, "ask": Stopped} {
+		g := begin(t)
+		g.s.Item("upload").Lost = lost
+		g.run("compile", "a", "obj/a", "obj")
+		g.run("test", "a", "", "")
+		g.run("gold", "a", "dist/app", "gold")
+		g.must(Confirmed{Epoch: g.must(Granted{Item: "gold", Machine: "b", Confirm: true}), Verdict: Identical})
+		for _, who := range []string{"ann", "bob"} {
+			g.sign("tried", who)
+		}
+		g.sign("legal", "eve")
+		g.must(Passed{Item: "hold"})
+		epoch := g.must(Granted{Item: "upload", Machine: "a"})
+		g.must(Lost{Item: "upload", Epoch: epoch, Machine: "a", Why: "silence"})
+		g.status(map[string]Status{"upload": want})
+		if lost == "" {
+			continue
+		}
+		if asks := g.s.Asks(); len(asks) != 1 || asks[0].Item != "upload" || asks[0].Type != "retry" || !strings.Contains(asks[0].What, "silence: look") {
+			t.Errorf("asks %+v", asks)
+		}
+		g.refused(Granted{Item: "upload", Machine: "b"}, "stopped")
+		g.must(Retried{Item: "upload", Reason: "it is not there"})
+		g.status(map[string]Status{"upload": Ready})
+	}
+}
+
 // TestStopping: a lease that no result ended is told to whoever gives the step away: its
 // machine may still be at it.
 func TestStopping(t *testing.T) {

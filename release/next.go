@@ -205,6 +205,8 @@ func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
 		ask.People, ask.Type = a.Approvers, "abort"
 	case x.Gold && g != nil && p.Moves < MovesBeforeAsking:
 		why, todo = "the second build of gold failed: "+p.Why, "; see its log, then retry"
+	case p.Moves >= mayMove(x) && x.Lost != "":
+		why, todo = "it lost its machine while it may have published: "+p.Moved, ": look what it has done, then retry"
 	case p.Moves >= MovesBeforeAsking:
 		why, todo = "it lost its machine too often, last because "+p.Moved, ": find out whether the step is what kills them, then retry"
 	case p.Result != nil && p.Result.Exit == 0:

@@ -121,6 +121,15 @@ type Amendment struct {
 // asked: something about the step may be what kills them.
 const MovesBeforeAsking = 8
 
+// mayMove is how many machines an item may lose. One that publishes, and cannot be
+// repeated safely, loses one.
+func mayMove(x *runbook.Item) int {
+	if x.Lost != "" {
+		return 1
+	}
+	return MovesBeforeAsking
+}
+
 // State is a release at one moment.
 type State struct {
 	Head    int64

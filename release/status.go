@@ -60,7 +60,7 @@ func (a *statuses) find(x *runbook.Item) Status {
 		return a.goldStatus(p)
 	case p.Lease != nil:
 		return InProgress
-	case p.Moves >= MovesBeforeAsking:
+	case p.Moves >= mayMove(x):
 		return Stopped
 	case x.Kind == runbook.Step || x.Kind == runbook.Publish:
 		if p.Result == nil || (p.Result.Exit != 0 && p.Failures <= x.Retry) {

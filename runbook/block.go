@@ -85,6 +85,13 @@ func keys() map[string]key {
 			x.Again = v
 			return nil
 		}},
+		"lost": {[]Kind{Publish}, func(x *Item, v string) error {
+			if v != "ask" {
+				return fmt.Errorf("%q is not ask", v)
+			}
+			x.Lost = v
+			return nil
+		}},
 		"until": {[]Kind{Wait}, func(x *Item, v string) (err error) {
 			x.Until, err = parseMoment(v)
 			return err

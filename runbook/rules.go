@@ -230,6 +230,9 @@ func (p *parser) goldRules() {
 	total := 0
 	for i := range p.r.Items {
 		x := &p.r.Items[i]
+		if x.Lost != "" && x.Retry > 0 {
+			p.fail(x.Line, "leave one of them away", "%s may fail %d times and begins again by itself, and a person is to decide that when its machine is lost", x.Name, x.Retry)
+		}
 		if total += len(x.Needs); x.Kind != Publish {
 			continue
 		}

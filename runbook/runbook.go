@@ -136,6 +136,8 @@ type Item struct {
 	// Again: "machine" when the step must run again after the machine it ran on
 	// was made anew from another blueprint.
 	Again string `json:"again,omitempty"`
+	// Lost: "ask" when a person decides whether it runs again after its machine was lost.
+	Lost string `json:"lost,omitempty"`
 
 	Until Moment `json:"until,omitzero"` // of a wait
 	Text  string `json:"text,omitempty"` // of a wait: why; of a sign-off: what is signed

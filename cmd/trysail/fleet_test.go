@@ -220,6 +220,40 @@ func TestFleetPartition(t *testing.T) {
 	}
 }
 
+// Survival 3: what publishes and cannot be repeated is not repeated when its machine is
+// lost: a person is asked, looks, and has it run again.
+func TestFleetPublishLost(t *testing.T) {
+	w := markedWorld(t, func(dir string) string {
+		return strings.NewReplacer(`"network":"true"`, `"network":"true","lost":"ask"`,
+			"cp -n dist/app.gz", "while ! test -e "+dir+"/marks/looked; do sleep 0.1; done\ncp -n dist/app.gz").Replace(plainRelease(dir))
+	})
+	w.agent("a", 11, "--plain")
+	w.agent("b", 12, "--plain", "--rank", "backup")
+	w.begin()
+	w.letGo()
+	w.until("gold is confirmed", func() bool { return w.item("gold").Status == release.Complete })
+	w.trysail("release", "sign", "4.2", "tried", "--as", "ann")
+	w.until("it is being published", func() bool { return strings.HasSuffix(w.marker("ran"), "upload\n") })
+	on := w.item("upload").Machine
+	w.hosts[on].kill()
+	w.until("a person is asked", func() bool { return w.item("upload").Status == release.Stopped })
+	if s := w.status(); len(s.Asks) != 1 || s.Asks[0].Type != "retry" || !strings.Contains(s.Asks[0].What, "look what it has done") {
+		t.Errorf("asks: %+v", s.Asks)
+	}
+	time.Sleep(3 * time.Second) // in which another machine would have begun
+	if got := w.marker("ran"); got != "compile\nupload\n" {
+		t.Errorf("what ran: %q", got)
+	}
+	w.write("marks/looked", "")
+	w.trysail("release", "retry", "4.2", "upload")
+	w.until("it is published", func() bool { return w.item("upload").Status == release.Complete })
+	if m := w.item("upload").Machine; m == on {
+		t.Errorf("by %s, which is dead", m)
+	}
+	w.trysail("release", "ship", "4.2")
+	w.check()
+}
+
 // Survival 6: control's disk is destroyed: ledger, depot, and the authority of the fleet. A new
 // control begins from an agent's copy; nothing that was acknowledged is lost, the machines
 // come back, and a machine that joins later gets the artifacts of before.
