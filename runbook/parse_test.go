@@ -291,7 +291,7 @@ func TestRefused(t *testing.T) {
 		{"gold with the network", swap(`"gold":"true"`, `"gold":"true","network":"true"`), "nobody could build it again", `"gold":"true"`},
 		{"gold with a secret", swap(`"gold":"true"`, `"gold":"true","secrets":"TOKEN"`), "nobody could build it again", `"gold":"true"`},
 		{"a secret's value", swap(`"network":"true"`, `"network":"true","secrets":"hunter2"`), "hunter2", "upload"},
-		{"a person decides on a step", swap(`"again":"machine"`, `"lost":"ask"`), "lost", "test"},
+		{"a person decides on a step", swap(`"again":"machine"`, `"lost":"ask"`), "a step has no lost", "test"},
 		{"nobody decides", swap(`"network":"true"`, `"lost":"never"`), `"never" is not ask`, "upload"},
 		{"a person decides, or it retries", swap(`"network":"true"`, `"lost":"ask","retry":"2"`), "a person is to decide", "upload"},
 		{"publish what is not gold", swap(`"in":"dist/app.tar.gz"`, `"in":"obj/a.o"`), "not gold", "obj/a.o"},

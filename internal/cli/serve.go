@@ -289,7 +289,7 @@ func (a *app) decides(ctx context.Context, c *control.Control, id *control.Ident
 	}
 	a.printf("Control is at https://%s\n", at.name)
 	a.printf("A machine joins with the link that this prints: trysail fleet token\n")
-	if c.Sealed() == nil {
+	if c.OnThisDiskAlone() {
 		a.printf("If this disk is lost, every machine joins again. Keep %s elsewhere, or give --recipient\n", filepath.Join(a.controlDir(), "authority.*"))
 	}
 	return nil

@@ -136,12 +136,13 @@ func (e *NoAuthorityError) Hint() string {
 	return "put authority.pem and authority.key there, from a backup of it; " + anew
 }
 
-// Sealed lists to whom the authority was sealed last; nil if it never was.
-func (c *Control) Sealed() []string {
+// OnThisDiskAlone tells whether the authority is: it was never sealed, and no other control
+// holds it.
+func (c *Control) OnThisDiskAlone() bool {
+	if c.o.Cluster != nil && len(c.o.Cluster.Controls()) > 1 {
+		return false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sealed == nil {
-		return nil
-	}
-	return c.sealed.To
+	return c.sealed == nil
 }

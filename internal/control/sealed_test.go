@@ -45,9 +45,14 @@ func TestSealed(t *testing.T) {
 		}
 		return list
 	}
-	if c.Sealed() != nil {
+	if !c.OnThisDiskAlone() {
 		t.Error("it is sealed before anybody asked")
 	}
+	c.o.Cluster = &crowd{members: []ledger.Member{{Name: "a", Votes: true}, {Name: "b"}}}
+	if c.OnThisDiskAlone() {
+		t.Error("another control holds it too")
+	}
+	c.o.Cluster = nil
 	var lost *NoAuthorityError
 	if err := Restore(t.TempDir(), lines(), files["ann"]); !errors.As(err, &lost) || !strings.Contains(lost.Hint(), "backup") {
 		t.Errorf("nothing was sealed: %v", err)
@@ -60,8 +65,8 @@ func TestSealed(t *testing.T) {
 	if n := len(lines()); n != 2 {
 		t.Errorf("the ledger has %d events: it is sealed again only to others", n)
 	}
-	if got := begin(t, d, noon()).Sealed(); len(got) != 2 {
-		t.Errorf("a control that begins anew knows of %q", got)
+	if again := begin(t, d, noon()); again.OnThisDiskAlone() || len(again.sealed.To) != 2 {
+		t.Errorf("a control that begins anew knows of %+v", again.sealed)
 	}
 	if err := c.Seal(t.Context(), []string{"nobody"}); err == nil {
 		t.Error("sealed to nobody")
