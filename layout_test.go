@@ -29,7 +29,27 @@ func layers() []layer {
 		{"grammar", "what people write is read strictly, in one way", []string{"internal/strict"}},
 		{"domain", "what the product is about is pure: no I/O, no clock, no goroutine", []string{"blueprint", "runbook", "release", "fleet", "drill", "evidence"}},
 		{"foundations", "one thing each, knowing nothing of builds that are captured or proved", []string{
-			"internal/api", "internal/compare", "internal/debian", "internal/depot", "internal/ledger", "internal/machine", "internal/clock", "internal/notify", "internal/recorder", "internal/sbom", "internal/secret", "internal/keys", "internal/trace", "internal/witness",
+			"internal/account",
+			"internal/rootless",
+			"internal/api",
+			"internal/tree",
+			"internal/vcs",
+			"internal/compare",
+			"internal/debian",
+			"internal/depot",
+			"internal/limit",
+			"internal/ledger",
+			"internal/lock",
+			"internal/machine",
+			"internal/mask",
+			"internal/clock",
+			"internal/notify",
+			"internal/recorder",
+			"internal/sbom",
+			"internal/secret",
+			"internal/keys",
+			"internal/trace",
+			"internal/witness",
 		}},
 		{"running", "a build is run in one way, whoever asks", []string{"internal/build"}},
 		{"operations", "capture and rebuild meet only in a blueprint and a depot, as they will on two machines", []string{"internal/capture", "internal/rebuild", "internal/lab", "internal/site"}},
@@ -122,6 +142,9 @@ func TestImportsFollowTheLayers(t *testing.T) {
 			if s.test {
 				continue
 			}
+			if im == "unsafe" && s.pkg != "internal/trace" {
+				t.Errorf("%s imports unsafe: only the tracer, which shares memory with the kernel, may", s.file)
+			}
 			if row[s.pkg].name == "domain" && slices.Contains(impure(), im) {
 				t.Errorf("%s imports %s: %s", s.file, im, row[s.pkg].why)
 			}
@@ -168,6 +191,43 @@ func TestFilesStayReadable(t *testing.T) {
 		if s.lines > 600 && reasons[s.file] == "" {
 			t.Errorf("%s has %d lines: split it, or give the reason in layout_test.go", s.file, s.lines)
 		}
+	}
+}
+
+// Git and svn execute what a working copy names, so one package runs them, as the owner
+// of the copy.
+func TestOnlyOnePackageRunsVersionControl(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test || s.pkg == "internal/vcs" {
+			continue
+		}
+		ast.Inspect(s.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			name := ""
+			switch f := call.Fun.(type) {
+			case *ast.SelectorExpr:
+				name = f.Sel.Name
+			case *ast.Ident:
+				name = f.Name
+			}
+			if !slices.Contains([]string{"Command", "CommandContext", "StartProcess", "Exec", "LookPath"}, name) {
+				return true
+			}
+			ast.Inspect(call, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					for word := range strings.FieldsFuncSeq(lit.Value, func(r rune) bool { return !(r >= 'a' && r <= 'z') }) {
+						if slices.Contains([]string{"git", "svn", "svnadmin", "svnversion"}, word) {
+							t.Errorf("%s: %s runs %s: use internal/vcs", s.file, name, word)
+						}
+					}
+				}
+				return true
+			})
+			return true
+		})
 	}
 }
 

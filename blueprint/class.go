@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,7 @@ const (
 	ClassSystem      Class = "system"      // /proc, /sys, /dev: the kernel's
 	ClassLive        Class = "live"        // a socket or device that cannot be captured
 	ClassSecret      Class = "secret"      // withheld: it holds a secret
+	ClassRefused     Class = "refused"     // the build's user may not read it: neither kept nor hashed
 	ClassIgnored     Class = "ignored"     // ignored by a named rule
 	ClassMissing     Class = "missing"     // looked for and not there
 	ClassUnexplained Class = "unexplained" // none of these: the capture is not good
@@ -35,7 +37,7 @@ const (
 func (c Class) known() bool {
 	switch c {
 	case ClassPackage, ClassConfig, ClassSoftware, ClassGenerated, ClassAlternative, ClassDirectory, ClassDownload, ClassSource,
-		ClassOutput, ClassTemporary, ClassSystem, ClassLive, ClassSecret, ClassIgnored, ClassMissing, ClassUnexplained:
+		ClassOutput, ClassTemporary, ClassSystem, ClassLive, ClassSecret, ClassRefused, ClassIgnored, ClassMissing, ClassUnexplained:
 		return true
 	}
 	return false
@@ -62,6 +64,17 @@ func (o Observed) Provided() bool {
 	switch o.Class {
 	case ClassPackage, ClassConfig, ClassSoftware, ClassGenerated, ClassAlternative, ClassDirectory:
 		return true
+	}
+	return false
+}
+
+// GainsPrivileges reports whether a build started a set-user-ID or set-group-ID
+// program, such as sudo.
+func GainsPrivileges(list []Observed) bool {
+	for _, o := range list {
+		if len(o.Mode) == 4 && o.Mode[0]&6 != 0 && o.Type == "file" && slices.Contains(strings.Split(o.Ops, ","), "exec") {
+			return true
+		}
 	}
 	return false
 }

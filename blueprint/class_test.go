@@ -83,7 +83,7 @@ func FuzzParseObservation(f *testing.F) {
 
 func TestProvided(t *testing.T) {
 	provided := []Class{ClassPackage, ClassConfig, ClassSoftware, ClassGenerated, ClassAlternative, ClassDirectory}
-	for _, c := range []Class{ClassPackage, ClassConfig, ClassSoftware, ClassGenerated, ClassAlternative, ClassDirectory, ClassDownload, ClassSource, ClassOutput, ClassTemporary, ClassSystem, ClassLive, ClassSecret, ClassIgnored, ClassMissing, ClassUnexplained} {
+	for _, c := range []Class{ClassPackage, ClassConfig, ClassSoftware, ClassGenerated, ClassAlternative, ClassDirectory, ClassDownload, ClassSource, ClassOutput, ClassTemporary, ClassSystem, ClassLive, ClassSecret, ClassRefused, ClassIgnored, ClassMissing, ClassUnexplained} {
 		if got := (Observed{Class: c}).Provided(); got != slices.Contains(provided, c) || !c.known() {
 			t.Errorf("%s: Provided() = %v, known() = %v", c, got, c.known())
 		}
@@ -175,7 +175,7 @@ func TestMerge(t *testing.T) {
 	if err := b.Merge(n); err != nil {
 		t.Fatal(err)
 	}
-	if len(b.Packages) != 5 || len(b.Builds) != 2 || len(b.Config) != 3 || b.Machine.Hostname != "build2" || len(b.Users) != 1 || b.Builds[0].Name != "debug" {
+	if len(b.Packages) != 5 || len(b.Builds) != 2 || len(b.Config) != 4 || b.Machine.Hostname != "build2" || len(b.Users) != 1 || b.Builds[0].Name != "debug" {
 		t.Errorf("merged: %+v", b)
 	}
 

@@ -21,7 +21,7 @@ func (b *Blueprint) RebuildDocument() string {
 	p("Begin in an empty directory that holds this file, `blueprint.sum` and `config/`, with the depot (a directory with `blobs/sha256/`) at hand. All commands are for one root shell.")
 	if len(b.Withheld) > 0 {
 		p("")
-		p("Not kept, because they hold secrets; bring them yourself:")
+		p("Not kept; bring them yourself if the build needs them:")
 		p("")
 		for _, x := range b.Withheld {
 			p("- %s: %s", span(x.Path), prose(x.Why))

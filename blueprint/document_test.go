@@ -100,7 +100,7 @@ func stubs(t *testing.T) (bin, log string) {
 	t.Helper()
 	bin, log = t.TempDir(), filepath.Join(t.TempDir(), "log")
 	script := fmt.Sprintf("#!/bin/sh\nprintf '%%s\\0' \"${0##*/}\" \"$@\" >> '%s'\nprintf '\\0' >> '%s'\n", log, log)
-	for _, name := range []string{"tar", "zstd", "dpkg-deb", "chown", "chmod", "ln", "unshare", "age", "update-alternatives", "sha256sum", "rm", "realpath", "readlink"} {
+	for _, name := range []string{"tar", "zstd", "dpkg-deb", "chown", "chmod", "ln", "unshare", "age", "update-alternatives", "sha256sum", "rm", "touch", "rmdir", "realpath", "readlink"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -49,7 +49,7 @@ func (b *Blueprint) merge(n *Blueprint) error {
 		return ""
 	}, "package", err)
 	b.Config, err = unite(b.Config, n.Config, func(f File) string { return f.Path }, func(x, y File) string {
-		if x.SHA256 != y.SHA256 || x.Link != y.Link {
+		if x.SHA256 != y.SHA256 || x.Link != y.Link || x.Absent != y.Absent {
 			return "other content\x00changed"
 		}
 		if x.Mode != y.Mode || x.Owner != y.Owner {

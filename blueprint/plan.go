@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Step is one part of a rebuild. internal/rebuild executes it; [Blueprint.RebuildDocument]
@@ -88,6 +89,15 @@ func (b *Blueprint) SeedFiles() []SeedFile {
 	}
 }
 
+// DpkgForces lists the checks that dpkg skips when it configures the packages (--force-…): that
+// of dependencies, where a captured package lacks one.
+func (b *Blueprint) DpkgForces() string {
+	if slices.ContainsFunc(b.Packages, func(p Package) bool { return len(p.Lacks) > 0 }) {
+		return "confold,unsafe-io,depends"
+	}
+	return "confold,unsafe-io"
+}
+
 // AlternativeCommands gives the commands that leave every alternative as it was
 // captured. state tells whether a candidate is registered, and whether it is
 // the one in force.
@@ -158,7 +168,7 @@ func (b *Blueprint) Plan() []Step {
 			Why: "Every package's own scripts run, in one pass. The policy keeps them from starting services.",
 			Commands: []string{
 				`printf '#!/bin/sh\nexit 101\n' > "$ROOT/usr/sbin/policy-rc.d"; chmod 755 "$ROOT/usr/sbin/policy-rc.d"`,
-				`in_root dpkg --configure -a --force-confold,unsafe-io`,
+				`in_root dpkg --configure -a --force-` + b.DpkgForces(),
 				`rm "$ROOT/usr/sbin/policy-rc.d"`,
 			},
 		},
@@ -226,7 +236,7 @@ func (b *Blueprint) seedCommands() []string {
 func (b *Blueprint) softwareCommands() []string {
 	var cmds []string
 	for _, s := range b.Software {
-		cmds = append(cmds, `in_root rm -rf `+quote(s.Path), fmt.Sprintf(`zstd -dc %s | enter tar --extract --directory / --numeric-owner --preserve-permissions`, quote(s.OriginalName())))
+		cmds = append(cmds, `in_root rm -rf `+quote(s.Path), fmt.Sprintf(`zstd -dc %s | enter tar --extract --directory / --numeric-owner --preserve-permissions --xattrs --xattrs-include='*' --warning=no-unknown-keyword`, quote(s.OriginalName())))
 	}
 	return cmds
 }
@@ -250,12 +260,17 @@ func (b *Blueprint) fileCommands(files []File, name func(File) string) []string 
 		to := `"$ROOT"` + quote(f.Path)
 		cmds = append(cmds, `place `+quote(path.Dir(f.Path)))
 		switch {
+		case f.Absent:
+			cmds = append(cmds, `rm -rf `+to)
 		case f.Link != "":
-			cmds = append(cmds, fmt.Sprintf(`ln -sfn %s %s && chown -h %s %s`, quote(f.Link), to, quote(b.numeric(f.Owner)), to))
+			cmds = append(cmds, fmt.Sprintf(`test -L %s || test ! -d %s || rmdir %s; ln -sfn %s %s && chown -h %s %s`, to, to, to, quote(f.Link), to, quote(b.numeric(f.Owner)), to))
 		case f.Encrypted:
 			cmds = append(cmds, fmt.Sprintf(`test -z "$KEY" || { rm -f %s; age --decrypt -i "$KEY" %s > %s && chown %s %s && chmod %s %s; }`, to, quote(name(f)), to, quote(b.numeric(f.Owner)), to, quote(f.Mode), to))
 		default:
 			cmds = append(cmds, fmt.Sprintf(`rm -f %s && cp %s %s && chown %s %s && chmod %s %s`, to, quote(name(f)), to, quote(b.numeric(f.Owner)), to, quote(f.Mode), to))
+		}
+		if f.HasContent() && !f.Modified.IsZero() {
+			cmds = append(cmds, fmt.Sprintf(`test ! -e %s || touch -d %s %s`, to, quote(f.Modified.UTC().Format(time.RFC3339Nano)), to))
 		}
 	}
 	return cmds

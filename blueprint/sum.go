@@ -74,12 +74,12 @@ func (b *Blueprint) Names() []string {
 		names = append(names, s.OriginalName())
 	}
 	for _, f := range b.Config {
-		if f.Link == "" {
+		if f.HasContent() {
 			names = append(names, f.ConfigName())
 		}
 	}
 	for _, f := range b.Generated {
-		if f.Link == "" {
+		if f.HasContent() {
 			names = append(names, f.GeneratedName())
 		}
 	}
@@ -108,12 +108,12 @@ func (s Sum) Check(b *Blueprint) error {
 	}
 	want := map[string]string{}
 	for _, f := range b.Generated {
-		if f.Link == "" {
+		if f.HasContent() {
 			want[f.GeneratedName()] = f.SHA256
 		}
 	}
 	for _, f := range b.Config {
-		if f.Link == "" && !f.Encrypted {
+		if f.HasContent() && !f.Encrypted {
 			want[f.ConfigName()] = f.SHA256
 		}
 	}

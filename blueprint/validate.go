@@ -18,7 +18,7 @@ import (
 // like an option, end a line) is refused here, once, for every use further down.
 
 var (
-	nameRE     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	nameRE     = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`) // as in a reference of the depot and of a registry
 	wordRE     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]*$`)
 	hostnameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	mergedRE   = regexp.MustCompile(`^(?:bin|sbin|lib|lib32|lib64|libx32|libo32)$`)
@@ -89,12 +89,19 @@ func localPath(p string) bool {
 	return !slices.Contains(parts, "..")
 }
 
+// NameRemedy says what a name may hold.
+const NameRemedy = "use lower-case letters and digits, and single dots, dashes or underscores between them, 64 characters at most"
+
+// UsableName tells whether a blueprint or a build may have a name: the depot and every
+// registry take it.
+func UsableName(name string) bool { return len(name) <= 64 && nameRE.MatchString(name) }
+
 // Validate checks everything that later code relies on: versions, absolute and
 // clean paths, digests, modes, and that no item stands twice.
 func (b *Blueprint) Validate() error {
 	v := &validator{seen: map[string]bool{}}
 	v.must(b.Trysail == Version, "trysail", "this program reads "+Version+"; a newer Trysail may read this file", "format %q is not %s", b.Trysail, Version)
-	v.must(nameRE.MatchString(b.Name), "name", "use lower-case letters, digits, dots and dashes", "name %q is not usable", b.Name)
+	v.must(UsableName(b.Name), "name", NameRemedy, "name %q is not usable", b.Name)
 	v.must(!b.Captured.IsZero(), "captured", "give the time as 2026-12-01T09:00:00Z", "the time of capture is missing or not a time")
 	b.Machine.validate(v)
 	b.validatePackages(v)
@@ -135,6 +142,9 @@ func (b *Blueprint) validatePackages(v *validator) {
 		v.must(versionRE.MatchString(p.Version), at+".version", remedyRestore, "package %s: version %q is not valid", p.Name, p.Version)
 		v.must(archRE.MatchString(p.Architecture), at+".arch", remedyRestore, "package %s: architecture %q is not valid", p.Name, p.Architecture)
 		v.must(fileRE.MatchString(p.File) && strings.HasSuffix(p.File, ".deb"), at+".file", remedyRestore, "package %s: file %q is not a plain file name that ends in .deb", p.Name, p.File)
+		for j, l := range p.Lacks {
+			v.must(plain(l), fmt.Sprintf("%s.lacks[%d]", at, j), remedyRestore, "package %s: dependency %q is not one line of text", p.Name, l)
+		}
 		v.once("package", p.Key(), at)
 		v.once("original", p.DebName(), at+".file")
 	}
@@ -170,6 +180,10 @@ func (b *Blueprint) validateFiles(v *validator) {
 func (b *Blueprint) validateFile(v *validator, kind string, f File, at string) {
 	v.path(kind, f.Path, at+".path")
 	v.once("file", f.Path, at)
+	if f.Absent {
+		v.must(f.Link == "" && f.SHA256 == "" && !f.Encrypted && kind == "config", at, remedyRestore, "%s %s: what is absent has no content", kind, f.Path)
+		return
+	}
 	b.validateOwner(v, kind+" "+f.Path, f.Owner, at+".owner")
 	if f.Link != "" {
 		v.must(plain(f.Link), at+".link", remedyRestore, "%s %s: link target %q is not one line of text", kind, f.Path, f.Link)
@@ -294,7 +308,7 @@ func (b *Blueprint) validateNotes(v *validator) {
 }
 
 func (x *Build) validate(v *validator, at string) {
-	v.must(nameRE.MatchString(x.Name), at+".name", "use lower-case letters, digits, dots and dashes", "build name %q is not usable", x.Name)
+	v.must(UsableName(x.Name), at+".name", NameRemedy, "build name %q is not usable", x.Name)
 	v.once("build", x.Name, at)
 	v.must(len(x.Command) > 0 && x.Command[0] != "", at, remedyRestore, "build %s has no command", x.Name)
 	for i, a := range x.Command {

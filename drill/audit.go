@@ -59,7 +59,7 @@ func (r *Report) fidelity() [][2]string {
 	if len(modelled) > 0 {
 		list = append(list, [2]string{"Modelled", "how long these people take to answer, and what they spend: " + strings.Join(modelled, ", ")})
 	}
-	list = append(list, [2]string{"Skipped", seconds(v.Skipped) + " of idle calendar: the drill's clock jumped"})
+	list = append(list, [2]string{"Skipped", release.Seconds(v.Skipped) + " of idle calendar: the drill's clock jumped"})
 	var plain []string
 	for _, x := range p.World.Hosts {
 		if x.Plain {
@@ -207,11 +207,11 @@ func (r *Report) before() string {
 		change := "as long"
 		switch {
 		case d >= 0.1:
-			change = seconds(d) + " longer"
+			change = release.Seconds(d) + " longer"
 		case d <= -0.1:
-			change = seconds(-d) + " shorter"
+			change = release.Seconds(-d) + " shorter"
 		}
-		text += fmt.Sprintf(" Recovery now took %s: %s.", seconds(*now.Recovery), change)
+		text += fmt.Sprintf(" Recovery now took %s: %s.", release.Seconds(*now.Recovery), change)
 	}
 	if s.Verdict != Pass {
 		text += " What was wrong then: " + s.Sentence

@@ -29,6 +29,8 @@ import (
 	tab "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"trysail/release"
 )
 
 // axe is the accessibility checker that the pages are held against. It is fetched
@@ -317,7 +319,7 @@ func lacking(r *Report, s *seen) []string {
 					near(what, middle(*m), want.From+want.Seconds)
 				}
 				near(what+": the end of its bar", t.Bar.X+t.Bar.W, want.From+want.Seconds)
-				if !strings.Contains(t.Say, seconds(want.Seconds)) {
+				if !strings.Contains(t.Say, release.Seconds(want.Seconds)) {
 					say("%s says %q", what, t.Say)
 				}
 			} else if !strings.Contains(t.Say, "never") {
@@ -328,7 +330,7 @@ func lacking(r *Report, s *seen) []string {
 				case t.Limit == nil:
 					say("%s has no limit", what)
 				case want.From+want.Limit > shown(r.Plan, r.History, r.Verdict):
-					if t.Limit.X < middle(z) || !strings.Contains(t.Say, " of "+seconds(want.Limit)) {
+					if t.Limit.X < middle(z) || !strings.Contains(t.Say, " of "+release.Seconds(want.Limit)) {
 						say("%s says %q, and no arrow points to its limit", what, t.Say)
 					}
 				default:

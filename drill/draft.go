@@ -51,29 +51,33 @@ func (e *NoGoldError) Hint() string {
 	return `give the step that makes what ships "gold":"true"; docs/runbook.md has an example`
 }
 
-// Text writes a first scenario: both build servers of a runbook are lost in the week
-// before the ship date, the first in the test (in the first step, if there is none; in
-// gold, if that is the only one), the second with its disk while gold is built. Both are
-// reached however short the release is: a date might pass after it has shipped.
+// Text writes a first scenario: both build servers of a runbook are lost. The first dies in
+// the test that gold waits for (in another step before gold, if there is none; in gold, if
+// that is the only one), the second with its disk while gold is built. Both are reached
+// however short the release is: a date might pass after it has shipped.
 func (d Draft) Text() ([]byte, error) {
 	gold := d.Book.Gold()
 	if gold == nil {
 		return nil, &NoGoldError{d.Runbook}
 	}
+	first := gold
+	if test := d.test(gold); test != nil {
+		first = test
+	}
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("# Both build servers are lost in the last week. Change what is not like your team: the")
-	p("# people, the machines, the limits. docs/drills.md has every key.")
+	p("# Both build servers are lost. Change what is not like your team: the people, the machines,")
+	p("# the limits. docs/drills.md has every key.")
 	p("drill: 1")
 	p("name: %s", d.Name)
-	p("hypothesis: both build servers die in the last week before the ship date, and the release ships on time")
+	p("hypothesis: %s", quote(fmt.Sprintf("the primary dies while %s runs%s, the backup dies with its disk while %s runs%s, and the release ships on time", first.Name, d.phase(first), gold.Name, d.phase(gold))))
 	p("why: it has happened to others, a week and a day before the ship date")
 	p("challenges: that a build server can be made again in time, by what is written down")
 	p("clock: {ship: %q, begins: T-10d, mode: jump}", d.Ship.UTC().Format(time.RFC3339))
 	p("release: {version: %s, runbook: %s}", quote(d.Version), quote(d.Runbook))
 	p("world:")
 	p("  controls: 1")
-	p("  hosts:")
+	p("  hosts: # two are lost, and gold is made on two of those that are left; each serves %s", strings.Join(d.roles(), ", "))
 	plain, made := d.plain()
 	for _, h := range [][2]string{{"primary", "primary"}, {"backup", "backup"}, {"blank", "spare"}, {"second", "spare"}} {
 		if plain {
@@ -90,9 +94,9 @@ func (d Draft) Text() ([]byte, error) {
 	}
 	p("guards: {down_at_once: 2, within: 30m}")
 	p("steady: [control-answers, hosts-up, ledger-copied]")
-	when := gold.Name + " running on primary"
-	if test := d.test(); test != nil {
-		when = test.Name + " running"
+	when := first.Name + " running"
+	if first == gold {
+		when += " on primary"
 	}
 	p("method:")
 	p("  - {name: primary-dies, when: %s, fault: machine-lost, host: primary}", quote(when))
@@ -130,22 +134,60 @@ func (d Draft) plain() (plain, made bool) {
 	return plain, made
 }
 
-// test is the step of the runbook that is most like a test phase, or else its first one;
-// nil if there is none but gold.
-func (d Draft) test() *runbook.Item {
-	for _, like := range []func(*runbook.Item) bool{
+// phase says in which phase of the runbook a step is; "" if it is in none.
+func (d Draft) phase(x *runbook.Item) string {
+	for _, p := range d.Book.Phases {
+		if p.Slug == x.Phase {
+			return " (" + p.Title + ")"
+		}
+	}
+	return ""
+}
+
+// roles are those in which steps run.
+func (d Draft) roles() []string {
+	var list []string
+	for _, x := range d.Book.Items {
+		if (x.Kind == runbook.Step || x.Kind == runbook.Publish) && !slices.Contains(list, x.Role) {
+			list = append(list, x.Role)
+		}
+	}
+	return list
+}
+
+// test is the step before gold that is most like a test phase, or else the first one; nil if
+// there is none. One during which no other runs is better: then it is on the primary.
+func (d Draft) test(gold *runbook.Item) *runbook.Item {
+	var list []*runbook.Item
+	for i := range d.Book.Items {
+		if x := &d.Book.Items[i]; x.Kind == runbook.Step && d.needs(gold, x.Name) {
+			list = append(list, x)
+		}
+	}
+	alone := func(x *runbook.Item) bool {
+		return !slices.ContainsFunc(d.Book.Items, func(y runbook.Item) bool {
+			return y.Kind == runbook.Step && y.Name != x.Name && !d.needs(x, y.Name) && !d.needs(&y, x.Name)
+		})
+	}
+	kinds := []func(*runbook.Item) bool{
 		func(x *runbook.Item) bool { return len(x.Results) > 0 },
 		func(x *runbook.Item) bool { return strings.Contains(x.Name, "test") },
 		func(x *runbook.Item) bool { return strings.Contains(x.Phase, "test") },
 		func(*runbook.Item) bool { return true },
-	} {
-		for i := range d.Book.Items {
-			if x := &d.Book.Items[i]; x.Kind == runbook.Step && !x.Gold && like(x) {
-				return x
+	}
+	for _, is := range kinds {
+		for _, by := range []func(*runbook.Item) bool{alone, func(*runbook.Item) bool { return true }} {
+			if i := slices.IndexFunc(list, func(x *runbook.Item) bool { return is(x) && by(x) }); i >= 0 {
+				return list[i]
 			}
 		}
 	}
 	return nil
+}
+
+// needs tells whether an item begins only after another, whatever is between.
+func (d Draft) needs(x *runbook.Item, name string) bool {
+	return slices.ContainsFunc(x.Needs, func(n string) bool { return n == name || d.needs(d.Book.Item(n), name) })
 }
 
 type drafted struct{ name, spends string }

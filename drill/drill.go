@@ -5,7 +5,7 @@
 // A drill is a release with faults, not a second engine: the release's own rules
 // and checks judge its ledger (package release). Here is what a drill adds. The
 // verdict has three axes that are never mixed: did the system do what the scenario
-// expects of it, did the drill itself work (every fault must have been seen to bite
+// expects of it, did the drill itself work (every fault must have been seen to take effect
 // by a probe that is not its injector), and was everything undone. Each axis is
 // pass, fail or unknown; unknown beats pass, and fail beats both. There is no
 // score: an average lets nineteen good probes hide two gold masters.
@@ -137,6 +137,8 @@ type Action struct {
 	For string `yaml:"for"`
 	// Of names what some faults are about: an artifact, a person.
 	Of string `yaml:"of"`
+	// Within is when it happens by the hypothesis: T-7d..T-1d.
+	Within string `yaml:"within"`
 }
 
 // Expect is what the hypothesis comes down to.
@@ -154,6 +156,8 @@ type FaultLimit struct {
 	Name     string `yaml:"name"`
 	Detected string `yaml:"detected"` // 5s
 	Moved    string `yaml:"moved"`    // 10s
+	// Recovered is until lost work goes on in a build server, which may have to be made.
+	Recovered string `yaml:"recovered"` // 10m
 }
 
 // RebuildLimit wants a machine to be made a build server.
@@ -191,8 +195,9 @@ type Plan struct {
 
 // Timed is when an action is due, and for how long it lasts.
 type Timed struct {
-	When When
-	For  time.Duration // 0: for good
+	When   When
+	For    time.Duration // 0: for good
+	Within *Span         // nil: it is not said
 }
 
 // When is one of: a time, a step's status, a host that rebuilds, after another action.

@@ -11,7 +11,7 @@ import (
 	"trysail/release"
 )
 
-// faults: each was seen to bite, and what followed.
+// faults: each was seen to take effect, and what followed.
 func (j *judging) faults() {
 	followed := map[string]*follow{}
 	for i, act := range j.p.Method {
@@ -55,6 +55,7 @@ func (j *judging) faults() {
 		f := followed[b.Name]
 		j.limit("detected", b.Name, b.Detected, l.Detected, f.detectable(j, &b, l.Detected))
 		j.limit("moved", b.Name, b.Moved, l.Moved, f.movable(j, &b, l.Moved))
+		j.limit("recovered", b.Name, b.Recovered, l.Recovered, f.movable(j, &b, l.Recovered))
 	}
 }
 
@@ -85,7 +86,7 @@ func (j *judging) bites(act Action, begun, inj, undone int) bool {
 		}
 	}
 	if !slices.ContainsFunc(j.h[inj:undone], func(r Record) bool { return r.Kind == Probed && r.Name == act.Name && !r.Before && yes(r.OK) }) {
-		a.say(Unknown, "%s: no probe saw that it bit", act.Name)
+		a.say(Unknown, "%s: no probe saw it take effect", act.Name)
 		return false
 	}
 	return true
@@ -148,7 +149,7 @@ func (j *judging) followed(b *Bite, f *follow) {
 	leases := map[int64]int{} // by epoch: the event that granted it
 	lost := map[string]int{}  // item: the record that says so
 	var last int
-	var to []string
+	var to, moved []string
 	for k, e := range j.events {
 		at := j.seen[k]
 		switch x := e.Body.(type) {
@@ -156,7 +157,7 @@ func (j *judging) followed(b *Bite, f *follow) {
 			leases[e.Seq] = k
 			if _, ok := lost[x.Item]; ok && x.Machine != b.Host && j.h[at].Kind == Happened {
 				delete(lost, x.Item)
-				last, to = max(last, at), append(to, x.Machine)
+				last, to, moved = max(last, at), append(to, x.Machine), append(moved, x.Item)
 			}
 		case release.Lost:
 			if k, ok := leases[x.Epoch]; ok && x.Machine == b.Host && x.Why != fleet.NoMember && at > f.begun && at < f.until && j.h[at].Kind == Happened {
@@ -187,7 +188,78 @@ func (j *judging) followed(b *Bite, f *follow) {
 	if len(to) > 0 && len(lost) == 0 {
 		b.Moved, b.To = j.elapsed(f.begun, last).Seconds(), names(to)
 		j.dealt = append(j.dealt, span{j.h[f.begun].At, j.h[last].At})
+		on := -1
+		for _, item := range moved {
+			at := j.goesOn(item, f.begun)
+			if at < 0 {
+				return
+			}
+			on = max(on, at)
+		}
+		b.Recovered = j.elapsed(f.begun, max(on, last)).Seconds()
 	}
+}
+
+// goesOn is where an item that was lost after a place goes on: its machine has its build
+// server, which it may have made for it. -1 if nobody saw that.
+func (j *judging) goesOn(item string, after int) int {
+	s := release.Empty()
+	var machine, blueprint string
+	epoch, granted := int64(0), -1
+	warm := func(from, to int) int { // where the machine is seen to have its server
+		for i := from; i <= to; i++ {
+			if r := j.h[i]; r.Kind == Warmed && r.Host == machine {
+				return i
+			}
+		}
+		return -1
+	}
+	over := func(end int) int {
+		switch made := warm(granted, end); {
+		case made >= 0:
+			return made
+		case blueprint == "" || warm(0, granted) >= 0:
+			return granted
+		}
+		return -1
+	}
+	lost := false
+	for k, e := range j.events {
+		at := j.seen[k]
+		if s.Apply(e) != nil {
+			return -1
+		}
+		done := int64(0)
+		switch b := e.Body.(type) {
+		case release.Granted:
+			if b.Item == item && lost {
+				machine, epoch, granted = b.Machine, e.Seq, at
+				if x := s.Item(item); x != nil {
+					blueprint = s.Machine(x.Role).Blueprint
+				}
+			}
+		case release.Lost:
+			if b.Item == item && at > after {
+				if epoch > 0 && warm(granted, at) >= 0 {
+					return warm(granted, at) // it had gone on, until another fault
+				}
+				lost, epoch = true, 0
+			}
+		case release.Finished:
+			done = b.Epoch
+		case release.Committed:
+			done = b.Epoch
+		case release.Confirmed:
+			done = b.Epoch
+		}
+		if epoch > 0 && done == epoch {
+			return over(at)
+		}
+	}
+	if epoch > 0 {
+		return over(len(j.h) - 1)
+	}
+	return -1
 }
 
 // detectable says why a fault that nobody noticed says nothing about who should have;
@@ -195,7 +267,7 @@ func (j *judging) followed(b *Bite, f *follow) {
 func (f *follow) detectable(j *judging, b *Bite, limit string) string {
 	switch d, _ := Duration(limit); {
 	case !b.Verified:
-		return "nothing shows that it bit"
+		return "nothing shows that it took effect"
 	case b.Detected == 0 && j.blind:
 		return "not every event was seen when it happened"
 	case b.Detected == 0 && j.elapsed(f.begun, f.until) <= d:
@@ -212,7 +284,7 @@ func (f *follow) movable(j *judging, b *Bite, limit string) string {
 	}
 	switch d, _ := Duration(limit); {
 	case !b.Verified:
-		return "nothing shows that it bit"
+		return "nothing shows that it took effect"
 	case b.Moved == 0 && j.blind:
 		return "not every event was seen when it happened"
 	case !f.ran:
@@ -242,7 +314,7 @@ func (j *judging) limit(what, of string, seconds float64, limit, unknown string)
 	case seconds == 0:
 		j.v.System.say(Fail, "%s was never %s", of, what)
 	case !*m.Met:
-		j.v.System.say(Fail, "%s was %s after %.1f s, and %s is the limit", of, what, seconds, limit)
+		j.v.System.say(Fail, "%s was %s after %s, and %s is the limit", of, what, release.Seconds(seconds), limit)
 	}
 }
 

@@ -20,20 +20,59 @@ func started(h []Record) *release.Started {
 	return nil
 }
 
-// Covers lists the roles of a release whose build server a run rehearsed. Roles are held
+// Covers lists the roles of a release whose build server a run rehearsed: a machine made it
+// from exactly that blueprint during the drill, and a step ended well in it. Roles are held
 // against each other by what their servers are made of: a name is not a machine.
 func Covers(h []Record, roles []release.Machine) []string {
-	b := started(h)
-	if b == nil {
-		return nil
-	}
+	ran := worked(h)
 	var covered []string
 	for _, m := range roles {
-		if m.Blueprint != "" && slices.ContainsFunc(b.Machines, func(x release.Machine) bool { return x.Blueprint == m.Blueprint }) {
+		if m.Blueprint != "" && ran[m.Blueprint] {
 			covered = append(covered, m.Role)
 		}
 	}
 	return covered
+}
+
+// worked finds the blueprints whose server a machine made in a drill and ran a step in.
+func worked(h []Record) map[string]bool {
+	made := map[string]bool{} // machines that made a server: none has one when a drill begins
+	for _, r := range h {
+		if r.Kind == Warmed && r.Took > 0 {
+			made[r.Host] = true
+		}
+	}
+	type lease struct{ machine, blueprint string }
+	leases, ran := map[int64]lease{}, map[string]bool{}
+	s := release.Empty()
+	for _, r := range h {
+		if r.Event == nil || r.Kind != Happened {
+			continue
+		}
+		e := *r.Event
+		if err := s.Apply(e); err != nil {
+			return ran // what does not fold shows nothing more
+		}
+		ended := int64(0)
+		switch b := e.Body.(type) {
+		case release.Granted:
+			if x := s.Item(b.Item); x != nil {
+				leases[e.Seq] = lease{b.Machine, s.Machine(x.Role).Blueprint}
+			}
+		case release.Finished:
+			if b.Exit == 0 {
+				ended = b.Epoch
+			}
+		case release.Committed:
+			ended = b.Epoch
+		case release.Confirmed:
+			ended = b.Epoch
+		}
+		if l, ok := leases[ended]; ok && l.blueprint != "" && made[l.machine] {
+			ran[l.blueprint] = true
+		}
+	}
+	return ran
 }
 
 // Run is a run as it was recorded.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"trysail/internal/strict"
 	"trysail/release"
 )
 
@@ -70,7 +71,7 @@ const (
 	Jumped   Kind = "jumped"   // idle time was skipped: Took
 	Intended Kind = "intended" // a fault is about to be injected; its undo is on disk
 	Injected Kind = "injected" // or not: OK, Why
-	Probed   Kind = "probed"   // whether it bit, by other means than those of the injector
+	Probed   Kind = "probed"   // whether it took effect, by other means than those of the injector
 	Done     Kind = "done"     // an action that is no fault
 	Happened Kind = "happened" // an event of the release's ledger
 	Told     Kind = "told"     // an event was acknowledged to somebody
@@ -111,7 +112,7 @@ func ReadHistory(data []byte) ([]Record, error) {
 		}
 		var r Record
 		n := int64(len(list)) + 1
-		if err := json.Unmarshal(line, &r); err != nil {
+		if err := strict.PartOfJSON(line, len(line), &r); err != nil {
 			return nil, &TornError{n, err.Error()}
 		}
 		if r.Seq != n {

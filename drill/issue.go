@@ -51,7 +51,7 @@ func (v *Verdict) axes() []namedAxis {
 	return []namedAxis{
 		{"system", "it did what is expected", v.System},
 		{"clean-up", "everything was undone", v.Cleanup},
-		{"harness", "the drill worked: every fault was seen to bite", v.Harness},
+		{"harness", "the drill worked: every fault was seen to take effect", v.Harness},
 	}
 }
 

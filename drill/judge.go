@@ -41,6 +41,7 @@ func Judge(p *Plan, h []Record) *Verdict {
 		j.harness()
 		j.ledger()
 		j.faults()
+		j.hypothesis()
 		j.rules()
 		j.outcome()
 		j.rebuilt()
@@ -232,7 +233,7 @@ func (j *judging) rules() {
 		return
 	}
 	if s, ok := j.events[0].Body.(release.Started); ok && (!s.Ship.Equal(j.p.Ship) || s.Version != j.p.Release.Version) {
-		j.v.Harness.say(Unknown, "the release that ran is %s for %s, and not the scenario's", s.Version, s.Ship.Format(time.RFC3339))
+		j.v.Harness.say(Unknown, "the release that ran is %s for %s, and not the scenario's", s.Version, release.When(s.Ship, time.UTC))
 	}
 	for _, wrong := range release.Check(j.events, release.History{}) {
 		j.v.System.say(Fail, "%s", wrong)
@@ -286,17 +287,22 @@ func (j *judging) outcome() {
 	case !wanted && v.Shipped:
 		v.System.say(Fail, "the release shipped, and must not")
 	}
-	if budget > 0 {
-		ok := spent <= budget
-		v.OnBudget = &ok
-		if e.OnBudget && !ok {
-			v.System.say(Fail, "people spent %.1f hours, and %.1f is the budget", spent.Hours(), budget.Hours())
-		}
-	} else if e.OnBudget {
+	silent := release.Unreported(j.events)
+	v.OnBudget = release.OnBudget(budget, spent, silent)
+	if budget > 0 && v.OnBudget == nil {
+		v.Unreported = silent
+	}
+	switch {
+	case !e.OnBudget:
+	case budget <= 0:
 		v.System.say(Unknown, "the runbook has no budget of person-hours")
+	case v.OnBudget == nil:
+		v.System.say(Unknown, "whether it was on budget is not known: %s", release.NotReported(silent))
+	case !*v.OnBudget:
+		v.System.say(Fail, "people spent %.1f hours, and %.1f is the budget", spent.Hours(), budget.Hours())
 	}
 	if e.OnTime && v.Shipped && !*v.OnTime {
-		v.System.say(Fail, "it shipped %s after the ship date", release.Human(-time.Duration(v.Slack*float64(time.Second))))
+		v.System.say(Fail, "it shipped %s after the ship date", release.Seconds(-v.Slack))
 	}
 	if e.Gold != "" && v.Gold != e.Gold && (v.Gold != "identical" || e.Gold != "equivalent") {
 		value := Fail

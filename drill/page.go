@@ -105,7 +105,7 @@ func (r *Report) HTML() ([]byte, error) {
 	}
 	for _, m := range v.Measured {
 		if m.Limit == 0 {
-			x.Numbers = append(x.Numbers, []string{m.What, seconds(m.Seconds), m.How})
+			x.Numbers = append(x.Numbers, []string{m.What, release.Seconds(m.Seconds), m.How})
 		}
 	}
 	x.Scope = [][2]string{
@@ -115,7 +115,7 @@ func (r *Report) HTML() ([]byte, error) {
 		{"Owner of what it finds", or2(p.Owner)},
 		{"Released", "version " + p.Release.Version + " by " + p.Release.Runbook + ", revision " + or2(head.Source)},
 		{"In the world", world(p)},
-		{"Ship date", p.Ship.UTC().Format(time.RFC3339) + "; the drill begins at " + p.Clock.Begins},
+		{"Ship date", stamp(p.Ship) + "; the drill begins at " + p.Clock.Begins},
 	}
 	x.Fidelity = r.fidelity()
 	for _, m := range v.Modelled {
@@ -133,7 +133,7 @@ func (r *Report) HTML() ([]byte, error) {
 	x.Identity = [][2]string{
 		{"Run", head.Run},
 		{"Began", stamp(head.Began) + ", by the clock of " + or2(head.Machine)},
-		{"Lasted", seconds(v.Real) + " of real time; " + seconds(v.Skipped) + " of the calendar were skipped"},
+		{"Lasted", release.Seconds(v.Real) + " of real time; " + release.Seconds(v.Skipped) + " of the calendar were skipped"},
 		{"Tool", or2(head.Tool)},
 		{"Scenario", or2(head.Scenario)},
 		{"History", fmt.Sprintf("%s, %d records", or2(r.Sum), len(h))},
@@ -169,7 +169,7 @@ func stamp(t time.Time) string {
 	if t.IsZero() {
 		return "at an unknown time"
 	}
-	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+	return release.When(t, time.UTC)
 }
 
 func short(digest string) string { return cut(digest, 20) }
@@ -205,16 +205,16 @@ func objectives(p *Plan, v *Verdict, ended bool) []objective {
 	if e.OnTime {
 		came := "not shipped"
 		if v.Shipped {
-			came = seconds(v.Slack) + " before the ship date"
+			came = release.Seconds(v.Slack) + " before the ship date"
 			if v.Slack < 0 {
-				came = seconds(-v.Slack) + " after the ship date"
+				came = release.Seconds(-v.Slack) + " after the ship date"
 			}
 		}
 		value := tell(v.OnTime)
 		if !v.Shipped {
 			value = open(false, Fail)
 		}
-		add("on time", "by "+p.Ship.UTC().Format("2006-01-02 15:04 UTC"), came, "machines measured, people as they are modelled", value)
+		add("on time", "by "+stamp(p.Ship), came, "machines measured, people as they are modelled", value)
 	}
 	if e.OnBudget {
 		add("on budget", "within the runbook's person-hours", release.Human(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), open(v.OnBudget != nil && !*v.OnBudget, tell(v.OnBudget)))
@@ -227,7 +227,7 @@ func objectives(p *Plan, v *Verdict, ended bool) []objective {
 		if m.Limit == 0 && m.Met == nil {
 			continue
 		}
-		o := objective{What: m.Of + " " + m.What, Wanted: "within " + seconds(m.Limit), Got: m.took(), How: m.How, Value: tell(m.Met)}
+		o := objective{What: m.Of + " " + m.What, Wanted: "within " + release.Seconds(m.Limit), Got: m.took(), How: m.How, Value: tell(m.Met)}
 		if m.Limit > 0 && m.Seconds > 0 {
 			o.Limit = 100
 			o.Bar = round(min(max(m.Seconds/m.Limit*100, 1), 150))
@@ -252,14 +252,14 @@ func bites(p *Plan, v *Verdict) [][]string {
 	for _, f := range v.Faults {
 		slack, undone := "not known", map[bool]string{true: "yes", false: "no"}[f.Undone]
 		if f.Slack != nil {
-			slack = seconds(*f.Slack)
+			slack = release.Seconds(*f.Slack)
 		}
 		if f.ForGood {
 			undone = "for good, as declared"
 		}
 		list = append(list, []string{
-			f.Name, string(f.Fault) + at(f.Host), TMinus(p, f.Clock), seconds(f.At.Seconds()), map[bool]string{true: "yes", false: "no"}[f.Verified],
-			none(f.Detected), strings.TrimSpace(none(f.Moved) + to(f.To)), none(f.Wasted), slack, undone,
+			f.Name, string(f.Fault) + at(f.Host), TMinus(p, f.Clock), release.Seconds(f.At.Seconds()), map[bool]string{true: "yes", false: "no"}[f.Verified],
+			none(f.Detected), strings.TrimSpace(none(f.Moved)+to(f.To)) + served(&f), none(f.Wasted), slack, undone,
 		})
 	}
 	return list
@@ -276,7 +276,7 @@ func none(s float64) string {
 	if s == 0 {
 		return "–"
 	}
-	return seconds(s)
+	return release.Seconds(s)
 }
 
 // left is what the last look at the host found.
@@ -317,4 +317,12 @@ func whole(r Record) string {
 		return s
 	}
 	return strings.TrimSpace(strings.Join([]string{string(r.Kind), r.Name, r.Host, r.Why}, " "))
+}
+
+// served says when lost work goes on in a build server that had to be made for it.
+func served(f *Bite) string {
+	if f.Recovered <= f.Moved {
+		return ""
+	}
+	return ", in its server after " + release.Seconds(f.Recovered)
 }

@@ -145,7 +145,7 @@ func TestPageSaysWhatAuditorsAsk(t *testing.T) {
 		"what to fix first", "release team", "2026-12-09", // owner, and 14 days after the drill
 		"no production failover", "9.1 days of idle calendar", "how long these people take to answer", "rebuilt servers on primary, backup, spare, second", // fidelity
 		"T-5d..T-2d", "asked 1 time(s)", // roles
-		"primary-dies detected", "within 2.0 s", "spare rebuilt", "never", // objectives against results
+		"primary-dies detected", "within 2 s", "spare rebuilt", "never", // objectives against results
 		"held", "(by ", // deviations
 		"1 thing(s) are left", "for good, as declared", // clean-up
 		"The run before is", "What was wrong then", // trend
@@ -246,8 +246,8 @@ func TestSummaryAndTrend(t *testing.T) {
 		Unread("y-20260102-030405", os.ErrNotExist),
 	})
 	want := "x  ▂█×  3 runs: 1 pass, 2 fail\n" +
-		"  2026-01-02 03:04  pass     ███         │             1.0 s of 4.0 s  p moved\n" +
-		"  2026-01-02 04:04  fail     ████████████████████████  8.0 s of 4.0 s  p moved\n" +
+		"  2026-01-02 03:04  pass     ███         │             1 s of 4 s  p moved\n" +
+		"  2026-01-02 04:04  fail     ████████████████████████  8 s of 4 s  p moved\n" +
 		"  2026-01-02 06:04  fail     ×                         never recovered\n" +
 		"\ny  ·  1 run: 1 unknown\n" +
 		"  2026-01-02 03:04  unknown  ·                         file does not exist\n"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"trysail/internal/strict"
+	"trysail/runbook"
 )
 
 const (
@@ -64,8 +65,10 @@ func (p *parser) head() *strict.Error {
 	case s.Release.Version == "" || s.Release.Runbook == "":
 		return p.fail("release", "release: {version: \"4.2\", runbook: RELEASE.md}", "the release has no version or no runbook")
 	}
-	if d, ok := Duration(s.IssuesDue); s.IssuesDue != "" && (!ok || d == 0) {
-		return p.fail("issues_due", "issues_due: 14d", "%q is not how long there is to mend what is found", s.IssuesDue)
+	if s.IssuesDue != "" {
+		if _, err := runbook.ParsePeriod(s.IssuesDue); err != nil {
+			return p.fail("issues_due", "issues_due: 14d", "how long there is to mend what is found: %v", err)
+		}
 	}
 	for i, f := range s.Frameworks {
 		if f.Control == "" || f.How == "" {
@@ -83,8 +86,8 @@ func (p *parser) head() *strict.Error {
 func (p *parser) clock() *strict.Error {
 	c := p.plan.Clock
 	var err error
-	if p.plan.Ship, err = time.Parse(time.RFC3339, c.Ship); err != nil {
-		return p.fail("clock.ship", "ship: 2026-12-01T09:00:00Z", "%q is no date with a time", c.Ship)
+	if p.plan.Ship, err = runbook.ParseTime(c.Ship); err != nil {
+		return p.fail("clock.ship", "ship: 2026-12-01T09:00:00Z", "%v", err)
 	}
 	before, ok := tMinus(c.Begins)
 	if !ok || before <= 0 {
@@ -131,8 +134,8 @@ func (p *parser) world() *strict.Error {
 		return p.fail("guards.down_at_once", "guards: {down_at_once: 2, within: 30m}", "no limit on what may be down at once")
 	}
 	var err error
-	if p.plan.Within, err = time.ParseDuration(p.plan.Guards.Within); err != nil || p.plan.Within <= 0 {
-		return p.fail("guards.within", "within: 30m", "%q is not how long the drill may take", p.plan.Guards.Within)
+	if p.plan.Within, err = runbook.ParseDuration(p.plan.Guards.Within); err != nil {
+		return p.fail("guards.within", "within: 30m", "how long the drill may take: %v", err)
 	}
 	return nil
 }
@@ -180,9 +183,9 @@ func (p *parser) people() *strict.Error {
 				return p.fail(at+".responds", "responds: 1h..3h", "%q is not how long %s takes to answer", x.Responds, x.Name)
 			}
 			r.Least, r.Most = least, most
-			spends, err := time.ParseDuration(x.Spends)
-			if err != nil || spends < 0 {
-				return p.fail(at+".spends", "spends: 30m", "%q is not what a decision takes %s", x.Spends, x.Name)
+			spends, err := runbook.ParseDelay(x.Spends)
+			if err != nil {
+				return p.fail(at+".spends", "spends: 30m", "what a decision takes %s: %v", x.Name, err)
 			}
 			r.Spends = spends
 		}
@@ -228,11 +231,26 @@ func (p *parser) method() *strict.Error {
 			return err
 		}
 		if a.For != "" {
-			d, ok := Duration(a.For)
-			if !ok || d == 0 {
-				return p.fail(at+".for", "for: 30s; without it a fault is for good", "%q is no time", a.For)
+			d, err := runbook.ParseDuration(a.For)
+			if err != nil {
+				return p.fail(at+".for", "for: 30s; without it a fault is for good", "%v", err)
 			}
 			t.For = d
+		}
+		if a.Within != "" {
+			from, to, two := strings.Cut(a.Within, "..")
+			begin, ok := tMinus(from)
+			end, ok2 := tMinus(to)
+			switch {
+			case a.Fault == "":
+				return p.fail(at+".within", "leave it out", "%s is no fault, of which a hypothesis says when it happens", a.Name)
+			case !two || !ok || !ok2 || begin <= end:
+				return p.fail(at+".within", "within: T-7d..T-0", "%q is not when %s happens", a.Within, a.Name)
+			}
+			t.Within = &Span{p.plan.Ship.Add(-begin), p.plan.Ship.Add(-end)}
+			if !t.When.At.IsZero() && (t.When.At.Before(t.Within.From) || t.When.At.After(t.Within.To)) {
+				return p.fail(at+".within", "within: a time that holds "+a.When, "%s happens at %s, which is not within %s", a.Name, a.When, a.Within)
+			}
 		}
 		known[a.Name] = true
 		p.plan.Timed = append(p.plan.Timed, t)
@@ -299,8 +317,8 @@ func (p *parser) action(a Action, at string) *strict.Error {
 		}
 	}
 	if a.Fault == "clock-skew" {
-		if d, ok := Duration(strings.TrimPrefix(a.Of, "-")); !ok || d == 0 {
-			return p.fail(at+".of", "of: 1h, or of: -1h", "%q is not how wrong a clock is", a.Of)
+		if _, err := runbook.ParseDuration(strings.TrimPrefix(a.Of, "-")); err != nil {
+			return p.fail(at+".of", "of: 1h, or of: -1h", "how wrong a clock is: %v", err)
 		}
 	}
 	return nil
@@ -383,14 +401,14 @@ func (p *parser) expect() *strict.Error {
 		switch {
 		case of < 0:
 			return p.fail(at+".name", "one of method", "%q is no fault of this drill", f.Name)
-		case f.Detected == "" && f.Moved == "":
-			return p.fail(at, "detected: 5s, moved: 10s, or both", "nothing of %s is limited", f.Name)
+		case f.Detected == "" && f.Moved == "" && f.Recovered == "":
+			return p.fail(at, "detected: 5s, moved: 10s, recovered: 10m, or some of them", "nothing of %s is limited", f.Name)
 		case !p.plan.builds(p.plan.Method[of].Host):
 			return p.fail(at, "limits are for faults on a build machine", "nothing shows when %s is noticed", f.Name)
 		}
-		for _, x := range [][2]string{{"detected", f.Detected}, {"moved", f.Moved}} {
-			if d, ok := Duration(x[1]); x[1] != "" && (!ok || d == 0) {
-				return p.fail(at+"."+x[0], x[0]+": 5s", "%q is no time", x[1])
+		for _, x := range [][2]string{{"detected", f.Detected}, {"moved", f.Moved}, {"recovered", f.Recovered}} {
+			if _, err := runbook.ParseDuration(x[1]); x[1] != "" && err != nil {
+				return p.fail(at+"."+x[0], x[0]+": 5s", "%v", err)
 			}
 		}
 	}
@@ -399,8 +417,8 @@ func (p *parser) expect() *strict.Error {
 		if !p.plan.builds(r.Host) {
 			return p.fail(at+".host", "one of world.hosts", "%q is no host of this drill", r.Host)
 		}
-		if d, ok := Duration(r.Within); !ok || d == 0 {
-			return p.fail(at+".within", "within: 5m", "%q is no time", r.Within)
+		if _, err := runbook.ParseDuration(r.Within); err != nil {
+			return p.fail(at+".within", "within: 5m", "%v", err)
 		}
 	}
 	return nil
@@ -409,9 +427,13 @@ func (p *parser) expect() *strict.Error {
 // names refuses questions and invariants that nobody would ask.
 func (p *parser) names() *strict.Error {
 	s := p.plan.Scenario
+	var questions []string
+	for _, q := range Questions() {
+		questions = append(questions, string(q))
+	}
 	for i, q := range s.Steady {
 		if !slices.Contains(Questions(), q) {
-			return p.fail(fmt.Sprintf("steady[%d]", i), fmt.Sprintf("the questions are %v", Questions()), "%q is not asked", q)
+			return p.fail(fmt.Sprintf("steady[%d]", i), "the questions are "+strings.Join(questions, ", "), "%q is not asked", q)
 		}
 	}
 	for _, x := range []struct {
@@ -420,7 +442,7 @@ func (p *parser) names() *strict.Error {
 	}{{"always", s.Invariants.Always, Always()}, {"final", s.Invariants.Final, Final()}} {
 		for i, n := range x.named {
 			if !slices.Contains(x.asks, n) {
-				return p.fail(fmt.Sprintf("invariants.%s[%d]", x.key, i), fmt.Sprintf("they are %v", x.asks), "%q is not watched", n)
+				return p.fail(fmt.Sprintf("invariants.%s[%d]", x.key, i), "they are "+strings.Join(x.asks, ", "), "%q is not watched", n)
 			}
 		}
 	}
@@ -429,7 +451,7 @@ func (p *parser) names() *strict.Error {
 			return p.fail(fmt.Sprintf("invariants.reached[%d]", i), "name it once", "%q stands twice", n)
 		}
 		if !slices.ContainsFunc(s.Method, func(a Action) bool { return a.Name == n }) && !slices.Contains(Reached(), n) {
-			return p.fail(fmt.Sprintf("invariants.reached[%d]", i), fmt.Sprintf("an action's name, or one of %v", Reached()), "%q is never reached", n)
+			return p.fail(fmt.Sprintf("invariants.reached[%d]", i), "an action's name, or one of "+strings.Join(Reached(), ", "), "%q is never reached", n)
 		}
 	}
 	for i, m := range s.Modelled {
@@ -440,26 +462,20 @@ func (p *parser) names() *strict.Error {
 	return nil
 }
 
-var tMinusForm = regexp.MustCompile(`^T-(\d{1,4})(d|h|m)$`)
-
 // tMinus reads T-7d: how long before the ship date.
 func tMinus(s string) (time.Duration, bool) {
-	m := tMinusForm.FindStringSubmatch(s)
-	if m == nil {
-		return 0, s == "T-0"
+	before, ok := strings.CutPrefix(s, "T-")
+	if !ok || before == "0" {
+		return 0, ok
 	}
-	n, err := strconv.Atoi(m[1])
-	return time.Duration(n) * map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute}[m[2]], err == nil
+	d, err := runbook.ParsePeriod(before)
+	return d, err == nil
 }
 
-// Duration reads a time such as 30s, 2h or 3d.
+// Duration reads a time such as 30s, 2h or 3d, and 0s.
 func Duration(s string) (time.Duration, bool) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.Atoi(days)
-		return time.Duration(n) * 24 * time.Hour, err == nil && n > 0 && n < 10000
-	}
-	d, err := time.ParseDuration(s)
-	return d, err == nil && d >= 0
+	d, err := runbook.ParseDelay(s)
+	return d, err == nil
 }
 
 // spread reads 1h..3h, or 2h.

@@ -20,8 +20,9 @@ type Past struct {
 	Began    time.Time `json:"began"`
 	Verdict  Value     `json:"verdict"`
 	Sentence string    `json:"sentence"`
-	// Recovery is the worst of what moved and what was rebuilt, in real seconds; nil
-	// where nothing had to, or where something that had to never did.
+	// Recovery is the worst of what moved, with the build server that had to be made for it,
+	// and of what was rebuilt, by the drill's clock; nil where nothing had to, or where
+	// something that had to never did.
 	Recovery *float64 `json:"recovery_seconds"`
 	Limit    float64  `json:"limit_seconds,omitempty"`
 	Of       string   `json:"recovery_of,omitempty"`
@@ -51,6 +52,18 @@ func Summary(p *Plan, h []Record, v *Verdict) Past {
 			}
 		}
 		worst(b.Moved, limit, b.Name+" moved", v.tried("moved", b.Name))
+		if b.Recovered > b.Moved { // a machine had to make its build server
+			limit = 0
+			for _, l := range p.Expect.Faults {
+				if d, ok := Duration(l.Recovered); ok && l.Name == b.Name {
+					limit = d.Seconds()
+				}
+			}
+			worst(b.Recovered, limit, b.Name+" recovered", true)
+		}
+		if b.Moved > 0 && b.Recovered == 0 { // and never had its build server
+			s.Never = true
+		}
 	}
 	for _, m := range v.Measured {
 		if m.What == "rebuilt" {
@@ -147,9 +160,9 @@ func (s *Past) recovered() string {
 	case s.Recovery == nil:
 		return "nothing had to recover"
 	}
-	text := seconds(*s.Recovery)
+	text := release.Seconds(*s.Recovery)
 	if s.Limit > 0 {
-		text += " of " + seconds(s.Limit)
+		text += " of " + release.Seconds(s.Limit)
 	}
 	return text + "  " + s.Of
 }
@@ -216,7 +229,7 @@ func plotted(runs []Past, this string) *plot {
 	}
 	if top > 0 {
 		for _, f := range []float64{0, 0.5, 1} {
-			pl.Ticks = append(pl.Ticks, tick{Y: round(pl.Base - 120*f), Text: seconds(top * f)})
+			pl.Ticks = append(pl.Ticks, tick{Y: round(pl.Base - 120*f), Text: release.Seconds(top * f)})
 		}
 	}
 	step := min((pl.Right-pl.Left)/float64(max(len(runs), 1)), 90)

@@ -216,10 +216,10 @@ func (t *track) place(y float64, x func(float64) float64, end float64) float64 {
 	case t.Never:
 		t.Text = what + " never"
 	default:
-		t.Text = what + " " + seconds(t.Seconds)
+		t.Text = what + " " + release.Seconds(t.Seconds)
 	}
 	if t.Limit > 0 {
-		t.Text += " of " + seconds(t.Limit)
+		t.Text += " of " + release.Seconds(t.Limit)
 	}
 	t.Y, t.Mid, t.Bar = y, y+14, y+6
 	t.From = x(from)
@@ -304,7 +304,7 @@ func works(p *Plan, h []Record, v *Verdict, machine string) []stretch {
 	stop := func(epoch int64, to float64, kind, how string) {
 		if l, ok := running[epoch]; ok {
 			delete(running, epoch)
-			list = append(list, stretch{l.from, to, kind, l.label, fmt.Sprintf("%s %s: %s to %s", l.label, how, seconds(l.from), seconds(to))})
+			list = append(list, stretch{l.from, to, kind, l.label, fmt.Sprintf("%s %s: %s to %s", l.label, how, release.Seconds(l.from), release.Seconds(to))})
 		}
 	}
 	for _, r := range h {

@@ -23,12 +23,12 @@ func Short(p *Plan, h []Record, v *Verdict) string {
 			if m.Seconds == 0 {
 				said = map[bool]string{true: m.Of + " never made a build server", false: "how long " + m.Of + " took to be made a build server is not known"}[m.Met != nil]
 			}
-			fmt.Fprintf(&b, "  %s (limit %s)\n", said, seconds(m.Limit))
+			fmt.Fprintf(&b, "  %s (limit %s)\n", said, release.Seconds(m.Limit))
 		}
 	}
 	fmt.Fprintf(&b, "\n  system %s · harness %s · clean-up %s\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
 	fmt.Fprintf(&b, "  machines %s (measured) · people %s (%s) · the drill's own time %s · it took %s, and %s of the calendar passed\n",
-		seconds(v.Machine), release.Human(time.Duration(v.People*float64(time.Hour))), how(kinds(h, Decided)), seconds(v.Overhead), seconds(v.Real), release.Human(time.Duration(v.Skipped*float64(time.Second))))
+		release.Seconds(v.Machine), release.Human(time.Duration(v.People*float64(time.Hour))), how(kinds(h, Decided)), release.Seconds(v.Overhead), release.Seconds(v.Real), release.Seconds(v.Skipped))
 	for _, a := range []struct {
 		name string
 		axis Axis
@@ -53,8 +53,6 @@ func paragraph(s string) string {
 func kinds(h []Record, k Kind) []Record {
 	return slices.DeleteFunc(slices.Clone(h), func(r Record) bool { return r.Kind != k })
 }
-
-func seconds(s float64) string { return release.Human(time.Duration(s * float64(time.Second))) }
 
 // TMinus writes a time of the drill as people on a release say it.
 func TMinus(p *Plan, t time.Time) string {
@@ -87,16 +85,19 @@ func sentenceOf(f Bite) string {
 		s += " (" + string(f.Fault) + ")"
 	}
 	if !f.Verified {
-		return s + ": no probe saw that it bit"
+		return s + ": no probe saw it take effect"
 	}
 	if f.Detected > 0 {
-		s += fmt.Sprintf(": noticed after %.1f s", f.Detected)
+		s += ": noticed after " + release.Seconds(f.Detected)
 	}
 	if f.Moved > 0 {
-		s += fmt.Sprintf(", its work on %s after %.1f s", f.To, f.Moved)
+		s += ", its work on " + f.To + " after " + release.Seconds(f.Moved)
+		if f.Recovered > f.Moved {
+			s += ", and in its build server after " + release.Seconds(f.Recovered)
+		}
 	}
 	if f.Wasted >= 0.1 {
-		s += fmt.Sprintf(", %s of work done again", seconds(f.Wasted))
+		s += fmt.Sprintf(", %s of work done again", release.Seconds(f.Wasted))
 	}
 	return s
 }
@@ -107,7 +108,7 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	head := h[0].Header
 	w("# %s\n\n**%s**\n", p.Name, release.Cell(v.Sentence))
-	w("| axis | verdict |\n|---|---|\n| system: it did what is expected | %s |\n| harness: the drill worked, every fault was seen to bite | %s |\n| clean-up: everything was undone | %s |\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
+	w("| axis | verdict |\n|---|---|\n| system: it did what is expected | %s |\n| harness: the drill worked, every fault was seen to take effect | %s |\n| clean-up: everything was undone | %s |\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
 	if fix := v.Fix(); len(fix) > 0 {
 		w("## What to fix first\n")
 		for _, x := range fix {
@@ -118,14 +119,14 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 	w("## What happened\n\n| when | real time | what |\n|---|---|---|")
 	for _, r := range h {
 		if s := line(r); s != "" {
-			w("| %s | %s | %s |", TMinus(p, r.Clock), seconds(r.At.Seconds()), release.Cell(s))
+			w("| %s | %s | %s |", TMinus(p, r.Clock), release.Seconds(r.At.Seconds()), release.Cell(s))
 		}
 	}
-	w("\n## Faults\n\n| fault | where | seen to bite | noticed | moved to | work again | slack then | undone |\n|---|---|---|---|---|---|---|---|")
+	w("\n## Faults\n\n| fault | where | seen to take effect | noticed | moved to | work again | slack then | undone |\n|---|---|---|---|---|---|---|---|")
 	for _, f := range v.Faults {
 		slack, undone := "", map[bool]string{true: "yes", false: "no"}[f.Undone]
 		if f.Slack != nil {
-			slack = seconds(*f.Slack)
+			slack = release.Seconds(*f.Slack)
 		}
 		if f.ForGood {
 			undone = "for good"
@@ -139,7 +140,7 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 			met = fmt.Sprint(*m.Met)
 		}
 		if m.Limit > 0 {
-			limit = seconds(m.Limit)
+			limit = release.Seconds(m.Limit)
 		}
 		w("| %s | %s | %s | %s | %s | %s |", m.What, m.Of, m.took(), limit, met, m.How)
 	}
@@ -147,14 +148,14 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 		w("| %s | | %s | | | modelled: %s |", release.Cell(m.What), release.Cell(m.Distribution), release.Cell(m.Source))
 	}
 	w("\n## Scope\n\n- Hypothesis: %s\n- Why this scenario: %s\n- What it challenges: %s\n- Owner of what it found: %s", or(p.Hypothesis), or(p.Why), or(p.Challenges), or(p.Owner))
-	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, release.Human(time.Duration(v.Skipped*float64(time.Second))))
+	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, release.Seconds(v.Skipped))
 	for _, x := range p.Scenario.People {
 		w("- %s", person(x))
 	}
 	for _, f := range p.Frameworks {
 		w("- %s: %s", release.Cell(f.Control), release.Cell(f.How))
 	}
-	w("\n## Identity\n\n- Run %s, begun %s\n- %s; scenario %s; seed %d\n- Source %s\n- %d records in the history, from which `trysail drill report %s` judges again", head.Run, head.Began.Format(time.RFC3339), head.Tool, head.Scenario, head.Seed, head.Source, len(h), head.Run)
+	w("\n## Identity\n\n- Run %s, begun %s\n- %s; scenario %s; seed %d\n- Source %s\n- %d records in the history, from which `trysail drill report %s` judges again", head.Run, stamp(head.Began), head.Tool, head.Scenario, head.Seed, head.Source, len(h), head.Run)
 	return b.String()
 }
 
@@ -193,7 +194,7 @@ func some(s float64) string {
 	if s == 0 {
 		return ""
 	}
-	return seconds(s)
+	return release.Seconds(s)
 }
 
 // line is a record in words; "" for what nobody reads.

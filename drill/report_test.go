@@ -30,11 +30,11 @@ func TestNever(t *testing.T) {
 		has, hasNot    []string // of the terminal's text, Markdown and the objectives
 		never          bool
 	}{
-		{"made a build server", "name: rehearsal", "name: rehearsal", nil, []string{"second made a build server in 3.0 s (limit 5.0 s)"}, []string{"never", "not known"}, false},
-		{"never made one", spare[0], spare[1], nil, []string{"spare never made a build server (limit 5.0 s)", "| rebuilt | spare | never | 5.0 s | false |", "spare rebuilt: never: fail"}, []string{"in 0.0 s", "spare | 0.0 s"}, true},
-		{"the drill was cut short", spare[0], spare[1], drop(Ended, "", ""), []string{"how long spare took to be made a build server is not known", "| rebuilt | spare | not known | 5.0 s |  |", "spare rebuilt: not known: unknown"}, []string{"never"}, false},
+		{"made a build server", "name: rehearsal", "name: rehearsal", nil, []string{"second made a build server in 3 s (limit 5 s)"}, []string{"never", "not known"}, false},
+		{"never made one", spare[0], spare[1], nil, []string{"spare never made a build server (limit 5 s)", "| rebuilt | spare | never | 5 s | false |", "spare rebuilt: never: fail"}, []string{"in 0 s", "spare | 0 s"}, true},
+		{"the drill was cut short", spare[0], spare[1], drop(Ended, "", ""), []string{"how long spare took to be made a build server is not known", "| rebuilt | spare | not known | 5 s |  |", "spare rebuilt: not known: unknown"}, []string{"never"}, false},
 		{"nobody saw it begin", "name: rehearsal", "name: rehearsal", edit(Warmed, "", "second", func(r *Record) { r.Took = 0 }), []string{"how long second took to be made a build server is not known"}, []string{"second never", "| never"}, false},
-		{"nothing had to move", "name: rehearsal", "name: rehearsal", nothingRan, []string{"| moved | primary-dies | not known | 6.0 s |  |"}, []string{"never"}, false},
+		{"nothing had to move", "name: rehearsal", "name: rehearsal", nothingRan, []string{"| moved | primary-dies | not known | 6 s |  |"}, []string{"never"}, false},
 	} {
 		p, h, v := judgedAs(t, x.old, x.new, x.change)
 		text := Short(p, h, v) + Markdown(p, h, v)

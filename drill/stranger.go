@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -104,7 +105,7 @@ func Parts(document string) ([]Part, error) {
 type Followed struct {
 	Title    string        `json:"title"` // of the section
 	Line     int           `json:"line"`
-	Took     time.Duration `json:"took"` // nanoseconds, measured
+	Took     time.Duration `json:"-"` // measured; in JSON seconds
 	Stumbles []string      `json:"stumbles,omitempty"`
 	GaveUp   bool          `json:"gave_up,omitempty"`
 }
@@ -113,10 +114,28 @@ type Followed struct {
 // to its end without a stumble; a stumble is something to mend in the document.
 type ByHand struct {
 	Verdict  Value         `json:"verdict"`
-	Took     time.Duration `json:"took"`
+	Took     time.Duration `json:"-"`        // in JSON seconds
 	Commands int           `json:"commands"` // of the document
 	Followed []Followed    `json:"followed"`
 	Issues   []Issue       `json:"issues"` // each stumble is somebody's work
+}
+
+// MarshalJSON writes it with its time in seconds, as every other.
+func (f Followed) MarshalJSON() ([]byte, error) {
+	type plain Followed
+	return json.Marshal(struct {
+		plain
+		Seconds float64 `json:"seconds"`
+	}{plain(f), f.Took.Seconds()})
+}
+
+// MarshalJSON writes it with its time in seconds, as every other.
+func (b ByHand) MarshalJSON() ([]byte, error) {
+	type plain ByHand
+	return json.Marshal(struct {
+		plain
+		Seconds float64 `json:"seconds"`
+	}{plain(b), b.Took.Seconds()})
 }
 
 // Mender is whose work the stumbles of a run are, and until which day.

@@ -54,7 +54,7 @@ func TestJudgeByHand(t *testing.T) {
 		value Value
 		words string
 	}{
-		{"to its end", 2, []Followed{ok, ok}, Pass, "in 2m00s by hand (measured)"},
+		{"to its end", 2, []Followed{ok, ok}, Pass, "in 2 min by hand (measured)"},
 		{"a stumble", 2, []Followed{ok, stumbled}, Fail, "stumbled 1 time(s)"},
 		{"broken off", 2, []Followed{ok}, Unknown, "1 of 2 commands"},
 		{"broken off after a stumble", 2, []Followed{stumbled}, Fail, "stumbled 1 time(s)"},

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,19 +51,31 @@ type Bite struct {
 	Name     string        `json:"name"`
 	Fault    Fault         `json:"fault"`
 	Host     string        `json:"host,omitempty"`
-	At       time.Duration `json:"at"` // real time since the drill began
+	At       time.Duration `json:"-"` // real time since the drill began; in JSON at_seconds
 	Clock    time.Time     `json:"clock"`
 	Verified bool          `json:"verified"`
 	// Detected and Moved are after it began to bite, by the drill's clock: idle time
 	// that was skipped meanwhile counts. Moved is when all work that was lost is
 	// elsewhere.
-	Detected float64  `json:"detected_seconds,omitempty"`
-	Moved    float64  `json:"moved_seconds,omitempty"`
-	To       string   `json:"moved_to,omitempty"`
-	Wasted   float64  `json:"wasted_seconds,omitempty"` // work until it bit, that is done again
-	Slack    *float64 `json:"slack_seconds,omitempty"`  // left, once it was injected
-	Undone   bool     `json:"undone"`
-	ForGood  bool     `json:"for_good"`
+	Detected float64 `json:"detected_seconds,omitempty"`
+	Moved    float64 `json:"moved_seconds,omitempty"`
+	To       string  `json:"moved_to,omitempty"`
+	// Recovered is when all work that was lost goes on in a build server: one that has to be
+	// made for it is made by then.
+	Recovered float64  `json:"recovered_seconds,omitempty"`
+	Wasted    float64  `json:"wasted_seconds,omitempty"` // work until it bit, that is done again
+	Slack     *float64 `json:"slack_seconds,omitempty"`  // left, once it was injected
+	Undone    bool     `json:"undone"`
+	ForGood   bool     `json:"for_good"`
+}
+
+// MarshalJSON writes it with its time in seconds, as every other.
+func (b Bite) MarshalJSON() ([]byte, error) {
+	type plain Bite
+	return json.Marshal(struct {
+		plain
+		At float64 `json:"at_seconds"`
+	}{plain(b), b.At.Seconds()})
 }
 
 // Verdict is what a history comes to.
@@ -72,13 +85,15 @@ type Verdict struct {
 	Harness Axis  `json:"harness"`
 	Cleanup Axis  `json:"cleanup"`
 	// Sentence is the answer for a person who reads no further.
-	Sentence string    `json:"sentence"`
-	Shipped  bool      `json:"shipped"`
-	OnTime   *bool     `json:"on_time,omitempty"`
-	OnBudget *bool     `json:"on_budget,omitempty"`
-	Slack    float64   `json:"slack_seconds"` // left when it shipped
-	Faults   []Bite    `json:"faults"`
-	Measured []Measure `json:"measured"`
+	Sentence string `json:"sentence"`
+	Shipped  bool   `json:"shipped"`
+	OnTime   *bool  `json:"on_time,omitempty"`
+	OnBudget *bool  `json:"on_budget,omitempty"`
+	// Unreported are people who did not say what signing took, where OnBudget hangs on it.
+	Unreported []string  `json:"time_not_reported,omitempty"`
+	Slack      float64   `json:"slack_seconds"` // left when it shipped
+	Faults     []Bite    `json:"faults"`
+	Measured   []Measure `json:"measured"`
 	// Machine is what machines took, all work added up; People what people did, in
 	// hours; Skipped is idle time that the drill's clock jumped over.
 	Machine  float64  `json:"machine_seconds"`
@@ -95,7 +110,7 @@ type Verdict struct {
 func (m *Measure) took() string {
 	switch {
 	case m.Limit == 0 || m.Seconds > 0:
-		return seconds(m.Seconds)
+		return release.Seconds(m.Seconds)
 	case m.Met == nil:
 		return "not known"
 	}
@@ -137,13 +152,13 @@ func (j *judging) sentence() string {
 
 func (j *judging) passed() string {
 	v := j.v
-	bit := "no fault bit"
-	switch n := len(v.Faults); n { // in a drill that passes, each was seen to bite
+	bit := "no fault took effect"
+	switch n := len(v.Faults); n { // in a drill that passes, each was seen to take effect
 	case 0:
 	case 1:
-		bit = "1 fault bit"
+		bit = "1 fault took effect"
 	default:
-		bit = fmt.Sprintf("%d faults bit", n)
+		bit = fmt.Sprintf("%d faults took effect", n)
 	}
 	if !v.Shipped {
 		return bit + ", and nothing shipped, as expected."
@@ -154,10 +169,13 @@ func (j *judging) passed() string {
 	} else {
 		parts = append(parts, release.Human(-slack)+" after the ship date")
 	}
-	if v.OnBudget != nil {
+	switch {
+	case v.OnBudget != nil:
 		parts = append(parts, map[bool]string{true: "on budget", false: "over budget"}[*v.OnBudget])
+	case len(v.Unreported) > 0:
+		parts = append(parts, "on budget or not is not known")
 	}
-	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), release.Human(time.Duration(v.Machine*float64(time.Second))))
+	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), release.Seconds(v.Machine))
 	if v.People > 0 {
 		s += fmt.Sprintf("; people %s (%s)", release.Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
 	}

@@ -5,7 +5,9 @@ import (
 	"crypto/ecdsa"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -21,9 +23,11 @@ const (
 	sumsSignature  = "SHA256SUMS.sig"
 	readmeFile     = "README.txt"
 	runbookFile    = "runbook.md"
+	runbooksDir    = "runbooks" // each that was in force before, by digest
 	eventsFile     = "ledger/events.jsonl"
 	checkpointFile = "ledger/checkpoint.note"
 	logKeyFile     = "ledger/key.txt"
+	goldFile       = "ledger/gold.jsonl" // the files that ship, one a line, where they are many
 	// CheckpointFile is what a time stamp (RFC 3161) in StampFile is of.
 	CheckpointFile = checkpointFile
 	StampFile      = "ledger/checkpoint.note.tsr"
@@ -49,7 +53,10 @@ const (
 type Material struct {
 	Lines      [][]byte // of the ledger, as they are
 	Checkpoint []byte   // the signed note over all of them
-	LogKey     string   // its verifier
+	// Pending is the line by which the release would ship, before anybody appended it. It
+	// follows Lines, and Checkpoint does not speak of it yet.
+	Pending []byte
+	LogKey  string // its verifier
 	// Blobs gives what the ledger names by digest: the runbook, signers.
 	Blobs func(digest string) ([]byte, error)
 	// Files are those of blueprint/ROLE/, sbom/, drill/ and of whoever has more to say,
@@ -88,22 +95,30 @@ func Assemble(m Material) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the ledger's key: %w", err)
 	}
-	events, err := parseLines(m.Lines)
+	all := m.Lines
+	if m.Pending != nil {
+		all = append(slices.Clone(all), m.Pending)
+	}
+	events, err := parseLines(all)
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHistory(events, verifier.Name())
+	var list []byte
+	h, err := newHistory(events, verifier.Name(), func(digest string) (_ io.ReadCloser, err error) {
+		list, err = m.Blobs(digest)
+		return io.NopCloser(bytes.NewReader(list)), err
+	})
 	if err != nil {
 		return nil, err
 	}
 	version := h.state.Started.Version
 	tree := &Tree{}
-	for _, line := range m.Lines {
+	for _, line := range all {
 		if err := tree.Add(line); err != nil {
 			return nil, err
 		}
 	}
-	if err := matches(m.Checkpoint, verifier, version, tree); err != nil {
+	if err := matches(m.Checkpoint, verifier, version, tree, int64(len(m.Lines))); err != nil {
 		return nil, err
 	}
 	b := &Bundle{Version: version, Files: map[string][]byte{}, Artifacts: map[string]release.Artifact{}}
@@ -116,10 +131,21 @@ func Assemble(m Material) (*Bundle, error) {
 	for _, a := range h.gold() {
 		b.Artifacts[path.Join(artifactDir, a.Path)] = a
 	}
+	if list != nil {
+		b.Files[goldFile] = list
+	}
 	if b.Files[runbookFile], err = m.Blobs(h.state.Runbook); err != nil {
 		return nil, fmt.Errorf("the runbook: %w", err)
 	}
-	b.Files[eventsFile] = append(bytes.Join(m.Lines, []byte("\n")), '\n')
+	for _, d := range h.runbooks {
+		if d == h.state.Runbook {
+			continue
+		}
+		if b.Files[runbooksFile(d)], err = m.Blobs(d); err != nil {
+			return nil, fmt.Errorf("an earlier runbook: %w", err)
+		}
+	}
+	b.Files[eventsFile] = append(bytes.Join(all, []byte("\n")), '\n')
 	b.Files[checkpointFile], b.Files[logKeyFile] = m.Checkpoint, []byte(m.LogKey+"\n")
 	if err := b.signOffs(h, tree); err != nil {
 		return nil, err
@@ -148,20 +174,40 @@ func Assemble(m Material) (*Bundle, error) {
 	return b, err
 }
 
-// matches holds a checkpoint against the whole ledger.
-func matches(signed []byte, key note.Verifier, version string, tree *Tree) error {
+// Rehearse makes the bundle of a release that is about to ship, by [Material.Pending], and
+// says what of it would not verify. It asks for no artifact: the caller who has them sees whether
+// they are there.
+func Rehearse(m Material) (*Report, error) {
+	b, err := Assemble(m)
+	if err != nil {
+		return nil, err
+	}
+	c := newCheck(Trust{Key: m.Key, LogKey: m.LogKey, Pending: m.Pending != nil}, func(name string) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Files[name])), nil
+	})
+	for name, data := range b.Files {
+		c.sums[name], c.sizes[name] = sum(data), int64(len(data))
+	}
+	for name, a := range b.Artifacts {
+		c.sums[name], c.sizes[name] = strings.TrimPrefix(a.Digest, sha256Algorithm+":"), a.Size
+	}
+	return c.all(), nil
+}
+
+// matches holds a checkpoint against the ledger, of whose first n events it has to speak.
+func matches(signed []byte, key note.Verifier, version string, tree *Tree, n int64) error {
 	c, err := ReadNote(signed, key)
 	if err != nil {
 		return fmt.Errorf("the ledger's checkpoint: %w", err)
 	}
-	root, err := tree.Root(tree.Size())
+	root, err := tree.Root(n)
 	switch {
 	case err != nil:
 		return err
 	case c.Stream != Stream(version):
 		return fmt.Errorf("the checkpoint is of %s, and the ledger is that of %s", c.Stream, Stream(version))
-	case c.Size != tree.Size():
-		return fmt.Errorf("the checkpoint is of %d events, and the ledger has %d", c.Size, tree.Size())
+	case c.Size != n:
+		return fmt.Errorf("the checkpoint is of %d events, and the ledger has %d", c.Size, n)
 	case c.Root != root:
 		return fmt.Errorf("the ledger is not the one of which the checkpoint speaks")
 	}
@@ -176,28 +222,28 @@ type inclusion struct {
 }
 
 // signOffName is that of an event's files, without their ends.
-func signOffName(e release.Event, b release.Signed) string {
-	return fmt.Sprintf("%s/%04d-%s-%s", signOffDir, e.Seq, clean(b.Item), clean(b.Person))
+func signOffName(e release.Event, b release.Personal) string {
+	what := e.Type
+	if x, ok := b.(release.Signed); ok {
+		what = x.Item
+	}
+	return fmt.Sprintf("%s/%04d-%s-%s", signOffDir, e.Seq, clean(what), clean(b.Decider()))
 }
 
-// signOffFiles are those of each sign-off that was signed.
+// signOffFiles are those of each sign-off and decision that was signed.
 func signOffFiles(h *history, tree *Tree) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for _, e := range h.events {
-		b, ok := e.Body.(release.Signed)
-		if !ok || b.Statement == "" {
-			continue
-		}
-		proof, err := tree.Includes(e.Seq - 1)
+	for _, x := range h.signed {
+		included, err := tree.Includes(x.event.Seq - 1)
 		if err != nil {
 			return nil, err
 		}
-		text, err := render(inclusion{e.Seq, tree.Size(), proof})
+		text, err := render(inclusion{x.event.Seq, tree.Size(), included})
 		if err != nil {
 			return nil, err
 		}
-		name := signOffName(e, b)
-		files[name+".json"], files[name+".json.sig"], files[name+".proof.json"] = []byte(b.Statement), []byte(b.Signature), text
+		name, proof := signOffName(x.event, x.body), x.body.Signed()
+		files[name+".json"], files[name+".json.sig"], files[name+".proof.json"] = []byte(proof.Statement), []byte(proof.Signature), text
 	}
 	return files, nil
 }
@@ -208,6 +254,10 @@ func (b *Bundle) signOffs(h *history, tree *Tree) error {
 		b.Files[name] = data
 	}
 	return err
+}
+
+func runbooksFile(digest string) string {
+	return path.Join(runbooksDir, strings.TrimPrefix(digest, sha256Algorithm+":")+".md")
 }
 
 func signersFile(digest string) string {

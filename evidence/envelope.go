@@ -17,6 +17,8 @@ import (
 	"github.com/hiddeco/sshsig"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"golang.org/x/crypto/ssh"
+
+	"trysail/internal/strict"
 )
 
 // Sign gives the ASN.1 ECDSA signature of the release key over the SHA-256 of message.
@@ -100,7 +102,7 @@ func open(e *dsse.Envelope, key *ecdsa.PublicKey) ([]byte, error) {
 // openSealed verifies a Sigstore bundle, which is written in one way.
 func openSealed(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 	var s sealed
-	if err := readStrict(data, maxPart, &s); err != nil {
+	if err := strict.JSON(data, maxPart, &s); err != nil {
 		return nil, err
 	}
 	again, err := render(s)
@@ -122,7 +124,7 @@ func openSealed(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 // openLine verifies an envelope on one line.
 func openLine(data []byte, key *ecdsa.PublicKey) ([]byte, error) {
 	var e dsse.Envelope
-	if err := readStrict(data, maxPart, &e); err != nil {
+	if err := strict.JSON(data, maxPart, &e); err != nil {
 		return nil, err
 	}
 	if again, err := json.Marshal(e); err != nil || !bytes.Equal(append(again, '\n'), data) {

@@ -34,6 +34,7 @@ const (
 const (
 	statementType   = "https://in-toto.io/Statement/v1"
 	signOffType     = "tag:trysail,2026:sign-off/v1"
+	decisionType    = "tag:trysail,2026:decision/v1"
 	provenanceType  = "https://slsa.dev/provenance/v1"
 	summaryType     = "https://slsa.dev/verification_summary/v1"
 	buildType       = "tag:trysail,2026:release/v1"

@@ -248,43 +248,43 @@ func TestMoment(t *testing.T) {
 	x := newStory(t, "4.2")
 	x.gold()
 	subject := x.s.Subject(x.s.Item("tried"))
-	sane := Word{Item: "tried", Person: "ann", Decision: release.Approve, Signed: x.now, Lasts: time.Hour, Nonce: "0123456789abcdef", Checkpoint: x.checkpoint()}
-	draft := func(w Word) []byte {
-		text, err := Draft(x.s, w)
+	sane := release.Signed{Item: "tried", Person: "ann", Decision: release.Approve, Subject: subject}
+	now := SigningAt(x.now, time.Hour, "0123456789abcdef", x.checkpoint())
+	draft := func(g Signing) []byte {
+		text, err := Draft(x.s, sane, g)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return text
 	}
-	text := draft(sane)
+	signed := func(text []byte, by, namespace string) release.Signed {
+		return sane.Prove(x.proof(text, by, namespace, now.Nonce)).(release.Signed)
+	}
+	text := draft(now)
 	for _, want := range []string{`"role": "qa"`, `"name": "Ann Example"`, `"name": "dist/app"`, `"name": "log of gold"`, "Ann Example says approve to \\\"it works\\\", for release 4.2"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
 	}
-	good := x.signed(sane, text, "ann", NamespaceSignOff, subject)
+	good := signed(text, "ann", NamespaceSignOff)
 	if by, err := x.moment().Check(good); err != nil || by.Principals[0] != "ann" {
 		t.Fatalf("%v", err)
 	}
 	change := func(f func(b *release.Signed)) release.Signed { b := good; f(&b); return b }
-	expired := sane
-	expired.Signed, expired.Lasts = x.now.Add(-2*time.Hour), time.Hour
-	forever := sane
-	forever.Lasts = 100 * 365 * 24 * time.Hour
-	early := sane
-	early.Signed = x.now.Add(time.Hour)
-	foreign := sane
-	foreign.Checkpoint = strings.Replace(sane.Checkpoint, "4.2", "4.3", 1)
+	expired := SigningAt(x.now.Add(-2*time.Hour), time.Hour, now.Nonce, now.Checkpoint)
+	forever := SigningAt(x.now, 100*365*24*time.Hour, now.Nonce, now.Checkpoint)
+	early := SigningAt(x.now.Add(time.Hour), time.Hour, now.Nonce, now.Checkpoint)
+	foreign := SigningAt(x.now, time.Hour, now.Nonce, strings.Replace(now.Checkpoint, "4.2", "4.3", 1))
 	padded := append([]byte(strings.TrimSuffix(string(text), "}\n")), "}\n\n"...)
 	for _, c := range []struct {
 		name, want string
 		b          release.Signed
 	}{
-		{"another's key", "is that of bob", x.signed(sane, text, "bob", NamespaceSignOff, subject)},
-		{"wrong namespace", `is for "bundle@trysail"`, x.signed(sane, text, "ann", NamespaceBundle, subject)},
-		{"a login", `is for "login@trysail"`, x.signed(sane, text, "ann", NamespaceLogin, subject)},
+		{"another's key", "is that of bob", signed(text, "bob", NamespaceSignOff)},
+		{"wrong namespace", `is for namespace "bundle@trysail"`, signed(text, "ann", NamespaceBundle)},
+		{"a login", `is for namespace "login@trysail"`, signed(text, "ann", NamespaceLogin)},
 		{"other bytes", "not of these bytes", change(func(b *release.Signed) {
-			b.Signature = x.signed(sane, []byte("x"), "ann", NamespaceSignOff, subject).Signature
+			b.Signature = signed([]byte("x"), "ann", NamespaceSignOff).Signature
 		})},
 		{"another decision", "says decision", change(func(b *release.Signed) { b.Decision = release.Reject })},
 		{"another reason", "says reason", change(func(b *release.Signed) { b.Reason = "x" })},
@@ -293,13 +293,13 @@ func TestMoment(t *testing.T) {
 		{"another nonce", "says nonce", change(func(b *release.Signed) { b.Nonce = "fedcba9876543210" })},
 		{"another question", "says question", change(func(b *release.Signed) { b.Subject = "sha256:x" })},
 		{"more time spent", "not the one that this release asks for", change(func(b *release.Signed) { b.Spent = time.Hour })},
-		{"expired", "the statement expired", x.signed(expired, draft(expired), "ann", NamespaceSignOff, subject)},
-		{"good for ever", "none is for longer than", x.signed(forever, draft(forever), "ann", NamespaceSignOff, subject)},
-		{"to come", "which is to come", x.signed(early, draft(early), "ann", NamespaceSignOff, subject)},
-		{"a checkpoint of another", "the checkpoint that was seen", x.signed(foreign, draft(foreign), "ann", NamespaceSignOff, subject)},
-		{"written otherwise", "not the one that this release asks for", x.signed(sane, padded, "ann", NamespaceSignOff, subject)},
+		{"expired", "the statement expired", signed(draft(expired), "ann", NamespaceSignOff)},
+		{"good for ever", "none is for longer than", signed(draft(forever), "ann", NamespaceSignOff)},
+		{"to come", "which is to come", signed(draft(early), "ann", NamespaceSignOff)},
+		{"a checkpoint of another", "the checkpoint that was seen", signed(draft(foreign), "ann", NamespaceSignOff)},
+		{"written otherwise", "says the same in other bytes", signed(padded, "ann", NamespaceSignOff)},
 		{"no statement", "cannot be read", change(func(b *release.Signed) { b.Statement = "{}{}" })},
-		{"another type", "no statement of a sign-off", change(func(b *release.Signed) { b.Statement = `{"_type":"x"}` })},
+		{"another type", "is not the type of a sign-off", change(func(b *release.Signed) { b.Statement = `{"_type":"x"}` })},
 		{"no signature", "no SSH signature", change(func(b *release.Signed) { b.Signature = "hello" })},
 		{"two signatures", "no SSH signature", change(func(b *release.Signed) { b.Signature += b.Signature })},
 	} {
@@ -343,8 +343,8 @@ func TestRevocation(t *testing.T) {
 	x.gold()
 	x.sign("legal", "eve", release.Approve)
 	key := string(ssh.MarshalAuthorizedKey(x.people["eve"].PublicKey()))
-	n := x.must(release.Amended{What: []string{"signers"}, Signers: x.blob(x.allowed + "# as before\n"), Revoked: x.blob(key), Reason: "lost", By: "bob"})
-	x.must(release.Agreed{Amendment: n, Person: "ann", Decision: release.Approve})
+	n := x.decide(release.Amended{What: []string{"signers"}, Signers: x.blob(x.allowed + "# as before\n"), Revoked: x.blob(key), Reason: "lost", By: "bob"})
+	x.decide(release.Agreed{Amendment: n, Person: "ann", Decision: release.Approve})
 	if _, err := x.moment().Check(x.word("legal", "eve", release.Approve, NamespaceSignOff)); err == nil || !strings.Contains(err.Error(), "is revoked") {
 		t.Errorf("a revoked key signs: %v", err)
 	}
@@ -362,7 +362,7 @@ func TestRevocation(t *testing.T) {
 	}
 	trust = x.trust()
 	trust.Signers = []byte("# nobody is trusted\n")
-	if r := Verify(b, trust); r.Verified || strings.Count(problems(r), "not among the allowed signers") != 3 {
+	if r := Verify(b, trust); r.Verified || strings.Count(problems(r), "not among the allowed signers") != 5 {
 		t.Errorf("whoever verifies trusts nobody: %s", problems(r))
 	}
 }
@@ -374,7 +374,7 @@ func TestAmendedSigners(t *testing.T) {
 	x.allowed = strings.Replace(x.allowed, "ann namespaces", "ann@example.org namespaces", 1)
 	x.gold()
 	x.sign("tried", "ann", release.Approve)
-	x.must(release.Withdrawn{Item: "tried", Person: "ann"})
+	x.decide(release.Withdrawn{Item: "tried", Person: "ann"})
 	x.sign("legal", "eve", release.Approve)
 	// From here on eve is gone, and her key with her.
 	rest := ""
@@ -383,14 +383,14 @@ func TestAmendedSigners(t *testing.T) {
 			rest += line
 		}
 	}
-	n := x.must(release.Amended{What: []string{"signers"}, Signers: x.blob(rest), Revoked: x.blob(string(ssh.MarshalAuthorizedKey(x.people["eve"].PublicKey()))), Reason: "eve left", By: "bob"})
-	x.must(release.Agreed{Amendment: n, Person: "ann", Decision: release.Approve})
+	n := x.decide(release.Amended{What: []string{"signers"}, Signers: x.blob(rest), Revoked: x.blob(string(ssh.MarshalAuthorizedKey(x.people["eve"].PublicKey()))), Reason: "eve left", By: "bob"})
+	x.decide(release.Agreed{Amendment: n, Person: "ann", Decision: release.Approve})
 	x.sign("tried", "ann", release.Approve)
 	x.sign("tried", "bob", release.Approve)
 	x.must(release.Shipped{})
 	b := x.bundle()
 	r := Verify(b, x.trust())
-	if !r.Verified || len(r.SignOffs) != 4 || strings.Count(strings.Join(r.Attention, "\n"), "a word to control") != 3 || !strings.Contains(strings.Join(r.Attention, "\n"), "who wrote the revision") {
+	if !r.Verified || len(r.SignOffs) != 4 || len(r.Decisions) != 3 || r.Decisions[2].Key == "" || strings.Contains(strings.Join(r.Attention, "\n"), "without a signature") || !strings.Contains(strings.Join(r.Attention, "\n"), "who wrote the revision") {
 		t.Errorf("%+v\n%s", r, problems(r))
 	}
 	dir := lay(t, b)
@@ -403,7 +403,7 @@ func TestAmendedSigners(t *testing.T) {
 			}
 		}
 	}
-	if ran != 5 {
+	if ran != 8 {
 		t.Errorf("%d commands of ssh-keygen", ran)
 	}
 	// An event that is dated before a key ended, after later ones, is dated so for that.
@@ -502,10 +502,10 @@ func TestOthersTools(t *testing.T) {
 			b[list].Data = bytes.Replace(b[list].Data, []byte("ann namespaces"), []byte(`ann valid-before="20261123Z",namespaces`), 1)
 		},
 		"wrong namespace": func(b fstest.MapFS) {
-			b[name+".sig"].Data = []byte(x.signed(Word{}, b[name].Data, "ann", NamespaceBundle, "").Signature)
+			b[name+".sig"].Data = []byte(x.proof(b[name].Data, "ann", NamespaceBundle, "").Signature)
 		},
 		"another's key": func(b fstest.MapFS) {
-			b[name+".sig"].Data = []byte(x.signed(Word{}, b[name].Data, "bob", NamespaceSignOff, "").Signature)
+			b[name+".sig"].Data = []byte(x.proof(b[name].Data, "bob", NamespaceSignOff, "").Signature)
 		},
 	} {
 		c := copied(b)

@@ -13,11 +13,10 @@ import (
 // is another version, beside this one.
 func TestFormats(t *testing.T) {
 	x := newStory(t, "4.2")
+	x.rules = 0 // by which they were made
 	x.gold()
-	draft, err := Draft(x.s, Word{
-		Item: "tried", Person: "ann", Decision: release.ApproveExcept, Reason: "a < b & c", Spent: 90 * time.Minute, Signed: x.now, Lasts: time.Hour,
-		Nonce: "0123456789abcdef", Checkpoint: "trysail ledger release.4.2\n9\nroot\n",
-	})
+	word := release.Signed{Item: "tried", Person: "ann", Decision: release.ApproveExcept, Reason: "a < b & c", Spent: 90 * time.Minute}
+	draft, err := Draft(x.s, word, SigningAt(x.now, time.Hour, "0123456789abcdef", "trysail ledger release.4.2\n9\nroot\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +29,7 @@ func TestFormats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := newHistory(events, "trysail.fleet.test")
+	h, err := newHistory(events, "trysail.fleet.test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,6 +206,7 @@ func FuzzParseCheckpoint(f *testing.F) {
 	})
 }
 
+// events are the first to the last of a stream; what tells one history from another.
 func events(first, last int, what string) [][]byte {
 	var list [][]byte
 	for i := first; i <= last; i++ {

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,13 +20,18 @@ type history struct {
 	shipped time.Time
 	fleet   string   // the name of the ledger's key
 	signers []string // digests of the files that said who may sign, and who not
-	signed  []signedOff
+	// runbooks are the digests of those that were in force.
+	runbooks []string
+	signed   []signedOff
+	files    []release.Artifact // gold's
 }
 
-// signedOff is a sign-off that was signed, and the digests of who could then.
+// signedOff is a sign-off or a decision that was signed, by whom, and the digests of who
+// could then.
 type signedOff struct {
 	event            release.Event
-	body             release.Signed
+	body             release.Personal
+	person           release.Person
 	allowed, revoked string
 }
 
@@ -94,7 +100,7 @@ func sourceOf(s release.Source) Resource {
 // gold are the artifacts that ship. A link has no bytes of its own.
 func (h *history) gold() []release.Artifact {
 	var list []release.Artifact
-	for _, a := range h.state.Gold.Outputs {
+	for _, a := range h.files {
 		if a.Digest != "" {
 			list = append(list, a)
 		}
@@ -102,7 +108,11 @@ func (h *history) gold() []release.Artifact {
 	return list
 }
 
+// subjects are what ships: each file, or the list of them where the ledger has its digest.
 func (h *history) subjects() []Resource {
+	if h.state.Gold.Tree != "" {
+		return []Resource{resource(goldFile, h.state.Gold.Tree)}
+	}
 	var list []Resource
 	for _, a := range h.gold() {
 		list = append(list, resource(a.Path, a.Digest))
@@ -129,13 +139,18 @@ func (h *history) provenance() ([]byte, error) {
 	p.Definition.Type = buildType
 	p.Definition.External = map[string]any{"release": s.Started.Version, "revision": s.Source.Revision, "step": name, "source": s.Source.URL}
 	p.Definition.Internal = map[string]any{"role": x.Role, "script": x.Script, "language": x.Language, "network": x.Network, "root": gold.Result.Root, "candidate": s.Candidate, "machine": s.Gold.Machine}
-	p.Definition.Resolved = []Resource{sourceOf(s.Source), resource("runbook", s.Runbook)}
+	p.Definition.Resolved = []Resource{sourceOf(s.Source), resource("runbook", s.Gold.Runbook)}
 	if m.Blueprint != "" {
 		p.Definition.Resolved = append(p.Definition.Resolved, resource("blueprint.yaml", m.Blueprint), resource("blueprint.sum", m.Sum))
 	}
 	for _, a := range s.Inputs(x) {
 		if a.Digest != "" {
 			p.Definition.Resolved = append(p.Definition.Resolved, resource(a.Path, a.Digest))
+		}
+	}
+	for _, t := range s.Takes(x) {
+		if t.Made.Tree != "" {
+			p.Definition.Resolved = append(p.Definition.Resolved, resource("list of the files of "+t.Item, t.Made.Tree))
 		}
 	}
 	p.Details.Builder.ID = VerifierID(h.fleet)
@@ -171,10 +186,14 @@ func (h *history) summary(provenance []byte) ([]byte, error) {
 	return render(Statement[summary]{statementType, h.subjects(), summaryType, v})
 }
 
-// newHistory folds a release that shipped. fleet is the name of the ledger's key.
-func newHistory(events []release.Event, fleet string) (*history, error) {
+// newHistory folds a release that shipped. fleet is the name of the ledger's key; list opens
+// the list of gold's files, where the ledger has its digest.
+func newHistory(events []release.Event, fleet string, list func(digest string) (io.ReadCloser, error)) (*history, error) {
 	h := &history{events: events, state: release.Empty(), fleet: fleet}
 	for _, e := range events {
+		if b, ok := e.Body.(release.Personal); ok && b.Signed() != nil {
+			h.signed = append(h.signed, signedOff{e, b, h.state.Person(b.Decider()), h.state.Signers, h.state.Revoked})
+		}
 		if err := h.state.Apply(e); err != nil {
 			return nil, fmt.Errorf("event %d (%s): %w", e.Seq, e.Type, err)
 		}
@@ -184,8 +203,8 @@ func newHistory(events []release.Event, fleet string) (*history, error) {
 		case release.Shipped:
 			h.shipped = e.Time
 		}
-		if b, ok := e.Body.(release.Signed); ok && b.Statement != "" {
-			h.signed = append(h.signed, signedOff{e, b, h.state.Signers, h.state.Revoked})
+		if d := h.state.Runbook; !slices.Contains(h.runbooks, d) {
+			h.runbooks = append(h.runbooks, d)
 		}
 		for _, d := range []string{h.state.Signers, h.state.Revoked} {
 			if d != "" && !slices.Contains(h.signers, d) {
@@ -201,6 +220,13 @@ func newHistory(events []release.Event, fleet string) (*history, error) {
 		return nil, fmt.Errorf("release %s has no step that made gold", s.Started.Version)
 	} else {
 		h.begun = events[gold.Result.Epoch-1].Time
+	}
+	err := s.Gold.Made().Each(list, func(a release.Artifact) error {
+		h.files = append(h.files, a)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("what is gold: %w", err)
 	}
 	return h, nil
 }

@@ -8,8 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"trysail/release"
 )
 
 // readme says to whoever opens the bundle, years later and without this program, what
@@ -48,7 +46,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 	p("    find . -type f with the list.")
 	p("")
 	if len(h.signed) > 0 {
-		p("Sign-offs (ssh-keygen). An SSH signature has no time: it is verified at the time at")
+		p("Sign-offs and decisions (ssh-keygen). An SSH signature has no time: it is verified at the time at")
 		p("which the ledger has it, by the list of who could sign then")
 		p("")
 	}
@@ -57,7 +55,7 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		if x.revoked != "" {
 			revoked = " -r " + signersFile(x.revoked)
 		}
-		principal, err := principalOf(h.state, x, b.Files[signersFile(x.allowed)])
+		principal, err := principalOf(x, b.Files[signersFile(x.allowed)])
 		if err != nil {
 			return nil, err
 		}
@@ -68,13 +66,22 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 	}
 	p("What was built, of what and where (in-toto statements in DSSE envelopes, SLSA)")
 	p("")
-	names := slices.Sorted(maps.Keys(b.Artifacts))
+	digests := map[string]string{}
+	if s.Gold.Tree != "" {
+		p("    (of the list of the files: %s has the digest of each)", goldFile)
+		digests[goldFile] = s.Gold.Tree
+	} else {
+		for name, a := range b.Artifacts {
+			digests[name] = a.Digest
+		}
+	}
+	names := slices.Sorted(maps.Keys(digests))
 	for _, name := range names {
 		p("    cosign verify-blob-attestation --key %s --insecure-ignore-tlog --type slsaprovenance1 --bundle %s %s", releaseKeyFile, provenanceFile, quote(name))
 	}
 	for _, name := range names {
 		p("    slsa-verifier verify-vsa --subject-digest %s --attestation-path %s --verifier-id %s --resource-uri %s --verified-level %s --public-key-path %s",
-			b.Artifacts[name].Digest, summaryLine, quote(VerifierID(h.fleet)), quote(ResourceURI(b.Version)), LevelBuilt, releaseKeyFile)
+			digests[name], summaryLine, quote(VerifierID(h.fleet)), quote(ResourceURI(b.Version)), LevelBuilt, releaseKeyFile)
 	}
 	p("")
 	p("The envelope's signature alone (openssl): DSSEv1, and the lengths and texts of type and payload")
@@ -97,9 +104,11 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 		{blueprintDir + "/", "the definition of the build servers"},
 		{drillDir + "/", "drills that were in force, as they were recorded"},
 		{eventsFile, "everything that happened, one event a line"},
+		{goldFile, "the files that were shipped, one a line"},
 		{checkpointFile, "how the ledger stands, signed by control (C2SP signed note)"},
 		{StampFile, "when that was, by a time stamping authority"},
 		{runbookFile, "the process that was followed"},
+		{runbooksDir + "/", "the process as it was before it was amended"},
 		{sbomDir + "/", "bills of materials: what was shipped, what it was built on"},
 		{signOffDir + "/", "who said what of which bytes, and that it is in the ledger"},
 		{path.Dir(releaseKeyFile) + "/", "keys: a convenience, compare them"},
@@ -112,24 +121,23 @@ func readme(h *history, b *Bundle, key *ecdsa.PublicKey) ([]byte, error) {
 }
 
 // principalOf is the name by which the signer of a sign-off stands among the signers.
-func principalOf(s *release.State, x signedOff, allowed []byte) (string, error) {
+func principalOf(x signedOff, allowed []byte) (string, error) {
 	list, err := ParseSigners(allowedFile, allowed)
 	if err != nil {
 		return "", err
 	}
-	sig, err := unarmor([]byte(x.body.Signature))
+	sig, err := unarmor([]byte(x.body.Signed().Signature))
 	if err != nil {
 		return "", err
 	}
-	person := s.Person(x.body.Person)
-	for _, want := range []string{person.Name, person.Email} {
+	for _, want := range []string{x.person.Name, x.person.Email} {
 		for _, y := range list {
 			if want != "" && equal(y.Key, sig.PublicKey) && slices.Contains(y.Principals, want) {
 				return want, nil
 			}
 		}
 	}
-	return person.Name, nil
+	return x.person.Name, nil
 }
 
 func has(b *Bundle, name string) bool {

@@ -193,7 +193,7 @@ func (s Signers) Verify(message, armored []byte, namespace string, principals []
 	}
 	print := ssh.FingerprintSHA256(sig.PublicKey)
 	if sig.Namespace != namespace {
-		return nil, fmt.Errorf("the signature is for %q, and not for %q", sig.Namespace, namespace)
+		return nil, fmt.Errorf("the signature is for namespace %q, and not for %q: sign again with ssh-keygen -Y sign -n %s", sig.Namespace, namespace, namespace)
 	}
 	if err := sshsig.Verify(bytes.NewReader(message), sig, sig.PublicKey, sig.HashAlgorithm, namespace); err != nil {
 		return nil, fmt.Errorf("the signature by %s is not of these bytes: %w", print, err)

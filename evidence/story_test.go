@@ -42,6 +42,7 @@ type story struct {
 	allowed string
 	now     time.Time
 	version string
+	rules   int
 }
 
 func newStory(t testing.TB, version string) *story {
@@ -54,7 +55,7 @@ func newStory(t testing.TB, version string) *story {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &story{t: t, s: release.Empty(), tree: &Tree{}, key: key, logKey: public, people: map[string]ssh.Signer{}, blobs: map[string][]byte{}, now: time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC), version: version}
+	x := &story{t: t, s: release.Empty(), tree: &Tree{}, key: key, logKey: public, people: map[string]ssh.Signer{}, blobs: map[string][]byte{}, now: time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC), version: version, rules: release.RulesNow}
 	if x.log, err = note.NewSigner(secret); err != nil {
 		t.Fatal(err)
 	}
@@ -112,15 +113,21 @@ func (x *story) checkpoint() string {
 
 func (x *story) begin() {
 	x.t.Helper()
+	x.must(x.started())
+}
+
+// started is the start of the story's release, which a test may change.
+func (x *story) started() release.Started {
+	x.t.Helper()
 	r, err := runbook.Parse("RELEASE.md", []byte(document), time.LoadLocation)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	x.must(release.Started{
-		Version: x.version, Runbook: x.blob(document), Items: r.Items, Approver: r.Approvers, Ship: r.Ship, Team: r.Team.Hours(), People: release.People(r),
+	return release.Started{
+		Version: x.version, Runbook: x.blob(document), Items: r.Items, Approver: r.Approvers, Ship: r.Ship, Team: r.Team.Hours(), People: release.People(r), Rules: x.rules,
 		Source:   release.Source{VCS: "git", URL: "https://example.org/app.git", Revision: strings.Repeat("ab", 20), Original: x.blob("source")},
 		Machines: []release.Machine{{Role: "host"}}, Signers: x.blob(x.allowed),
-	})
+	}
 }
 
 func (x *story) run(item, machine, path, data string) {
@@ -145,24 +152,47 @@ func (x *story) gold() {
 // word drafts and signs, and gives what a person sends.
 func (x *story) word(item, person string, d release.Decision, namespace string) release.Signed {
 	x.t.Helper()
-	w := Word{Item: item, Person: person, Decision: d, Signed: x.now, Lasts: time.Hour, Nonce: fmt.Sprintf("nonce-%s-%s-%d", item, person, x.s.Head), Checkpoint: x.checkpoint(), Spent: 90 * time.Minute}
+	b := release.Signed{Item: item, Person: person, Decision: d, Subject: x.s.Subject(x.s.Item(item)), Spent: 90 * time.Minute}
 	if d != release.Approve {
-		w.Reason = "it < works & how"
+		b.Reason = "it < works & how"
 	}
-	text, err := Draft(x.s, w)
+	return x.draft(b, namespace).(release.Signed)
+}
+
+// draft drafts what a person decides, and has them sign it.
+func (x *story) draft(b release.Personal, namespace string) release.Personal {
+	x.t.Helper()
+	g := SigningAt(x.now, time.Hour, fmt.Sprintf("nonce-%s-%d-%032d", b.Decider(), x.s.Head, 0), x.checkpoint())
+	text, err := Draft(x.s, b, g)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	return x.signed(w, text, person, namespace, x.s.Subject(x.s.Item(item)))
+	return b.Prove(x.proof(text, b.Decider(), namespace, g.Nonce))
 }
 
-func (x *story) signed(w Word, text []byte, by, namespace, subject string) release.Signed {
+func (x *story) proof(text []byte, by, namespace, nonce string) *release.Proof {
 	x.t.Helper()
 	sig, err := sshsig.Sign(bytes.NewReader(text), x.people[by], sshsig.HashSHA512, namespace)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	return release.Signed{Item: w.Item, Person: w.Person, Decision: w.Decision, Reason: w.Reason, Spent: w.Spent, Subject: subject, Statement: string(text), Signature: string(sshsig.Armor(sig)), Nonce: w.Nonce}
+	p := &release.Proof{Statement: string(text), Signature: string(sshsig.Armor(sig)), Nonce: nonce}
+	if x.s.Started.Rules >= 3 {
+		p.Key = ssh.FingerprintSHA256(x.people[by].PublicKey())
+	}
+	return p
+}
+
+// decide has a person decide, with a signature where the rules want one.
+func (x *story) decide(b release.Personal) int64 {
+	x.t.Helper()
+	if x.s.Started.Rules >= 4 && x.s.Signers != "" {
+		b = x.draft(b, NamespaceSignOff)
+		if _, err := x.moment().Check(b); err != nil {
+			x.t.Fatal(err)
+		}
+	}
+	return x.must(b)
 }
 
 // moment is now.
@@ -208,16 +238,7 @@ func (x *story) signs(message []byte) ([]byte, error) {
 
 func (x *story) bundle() fstest.MapFS {
 	x.t.Helper()
-	b, err := Assemble(Material{
-		Lines: x.lines, Checkpoint: []byte(x.checkpoint()), LogKey: x.logKey, Key: &x.key.PublicKey, Sign: x.signs,
-		Blobs: func(d string) ([]byte, error) {
-			if data, ok := x.blobs[d]; ok {
-				return data, nil
-			}
-			return nil, fmt.Errorf("no blob %s", d)
-		},
-		Files: map[string][]byte{"drill/two-servers-lost/report.md": []byte("# Passed\n")},
-	})
+	b, err := Assemble(x.material())
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -229,6 +250,20 @@ func (x *story) bundle() fstest.MapFS {
 		files[name] = &fstest.MapFile{Data: x.blobs[a.Digest], Mode: 0o644}
 	}
 	return files
+}
+
+func (x *story) material() Material {
+	x.t.Helper()
+	return Material{
+		Lines: x.lines, Checkpoint: []byte(x.checkpoint()), LogKey: x.logKey, Key: &x.key.PublicKey, Sign: x.signs,
+		Blobs: func(d string) ([]byte, error) {
+			if data, ok := x.blobs[d]; ok {
+				return data, nil
+			}
+			return nil, fmt.Errorf("no blob %s", d)
+		},
+		Files: map[string][]byte{"drill/two-servers-lost/report.md": []byte("# Passed\n")},
+	}
 }
 
 func (x *story) trust() Trust { return Trust{Key: &x.key.PublicKey, LogKey: x.logKey} }

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"trysail/blueprint"
+	"trysail/internal/strict"
 	"trysail/release"
 )
 
@@ -31,6 +31,8 @@ type Trust struct {
 	Signers     []byte           // an allowed_signers file, instead of those of the release
 	Revoked     []byte           // keys that are not believed any more, whatever the release says
 	Checkpoints [][]byte         // signed notes that were kept elsewhere
+	// Pending: the ledger's last event is the one of [Material.Pending].
+	Pending bool
 }
 
 // Problem is one thing that does not hold.
@@ -56,14 +58,26 @@ type SignedOff struct {
 	Key      string `json:"key,omitempty"` // fingerprint; none: a word, not a signature
 }
 
+// Decided is a decision of the ledger beside sign-offs: a change, a waiver, an exception, an
+// abort, a word that was taken back.
+type Decided struct {
+	Event  int64  `json:"event"`
+	Type   string `json:"type"` // of the event
+	Person string `json:"person"`
+	What   string `json:"what"` // in words
+	At     string `json:"at"`
+	Key    string `json:"key,omitempty"` // fingerprint; none: a word, not a signature
+}
+
 // Report is what was found of a bundle.
 type Report struct {
-	Version  string      `json:"version,omitempty"`
-	Verified bool        `json:"verified"`
-	Files    int         `json:"files"`
-	Events   int         `json:"events"`
-	Gold     []Resource  `json:"gold"`
-	SignOffs []SignedOff `json:"sign_offs"`
+	Version   string      `json:"version,omitempty"`
+	Verified  bool        `json:"verified"`
+	Files     int         `json:"files"`
+	Events    int         `json:"events"`
+	Gold      []Resource  `json:"gold"`
+	SignOffs  []SignedOff `json:"sign_offs"`
+	Decisions []Decided   `json:"decisions"`
 	// Key and LogKey are what it was verified with; FromBundle names those that came
 	// with the bundle itself.
 	Key        string    `json:"release_key,omitempty"`
@@ -78,6 +92,10 @@ type Report struct {
 	Drills      []Drilled `json:"drills"`
 	// Attention is what is no fault of the bundle and yet to be known.
 	Attention []string `json:"attention,omitempty"`
+	// Shipped are the files that ship, with links and empty directories.
+	Shipped []release.Artifact `json:"-"`
+	// Origins say of which revision runbooks, signers and blueprints were taken.
+	Origins []release.Origin `json:"origins,omitempty"`
 	// State is what the ledger comes to; nil if it could not be read.
 	State *release.State `json:"-"`
 }
@@ -93,15 +111,19 @@ func (r *Report) Refuse(file, what string) {
 	r.Problems, r.Verified = append(r.Problems, Problem{file, what}), false
 }
 
+// maxList is the most that a file may have which has an entry for each artifact, in bytes.
+const maxList = release.MostList
+
 // maxPart is the most that one file may have that is read as a whole, in bytes.
 const maxPart = 64 << 20
 
 // check is one verification.
 type check struct {
-	fs    fs.FS
+	open  func(name string) (io.ReadCloser, error)
 	trust Trust
 	r     *Report
 	sums  map[string]string // by name: digests of what is there
+	sizes map[string]int64
 	key   *ecdsa.PublicKey
 	log   note.Verifier
 }
@@ -113,21 +135,38 @@ func (c *check) fail(file, format string, args ...any) {
 // Verify reads a bundle and says what of it does not hold. It reads nothing else. A
 // directory's links are not followed: none may be in it.
 func Verify(bundle fs.FS, t Trust) *Report {
-	c := &check{fs: bundle, trust: t, r: &Report{Problems: []Problem{}, Gold: []Resource{}, SignOffs: []SignedOff{}, Drills: []Drilled{}}, sums: map[string]string{}}
-	c.walk()
+	c := newCheck(t, func(name string) (io.ReadCloser, error) { return bundle.Open(name) })
+	c.walk(bundle)
+	return c.all()
+}
+
+func newCheck(t Trust, open func(name string) (io.ReadCloser, error)) *check {
+	return &check{
+		open: open, trust: t, sums: map[string]string{}, sizes: map[string]int64{},
+		r: &Report{Problems: []Problem{}, Gold: []Resource{}, SignOffs: []SignedOff{}, Decisions: []Decided{}, Drills: []Drilled{}},
+	}
+}
+
+// all says what of the files that are there does not hold.
+func (c *check) all() *Report {
+	c.r.Files = len(c.sums)
 	c.keys()
 	c.checksums()
 	h, tree := c.ledger()
 	if h != nil {
 		c.r.State = h.state
-		c.r.Version, c.r.Gold = h.state.Started.Version, h.subjects()
+		c.r.Version, c.r.Gold, c.r.Shipped = h.state.Started.Version, h.subjects(), h.files
 		c.artifacts(h)
 		c.signOffs(h, tree)
+		c.origins(h)
 		c.attestations(h)
-		c.document(h)
+		c.documents(h)
+		c.secondBuilds(h)
+		c.links(h)
 		c.blueprints(h)
 		c.shipped(h)
 		c.known()
+		c.times(h)
 	}
 	if c.r.Events == 0 && len(c.r.Problems) == 0 {
 		c.fail(eventsFile, "there is no ledger, and so no evidence")
@@ -140,24 +179,27 @@ func Verify(bundle fs.FS, t Trust) *Report {
 }
 
 // read gives a whole file, or says what is wrong with it.
-func (c *check) read(name string) []byte {
+func (c *check) read(name string) []byte { return c.readTo(name, maxPart) }
+
+// readTo is read for a file that may be as large as its number of entries wants.
+func (c *check) readTo(name string, most int64) []byte {
 	if c.sums[name] == "" {
 		c.fail(name, "is not there")
 		return nil
 	}
-	f, err := c.fs.Open(name)
+	f, err := c.open(name)
 	if err != nil {
 		c.fail(name, "%v", reason(err))
 		return nil
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxPart+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	switch {
 	case err != nil:
 		c.fail(name, "%v", reason(err))
 		return nil
-	case len(data) > maxPart:
-		c.fail(name, "has more than %d MB", maxPart>>20)
+	case int64(len(data)) > most:
+		c.fail(name, "has more than %d MB", most>>20)
 		return nil
 	case sum(data) != c.sums[name]:
 		c.fail(name, "changed while it was read")
@@ -175,8 +217,8 @@ func reason(err error) error {
 }
 
 // walk takes the digest of every file.
-func (c *check) walk() {
-	err := fs.WalkDir(c.fs, ".", func(p string, d fs.DirEntry, err error) error {
+func (c *check) walk(bundle fs.FS) {
+	err := fs.WalkDir(bundle, ".", func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			c.fail(p, "%v", reason(err))
@@ -190,14 +232,14 @@ func (c *check) walk() {
 			c.fail(p, "has a name that no file of a bundle may have")
 			return nil
 		}
-		f, err := c.fs.Open(p)
+		f, err := c.open(p)
 		if err != nil {
 			c.fail(p, "%v", reason(err))
 			return nil
 		}
 		defer f.Close()
 		h := sha256.New()
-		if _, err := io.Copy(h, f); err != nil {
+		if c.sizes[p], err = io.Copy(h, f); err != nil {
 			c.fail(p, "%v", reason(err))
 			return nil
 		}
@@ -207,7 +249,6 @@ func (c *check) walk() {
 	if err != nil {
 		c.fail("", "%v", err)
 	}
-	c.r.Files = len(c.sums)
 }
 
 func kind(m fs.FileMode) string {
@@ -267,7 +308,7 @@ func (c *check) keys() {
 
 // checksums holds every file against the signed list.
 func (c *check) checksums() {
-	list := c.read(sumsFile)
+	list := c.readTo(sumsFile, maxList)
 	if list == nil {
 		return
 	}
@@ -330,7 +371,11 @@ func (c *check) ledger() (*history, *Tree) {
 	if b, ok := events[0].Body.(release.Started); ok {
 		version = b.Version
 	}
-	if err := matches(signed, c.log, version, tree); err != nil {
+	n := tree.Size()
+	if c.trust.Pending {
+		n--
+	}
+	if err := matches(signed, c.log, version, tree, n); err != nil {
 		c.fail(checkpointFile, "%v", err)
 	}
 	for i, kept := range c.trust.Checkpoints {
@@ -340,7 +385,12 @@ func (c *check) ledger() (*history, *Tree) {
 			c.r.Checkpoints++
 		}
 	}
-	h, err := newHistory(events, c.log.Name())
+	h, err := newHistory(events, c.log.Name(), func(digest string) (io.ReadCloser, error) {
+		if sha256Algorithm+":"+c.sums[goldFile] != digest {
+			return nil, fmt.Errorf("%s is not the list %s of the ledger", goldFile, digest)
+		}
+		return c.open(goldFile)
+	})
 	if err != nil {
 		c.fail(eventsFile, "%v", err)
 		return nil, nil
@@ -372,6 +422,9 @@ func extends(kept []byte, key note.Verifier, version string, tree *Tree) error {
 
 // artifacts are gold, and nothing else.
 func (c *check) artifacts(h *history) {
+	if c.sums[goldFile] != "" && h.state.Gold.Tree == "" {
+		c.fail(goldFile, "the ledger does not speak of it")
+	}
 	want := map[string]string{}
 	for _, a := range h.gold() {
 		want[path.Join(artifactDir, a.Path)] = strings.TrimPrefix(a.Digest, sha256Algorithm+":")
@@ -436,23 +489,14 @@ func (c *check) attestations(h *history) {
 	held(summaryLine, openLine, summary)
 }
 
-// document is the runbook as it was.
-func (c *check) document(h *history) {
-	if got := c.sums[runbookFile]; got == "" {
-		c.fail(runbookFile, "is not there")
-	} else if sha256Algorithm+":"+got != h.state.Runbook {
-		c.fail(runbookFile, "is not the runbook that was followed")
-	}
-}
-
 // known refuses files that have no place in a bundle.
 func (c *check) known() {
 	for _, name := range slices.Sorted(maps.Keys(c.sums)) {
 		switch dir, _, _ := strings.Cut(name, "/"); {
-		case slices.Contains([]string{artifactDir, blueprintDir, drillDir, "report", sbomDir, signOffDir}, dir):
+		case slices.Contains([]string{artifactDir, blueprintDir, drillDir, "report", runbooksDir, sbomDir, signOffDir}, dir):
 		case strings.HasPrefix(name, signersDir+"/"):
 		case slices.Contains([]string{
-			sumsFile, sumsSignature, readmeFile, runbookFile, eventsFile, checkpointFile, logKeyFile, StampFile, provenanceFile, summaryFile, summaryLine,
+			sumsFile, sumsSignature, readmeFile, runbookFile, eventsFile, goldFile, checkpointFile, logKeyFile, StampFile, provenanceFile, summaryFile, summaryLine,
 			releaseKeyFile, releaseSigners, allowedFile, revokedFile,
 		}, name):
 		default:
@@ -475,19 +519,21 @@ func (c *check) shipped(h *history) {
 			} `json:"hashes"`
 		} `json:"components"`
 	}
-	if err := json.Unmarshal(c.read(shippedFile), &bill); err != nil {
+	if err := strict.PartOfJSON(c.readTo(shippedFile, maxList), maxList, &bill); err != nil {
 		c.fail(shippedFile, "cannot be read: %v", err)
 		return
 	}
-	for _, a := range h.gold() {
-		found := false
-		for _, x := range bill.Components {
-			for _, y := range x.Hashes {
-				found = found || x.Ref == "artifact:"+a.Path && y.Algorithm == "SHA-256" && sha256Algorithm+":"+y.Content == a.Digest
+	listed := map[string]bool{} // by digest: a reference has no control characters, and a name may
+	for _, x := range bill.Components {
+		for _, y := range x.Hashes {
+			if y.Algorithm == "SHA-256" && strings.HasPrefix(x.Ref, "artifact:") {
+				listed[sha256Algorithm+":"+y.Content] = true
 			}
 		}
-		if !found {
-			c.fail(shippedFile, "does not list %s as it was shipped", a.Path)
+	}
+	for _, x := range h.subjects() {
+		if !listed[sha256Algorithm+":"+x.Digest[sha256Algorithm]] {
+			c.fail(shippedFile, "does not list %s as it was shipped", x.Name)
 		}
 	}
 }

@@ -44,23 +44,30 @@ func (c *check) signOffs(h *history, tree *Tree) {
 	m := Moment{State: release.Empty(), Stream: Stream(h.state.Started.Version), Log: c.log, Root: tree.Root}
 	words := 0
 	for _, e := range h.events {
-		switch e.Body.(type) {
-		case release.Waived, release.Excepted, release.Withdrawn, release.Amended, release.Agreed:
-			c.r.Attention = append(c.r.Attention, fmt.Sprintf("event %d is a word to control, and no signature: %s", e.Seq, release.Sentence(e)))
-		case release.Started:
-			c.author(h)
-		}
-		if b, ok := e.Body.(release.Signed); ok {
-			if b.Statement == "" {
-				words++
-				c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ""})
+		if b, ok := e.Body.(release.Personal); ok {
+			key := ""
+			if b.Signed() != nil {
+				key = c.signature(&m, e, b)
+			}
+			if x, ok := b.(release.Signed); ok {
+				c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, x.Item, x.Person, string(x.Decision), stamp(e), key})
+				if b.Signed() == nil {
+					words++
+				}
 			} else {
-				c.signOff(&m, e, b)
+				c.r.Decisions = append(c.r.Decisions, Decided{e.Seq, e.Type, b.Decider(), release.Sentence(e), stamp(e), key})
+				if b.Signed() == nil {
+					c.r.Attention = append(c.r.Attention, fmt.Sprintf("event %d: control took this decision without a signature: %s", e.Seq, release.Sentence(e)))
+				}
 			}
 		}
 		if err := m.State.Apply(e); err != nil {
 			return // it was folded before
 		}
+	}
+	c.author(h)
+	for _, a := range h.state.Earlier {
+		c.r.Attention = append(c.r.Attention, fmt.Sprintf("an earlier start of this release was aborted by event %d, before it had gold: %s", a.Event, a.Why))
 	}
 	if words > 0 {
 		c.r.Attention = append(c.r.Attention, fmt.Sprintf("%d sign-off(s) are a person's word to control, and no signature", words))
@@ -77,31 +84,32 @@ func (c *check) author(h *history) {
 
 func stamp(e release.Event) string { return e.Time.UTC().Format("2006-01-02T15:04:05Z") }
 
-func (c *check) signOff(m *Moment, e release.Event, b release.Signed) {
+// signature holds one against its moment, and gives the fingerprint of its key.
+func (c *check) signature(m *Moment, e release.Event, b release.Personal) string {
 	name := signOffName(e, b) + ".json"
 	allowed, revoked := c.trust.Signers, c.trust.Revoked
 	var err error
 	if allowed == nil {
 		if allowed, err = c.blob(m.State.Signers, signersFile(m.State.Signers)); err != nil {
 			c.fail(name, "%v", err)
-			return
+			return ""
 		}
 	}
 	if m.Signers, err = ParseSigners(allowedFile, allowed); err != nil {
 		c.fail(name, "%v", err)
-		return
+		return ""
 	}
 	then, err := c.blob(m.State.Revoked, signersFile(m.State.Revoked))
 	if err != nil {
 		c.fail(name, "%v", err)
-		return
+		return ""
 	}
 	m.Revoked = nil
 	for _, data := range [][]byte{then, revoked} {
 		list, err := ParseRevoked(revokedFile, data)
 		if err != nil {
 			c.fail(name, "%v", err)
-			return
+			return ""
 		}
 		m.Revoked = append(m.Revoked, list...)
 	}
@@ -109,7 +117,7 @@ func (c *check) signOff(m *Moment, e release.Event, b release.Signed) {
 	by, err := m.Check(b)
 	if err != nil {
 		c.fail(name, "%v", err)
-		return
+		return ""
 	}
-	c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, b.Item, b.Person, string(b.Decision), stamp(e), ssh.FingerprintSHA256(by.Key)})
+	return ssh.FingerprintSHA256(by.Key)
 }

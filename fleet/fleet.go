@@ -57,7 +57,7 @@ type Condition string
 // The conditions.
 const (
 	Up       Condition = "up"
-	Lost     Condition = "lost"     // not heard of
+	Lost     Condition = "lost"     // no heartbeat
 	Draining Condition = "draining" // finishes what it runs, gets nothing new
 	Retired  Condition = "retired"  // gone for good, or until it is readmitted
 	Proving  Condition = "proving"  // readmitted, and looks at itself first
@@ -76,7 +76,25 @@ type Machine struct {
 	Losses  int      // leases lost since its last result
 	Warm    []string // digests of blueprints whose server is ready
 	Has     []string // digests of artifacts on its disk
+	Runs    []Due    // the releases whose steps it runs
 }
+
+// Due is how much of a hurry a release is in.
+type Due struct {
+	Release string
+	Slack   time.Duration
+	Ship    time.Time
+}
+
+// Urgent orders releases: the one with less slack goes first, then the one that ships
+// first, then the name. A step that runs is never interrupted for another.
+func Urgent(a, b Due) int {
+	return cmp.Or(cmp.Compare(a.Slack, b.Slack), a.Ship.Compare(b.Ship), strings.Compare(a.Release, b.Release))
+}
+
+// Standing orders machines as [Place] does, but for what they have ready: the lower is
+// given steps first.
+func (m *Machine) Standing() int { return m.Losses/2*len(Ranks()) + order(m.Rank) }
 
 // At gives a machine's condition.
 func (m *Machine) At(now time.Duration) Condition {
@@ -98,6 +116,7 @@ type Want struct {
 	Blueprint string // "": runs plainly on a host
 	Not       string // machine that may not have it
 	Has       []string
+	Due       Due // of its release
 }
 
 // Placed is a step and its machine.
@@ -105,19 +124,26 @@ type Placed struct {
 	Key, Machine string
 }
 
-// Reason says why a step has no machine.
+// Reason says why a step has no machine. First is the more urgent release that has, or is
+// to get, the machine that it could have; nil if there is none.
 type Reason struct {
 	Key, Why string
+	First    *Due
 }
 
-// Place gives machines to steps, in the order of the steps.
+// Place gives machines to steps: those of the most urgent release first, each release's in
+// the order of the steps.
 func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed, waiting []Reason) {
 	running := map[string]int{}
+	users := map[string][]Due{} // who has a machine, or waits for it
 	for _, m := range machines {
-		running[m.Name] = m.Running
+		running[m.Name], users[m.Name] = m.Running, slices.Clone(m.Runs)
 	}
+	wants = slices.Clone(wants)
+	slices.SortStableFunc(wants, func(a, b Want) int { return Urgent(a.Due, b.Due) })
 	for _, w := range wants {
 		var able []*Machine
+		var first *Due
 		var away, busy *Machine // why none can: that it is busy ends by itself, so it is the reason before others
 		for i := range machines {
 			m := &machines[i]
@@ -127,16 +153,23 @@ func Place(now time.Duration, machines []Machine, wants []Want) (placed []Placed
 				away = m
 			case running[m.Name] >= max(m.Slots, 1):
 				busy = m
+				for _, d := range users[m.Name] {
+					if d.Release != w.Due.Release && Urgent(d, w.Due) < 0 && (first == nil || Urgent(d, *first) < 0) {
+						first = &d
+					}
+				}
+				users[m.Name] = append(users[m.Name], w.Due)
 			default:
 				able = append(able, m)
 			}
 		}
 		if len(able) == 0 {
-			waiting = append(waiting, Reason{w.Key, why(now, &w, away, busy)})
+			waiting = append(waiting, Reason{w.Key, why(now, &w, away, busy), first})
 			continue
 		}
 		best := slices.MinFunc(able, func(a, b *Machine) int { return compare(a, b, &w, running) })
 		running[best.Name]++
+		users[best.Name] = append(users[best.Name], w.Due)
 		placed = append(placed, Placed{w.Key, best.Name})
 	}
 	return placed, waiting

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -198,6 +199,57 @@ func TestPasses(t *testing.T) {
 		_, waiting := Place(now, c.m, []Want{{Key: "s", Role: "r"}})
 		if len(waiting) != 1 || Passes(waiting[0].Why) != c.want {
 			t.Errorf("%s: %v", c.name, waiting)
+		}
+	}
+}
+
+// TestUrgent: which release's step gets the machine, and what the others are told.
+func TestUrgent(t *testing.T) {
+	ship := time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)
+	due := func(release string, slack time.Duration, days int) Due {
+		return Due{release, slack, ship.AddDate(0, 0, days)}
+	}
+	month, hotfix := due("1.0", 600*time.Hour, 30), due("2.0-hotfix", 20*time.Minute, 0)
+	want := func(d Due, step string) Want {
+		return Want{Key: d.Release + " " + step, Role: "build", Blueprint: "b", Due: d}
+	}
+	free, busy := Machine{Name: "a", Slots: 1}, Machine{Name: "a", Slots: 1, Running: 1}
+	runs := func(d Due) Machine { m := busy; m.Runs = []Due{d}; return m }
+	for _, c := range []struct {
+		what     string
+		machines []Machine
+		wants    []Want
+		placed   string
+		waiting  string // step: the release that goes first
+	}{
+		{"less slack goes first, whatever its name", []Machine{free}, []Want{want(month, "build"), want(hotfix, "build")}, "2.0-hotfix build", "1.0 build: 2.0-hotfix"},
+		{"all its steps do", []Machine{free}, []Want{want(month, "build"), want(hotfix, "build"), want(hotfix, "check")}, "2.0-hotfix build", "2.0-hotfix check: , 1.0 build: 2.0-hotfix"},
+		{"of equal slack the one that ships first", []Machine{free}, []Want{want(due("1", time.Hour, 9), "x"), want(due("2", time.Hour, 3), "x")}, "2 x", "1 x: 2"},
+		{"of one ship date the name", []Machine{free}, []Want{want(due("2", time.Hour, 3), "x"), want(due("1", time.Hour, 3), "x")}, "1 x", "2 x: 1"},
+		{"late beats all", []Machine{free}, []Want{want(hotfix, "x"), want(due("3", -time.Hour, 60), "x")}, "3 x", "2.0-hotfix x: 3"},
+		{"a step that runs is not interrupted", []Machine{runs(month)}, []Want{want(hotfix, "build")}, "", "2.0-hotfix build: "},
+		{"behind one that runs, and is more urgent", []Machine{runs(hotfix)}, []Want{want(month, "build")}, "", "1.0 build: 2.0-hotfix"},
+		{"two machines, one each", []Machine{free, {Name: "b", Slots: 1}}, []Want{want(month, "build"), want(hotfix, "build")}, "2.0-hotfix build, 1.0 build", ""},
+		{"what only another machine can run is not held up", []Machine{free, {Name: "win", Slots: 1, Serves: []string{"win"}}}, []Want{{Key: "1.0 sign", Role: "win", Blueprint: "w", Due: month}, want(hotfix, "a"), want(hotfix, "b")}, "2.0-hotfix a, 1.0 sign", "2.0-hotfix b: "},
+		{"a release's own steps are in their order", []Machine{free}, []Want{want(month, "b"), want(month, "a")}, "1.0 b", "1.0 a: "},
+	} {
+		var placed, waiting []string
+		a, b := Place(0, c.machines, c.wants)
+		for _, x := range a {
+			placed = append(placed, x.Key)
+		}
+		for _, x := range b {
+			first := ""
+			if x.First != nil {
+				first = x.First.Release
+			}
+			waiting = append(waiting, x.Key+": "+first)
+		}
+		if got := strings.Join(placed, ", "); got != c.placed {
+			t.Errorf("%s: %s", c.what, got)
+		}
+		if got := strings.Join(waiting, ", "); got != c.waiting {
+			t.Errorf("%s: %s wait, and not %s", c.what, got, c.waiting)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func Readmit(name string, set Condition, withoutProof bool, why string) (Conditi
 	case set != Draining && set != Retired && set != Proving:
 		return "", "", fmt.Errorf("%s is neither drained nor retired", name)
 	case withoutProof && why == "":
-		return "", "", errors.New("who readmits a machine without proof says why")
+		return "", "", errors.New("to readmit a machine without proof, give a reason")
 	case withoutProof:
 		return Up, Unasked, nil
 	case set == Proving:

@@ -19,7 +19,7 @@ func TestReadmit(t *testing.T) {
 		{Retired, true, "it was never broken", Up, Unasked, ""},
 		{Draining, true, "y", Up, Unasked, ""},
 		{Proving, true, "it takes too long", Up, Unasked, ""},
-		{Retired, true, "", "", "", "says why"},
+		{Retired, true, "", "", "", "give a reason"},
 		{Proving, false, "", "", "", "a is proving itself already"},
 		{"", false, "", "", "", "a is neither drained nor retired"},
 		{"", true, "y", "", "", "a is neither drained nor retired"},

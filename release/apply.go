@@ -1,8 +1,6 @@
 package release
 
 import (
-	"cmp"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -25,18 +23,29 @@ func (s *State) Apply(e Event) error {
 	}
 	_, first := e.Body.(Started)
 	switch {
-	case first != (s.Head == 0):
-		return forbid(e.Body, "a stream begins with the start of its release, once")
+	case first && s.Free(): // once more
+	case first && s.Phase == Ended:
+		return forbid(e.Body, "release %s was aborted after gold was committed, and its version is used up: start another version", s.Started.Version)
+	case first && s.Head > 0:
+		return forbid(e.Body, "release %s has been started already", s.Started.Version)
+	case !first && s.Head == 0:
+		return forbid(e.Body, "a stream begins with the start of its release")
 	case s.Over():
 		return forbid(e.Body, "release %s is %s", s.Started.Version, s.Phase)
 	}
 	if err := s.apply(e); err != nil {
 		return err
 	}
+	if by := s.Changed.Sub(e.Time); s.Head > 0 && by >= backAtLeast {
+		s.Backs = append(s.Backs, ClockBack{e.Seq, by})
+	}
 	s.Head, s.Changed = e.Seq, e.Time
 	switch e.Body.(type) {
 	case Started, Committed, Confirmed, Excepted, Waived, Signed, Withdrawn, Amended, Agreed, Aborted, Shipped:
 		s.Gate = e.Seq
+	}
+	if b, ok := e.Body.(Personal); ok && b.Signed() != nil {
+		s.Nonces[b.Signed().Nonce] = true
 	}
 	if e.Time.After(s.Latest) {
 		s.Latest = e.Time
@@ -45,8 +54,18 @@ func (s *State) Apply(e Event) error {
 }
 
 func (s *State) apply(e Event) error {
+	if b, ok := e.Body.(Personal); ok {
+		return s.decide(e, b)
+	}
+	return s.rule(e)
+}
+
+func (s *State) rule(e Event) error {
 	switch b := e.Body.(type) {
 	case Started:
+		if s.Head > 0 {
+			return s.again(e, b)
+		}
 		return s.start(e, b)
 	case Granted:
 		return s.grant(e, b)
@@ -80,37 +99,52 @@ func (s *State) apply(e Event) error {
 		if s.Phase == Holding {
 			return forbid(b, "the release is held already")
 		}
-		s.Phase, s.Why = Holding, b.Reason
+		s.Phase, s.Why, s.HeldBy = Holding, b.Reason, e.Actor
 	case Resumed:
 		if s.Phase != Holding {
 			return forbid(b, "the release is not held")
 		}
-		s.Phase, s.Why = Running, ""
+		s.Phase, s.Why, s.HeldBy = Running, "", ""
 	case Aborted:
-		s.Phase, s.Why = Ended, b.Reason
-		for _, p := range s.Progress {
-			p.Lease = nil // what still runs is stopped by its machine
-		}
+		return s.abort(b)
 	case Shipped:
-		if left := s.Unfinished(); len(left) > 0 {
-			return forbid(b, "not done: %v", left)
-		}
-		if s.Gold == nil {
-			return forbid(b, "there is no gold")
-		}
-		s.Phase = Done
+		return s.ship(b)
 	default:
 		return forbid(e.Body, "an event of type %s has no rule", e.Type)
 	}
 	return nil
 }
 
+func (s *State) ship(b Shipped) error {
+	left := s.Unfinished()
+	switch {
+	case len(left) > 0:
+		return forbid(b, "not done: %s", strings.Join(left, ", "))
+	case s.Gold == nil:
+		return forbid(b, "there is no gold")
+	case s.Started.Rules >= 3 && s.Phase == Holding:
+		return forbid(b, "the release is held: %s", s.Why)
+	case s.Started.Rules >= 3 && s.Amendment != nil:
+		return forbid(b, "amendment %d is open: decide it first", s.Amendment.Seq)
+	}
+	s.Phase = Done
+	return nil
+}
+
 func (s *State) start(e Event, b Started) error {
-	if !runbook.VersionRE().MatchString(b.Version) {
-		return forbid(b, "%q is not a version", b.Version)
+	switch err := runbook.CheckVersion(b.Version); {
+	case b.Rules < 0 || b.Rules > RulesNow:
+		return forbid(b, "release %s goes by rules %d, which a newer Trysail wrote; this one knows those up to %d: use the newer one", b.Version, b.Rules, RulesNow)
+	case err != nil:
+		return forbid(b, "%v", err)
 	}
 	if err := check(b, b.Items); err != nil {
 		return err
+	}
+	if b.Rules >= 3 {
+		if err := closed(b, b.Items, b.Endgame, &b.Source); err != nil {
+			return err
+		}
 	}
 	if err := checkHours(b, b.Team, b.People); err != nil {
 		return err
@@ -192,8 +226,29 @@ func (s *State) grant(e Event, b Granted) error {
 		return forbid(b, "an amendment is open: gold waits")
 	}
 	p.Lease = &Lease{Epoch: e.Seq, Machine: b.Machine, Since: e.Time, Confirm: b.Confirm, Blueprint: s.Machine(x.Role).Blueprint}
-	s.Reached[x.Phase] = true
+	s.reach(x)
 	return nil
+}
+
+// reach notes that an item has begun, and with it its phase. What the endgame freezes
+// from there on stays frozen.
+func (s *State) reach(x *runbook.Item) {
+	s.Reached[x.Phase] = true
+	if s.Started.Rules >= 3 {
+		s.Began[x.Name] = true
+		s.freeze()
+	}
+}
+
+func (s *State) freeze() {
+	for _, f := range s.Endgame {
+		if !s.Reached[f.Phase] {
+			continue
+		}
+		for _, what := range f.Freezes {
+			s.Floor[what] = max(s.Floor[what], f.Approvals)
+		}
+	}
 }
 
 // lease finds the lease in force that a result belongs to.
@@ -216,6 +271,7 @@ func (s *State) finish(b Finished) error {
 		if _, p, rule = s.lease(b, b.Item, b.Epoch, true); rule != nil || b.Exit == 0 {
 			return err
 		}
+		s.Gold.Seconds = append(s.Gold.Seconds, Second{Epoch: b.Epoch, Machine: p.Lease.Machine, Why: b.Why, Log: b.Log})
 		p.Ended, p.Lease, p.Why = b.Epoch, nil, b.Why
 		p.Failures++
 		return nil
@@ -223,62 +279,14 @@ func (s *State) finish(b Finished) error {
 	if x.Gold && b.Exit == 0 {
 		return forbid(b, "%s is gold: its result is committed or refused", b.Item)
 	}
-	p.Result, p.Machine, p.Lease, p.Waived, p.Ended = &b, p.Lease.Machine, nil, nil, b.Epoch
+	if what := b.wrong(); what != "" {
+		return forbid(b, "%s: %s", b.Item, what)
+	}
+	p.Result, p.Machine, p.Server, p.Lease, p.Waived, p.Ended = &b, p.Lease.Machine, p.Lease.Blueprint, nil, nil, b.Epoch
 	p.Why = b.Why
 	if b.Exit != 0 {
 		p.Failures++
 	}
-	return nil
-}
-
-func (s *State) commit(e Event, b Committed) error {
-	x, p, err := s.lease(b, b.Item, b.Epoch, false)
-	switch {
-	case err != nil:
-		return err
-	case s.Gold != nil:
-		return forbid(b, "gold is committed, by event %d", s.Gold.Seq)
-	case !x.Gold || b.Exit != 0 || len(b.Outputs) == 0:
-		return forbid(b, "%s gives no gold", b.Item)
-	}
-	s.Gold = &Gold{Seq: e.Seq, Machine: p.Lease.Machine, Outputs: b.Outputs}
-	p.Result, p.Machine, p.Lease, p.Failures, p.Moves, p.Ended, p.Why = &b.Finished, p.Lease.Machine, nil, 0, 0, b.Epoch, ""
-	return nil
-}
-
-func (s *State) confirm(b Confirmed) error {
-	if s.Gold == nil {
-		return forbid(b, "there is no gold to compare with")
-	}
-	name := s.goldItem().Name
-	_, p, err := s.lease(b, name, b.Epoch, true)
-	if err != nil {
-		return err
-	}
-	s.Gold.By, s.Gold.Confirmed, p.Lease, p.Ended, p.Why = p.Lease.Machine, &b, nil, b.Epoch, ""
-	return nil
-}
-
-func (s *State) goldItem() *runbook.Item {
-	i := slices.IndexFunc(s.Items, func(x runbook.Item) bool { return x.Gold })
-	if i < 0 {
-		return nil
-	}
-	return &s.Items[i]
-}
-
-func (s *State) except(b Excepted) error {
-	switch {
-	case s.Gold == nil || s.Gold.Confirmed == nil || s.Gold.Confirmed.Verdict != Equivalent:
-		return forbid(b, "gold has no difference that a person may sign for")
-	case !slices.Contains(s.Approvers, b.Person):
-		return forbid(b, "%s is not an approver", b.Person)
-	case !slices.Equal(slices.Sorted(slices.Values(b.Differences)), slices.Sorted(slices.Values(s.Gold.Confirmed.Differences))):
-		return forbid(b, "an exception names each difference, and these are not they")
-	case s.Gold.Exception != nil:
-		return forbid(b, "%s has signed for them", s.Gold.Exception.Person)
-	}
-	s.Gold.Exception = &b
 	return nil
 }
 
@@ -325,8 +333,12 @@ func (s *State) waive(b Waived) error {
 		return forbid(b, "%s has no failing test %q to waive", b.Item, b.Test)
 	case !slices.Contains(s.Approvers, b.Person):
 		return forbid(b, "%s is not an approver", b.Person)
-	case b.Reason == "":
-		return forbid(b, "a waiver says why")
+	case s.unsaid(b.Reason):
+		return forbid(b, "a waiver needs a reason")
+	case s.Started.Rules >= 3 && s.Wrote(b.Person):
+		return forbid(b, "%s wrote what is released, and another waives its tests", b.Person)
+	case s.Started.Rules >= 3 && p.Result.Exit != 0:
+		return forbid(b, "%s failed, and no waiver of a test makes it done", b.Item)
 	}
 	w := map[string]Waived{b.Test: b}
 	for k, v := range p.Waived {
@@ -346,210 +358,7 @@ func (s *State) pass(b Passed) error {
 	}
 	p.Passed = true
 	if s.Started.Rules >= 2 {
-		s.Reached[x.Phase] = true
+		s.reach(x)
 	}
 	return nil
-}
-
-func (s *State) sign(e Event, b Signed) error {
-	x, p, err := s.step(b, b.Item)
-	if err != nil {
-		return err
-	}
-	switch {
-	case x.Kind != runbook.SignOff:
-		return forbid(b, "%s is a %s, which nobody signs", b.Item, x.Kind)
-	case !slices.Contains(x.Signers, b.Person):
-		return forbid(b, "%s is not asked to sign %s", b.Person, b.Item)
-	case b.Decision != Approve && b.Decision != ApproveExcept && b.Decision != Reject:
-		return forbid(b, "%q is no decision", b.Decision)
-	case b.Decision != Approve && b.Reason == "":
-		return forbid(b, "a rejection says why, and so does an exception")
-	case s.Signers != "" && (b.Statement == "" || b.Signature == "" || b.Nonce == ""):
-		return forbid(b, "release %s has allowed signers: %s is signed with an SSH key", s.Started.Version, b.Item)
-	case s.Signers == "" && (b.Statement != "" || b.Signature != "" || b.Nonce != ""):
-		return forbid(b, "release %s has no allowed signers, so a signature says nothing", s.Started.Version)
-	case s.Nonces[b.Nonce]:
-		return forbid(b, "this signature was given before")
-	case b.Decision != Reject && s.Wrote(b.Person):
-		return forbid(b, "%s wrote what is released, and another signs for it", b.Person)
-	case !s.statuses().needsDone(x):
-		return forbid(b, "%s cannot be signed yet: what it needs is not done", b.Item)
-	case b.Subject != s.Subject(x):
-		return forbid(b, "what %s is about has changed since it was shown: look again", b.Item)
-	case b.Spent < 0:
-		return forbid(b, "time spent is negative")
-	case slices.ContainsFunc(p.Words, func(w Signature) bool { return w.Person == b.Person && w.Subject == b.Subject }):
-		return forbid(b, "%s has signed %s", b.Person, b.Item)
-	}
-	p.Words = slices.DeleteFunc(slices.Clone(p.Words), func(w Signature) bool { return w.Person == b.Person })
-	p.Words = append(p.Words, Signature{b, e.Seq, e.Time})
-	s.Spent[b.Person] += b.Spent
-	if b.Nonce != "" {
-		s.Nonces[b.Nonce] = true
-	}
-	s.Reached[x.Phase] = true
-	return nil
-}
-
-func (s *State) withdraw(b Withdrawn) error {
-	_, p, err := s.step(b, b.Item)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(p.Words, func(w Signature) bool { return w.Person == b.Person })
-	if i < 0 {
-		return forbid(b, "%s has not signed %s", b.Person, b.Item)
-	}
-	p.Words = slices.Delete(slices.Clone(p.Words), i, i+1)
-	return nil
-}
-
-func (s *State) amend(e Event, b Amended) error {
-	needs := s.Frozen(b.What)
-	switch {
-	case needs < 0:
-		return forbid(b, "gold is committed: what it was made of does not change any more; abort, and release another version")
-	case s.Amendment != nil:
-		return forbid(b, "amendment %d is open: decide it first", s.Amendment.Seq)
-	case len(b.What) == 0 || b.Reason == "":
-		return forbid(b, "an amendment says what changes and why")
-	case slices.ContainsFunc(b.changes(), func(w string) bool { return !slices.Contains(b.What, w) }):
-		return forbid(b, "the amendment says that it changes %s, and changes %s", strings.Join(b.What, ", "), strings.Join(b.changes(), ", "))
-	case slices.Contains(b.What, "signers") && b.Signers == "":
-		return forbid(b, "the amendment names no allowed signers")
-	case needs > len(slices.DeleteFunc(slices.Clone(s.Approvers), func(p string) bool { return p == b.By })):
-		return forbid(b, "%d approvals are needed, and there are fewer approvers beside %s", needs, b.By)
-	}
-	if b.Items != nil {
-		if err := check(b, b.Items); err != nil {
-			return err
-		}
-	}
-	if err := checkHours(b, b.Team, b.People); err != nil {
-		return err
-	}
-	s.Amendment = &Amendment{Amended: b, Seq: e.Seq, Needs: needs}
-	return nil
-}
-
-// changes lists what an amendment changes, whatever it says: how many must approve hangs
-// on it.
-func (b Amended) changes() []string {
-	var list []string
-	for what, is := range map[string]bool{
-		"runbook": b.Runbook != "" || b.Items != nil || b.Endgame != nil || b.Approver != nil || b.People != nil || !b.Ship.IsZero() || b.Budget != 0 || b.Team.Zone != "" || len(b.Team.Days) > 0,
-		"source":  b.Source != nil, "machines": b.Machines != nil, "signers": b.Signers != "" || b.Revoked != "",
-	} {
-		if is {
-			list = append(list, what)
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-func (s *State) agree(b Agreed) error {
-	a := s.Amendment
-	switch {
-	case a == nil || a.Seq != b.Amendment:
-		return forbid(b, "amendment %d is not open", b.Amendment)
-	case !slices.Contains(s.Approvers, b.Person):
-		return forbid(b, "%s is not an approver", b.Person)
-	case b.Decision == Reject: // also whose it is, and who approved: it may need more now than there are
-		s.Amendment = nil
-		return nil
-	case b.Person == a.By:
-		return forbid(b, "%s proposed it, and another must approve", b.Person)
-	case slices.Contains(a.Approved, b.Person):
-		return forbid(b, "%s has approved it", b.Person)
-	case s.Frozen(a.What) < 0:
-		return forbid(b, "gold is committed: nothing changes any more")
-	}
-	a.Approved = append(slices.Clone(a.Approved), b.Person)
-	if len(a.Approved) < s.approvals() {
-		return nil
-	}
-	s.Amendment = nil
-	s.change(a.Amended)
-	return nil
-}
-
-// change puts an approved amendment into force. What it touches is done again:
-// all steps after a change of the source, those that changed or whose machine
-// changed otherwise, and whatever needs them.
-func (s *State) change(b Amended) {
-	old, postponed := s.Items, s.postpones(b)
-	if b.Items != nil {
-		s.Items, s.Runbook, s.Endgame, s.Approvers = b.Items, b.Runbook, b.Endgame, b.Approver
-		s.Team, s.People = b.Team, b.People
-		if s.Started.Rules >= 2 {
-			s.Named, s.Budget = b.Ship, b.Budget
-		}
-	}
-	if postponed {
-		s.Ship = b.Ship
-	}
-	again := map[string]bool{}
-	for i := range s.Items {
-		x := &s.Items[i]
-		j := slices.IndexFunc(old, func(y runbook.Item) bool { return y.Name == x.Name })
-		runs := x.Kind == runbook.Step || x.Kind == runbook.Publish
-		switch {
-		case j < 0, !same(&old[j], x), runs && b.Source != nil:
-			again[x.Name] = true
-		case runs && x.Again == "machine" && slices.ContainsFunc(b.Machines, func(m Machine) bool {
-			return m.Role == x.Role && m.Blueprint != s.Machine(x.Role).Blueprint
-		}):
-			again[x.Name] = true
-		}
-	}
-	for grew := true; grew; {
-		grew = false
-		for _, x := range s.Items {
-			if !again[x.Name] && x.Kind != runbook.Wait && x.Kind != runbook.SignOff && slices.ContainsFunc(x.Needs, func(n string) bool { return again[n] }) {
-				again[x.Name], grew = true, true
-			}
-		}
-	}
-	kept := map[string]*Progress{}
-	for _, x := range s.Items {
-		kept[x.Name] = s.Progress[x.Name]
-		// A wait for the ship date waits for the one that is in force; nothing that began
-		// after it begins again.
-		over := postponed && x.Kind == runbook.Wait && x.Until.At.IsZero()
-		if again[x.Name] || over || kept[x.Name] == nil {
-			kept[x.Name] = &Progress{} // a lease in force is void with it: its result is refused
-			if p := s.Progress[x.Name]; p != nil {
-				kept[x.Name].Stopping = cmp.Or(p.Lease, p.Stopping)
-			}
-		}
-	}
-	s.Progress = kept
-	if b.Source != nil {
-		s.Source = *b.Source
-		s.Candidate++
-	}
-	if b.Machines != nil {
-		s.Machines = b.Machines
-	}
-	if b.Signers != "" {
-		s.Signers, s.Revoked = b.Signers, b.Revoked
-	}
-}
-
-// postpones tells whether a change moves the ship date, to one before it perhaps: only
-// where its runbook names another than the runbook in force does. One that was given at
-// the start instead of the runbook's own stays until then.
-func (s *State) postpones(b Amended) bool {
-	return s.Started.Rules >= 2 && b.Items != nil && !b.Ship.IsZero() && !b.Ship.Equal(s.Named) && !b.Ship.Equal(s.Ship)
-}
-
-// same tells whether two versions of an item ask for the same.
-func same(a, b *runbook.Item) bool {
-	x, y := *a, *b
-	x.Line, y.Line, x.Phase, y.Phase, x.Budget, y.Budget = 0, 0, "", "", 0, 0
-	j, err := json.Marshal(x)
-	k, kerr := json.Marshal(y)
-	return err == nil && kerr == nil && string(j) == string(k)
 }

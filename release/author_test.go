@@ -19,7 +19,7 @@ func TestAuthorsAreNotAsked(t *testing.T) {
 		away := office
 		away.Off = []string{"2026-11-24..2026-12-24"}
 		g.must(Started{
-			Version: "1", Rules: rules, Ship: now.AddDate(0, 0, 7), Source: Source{Revision: "abc", Original: "one", Author: author},
+			Version: "1", Rules: rules, Ship: now.AddDate(0, 0, 7), Source: Source{VCS: "git", Revision: "abc", Original: "one", Author: author},
 			Team: office, People: []Person{{Name: "ann", Hours: office}, {Name: "bob", Hours: away}}, Approver: []string{"eve", "joe"},
 			Items: []runbook.Item{
 				{Name: "legal", Kind: runbook.SignOff, Signers: signers, Approvals: approvals, Budget: time.Hour, Text: "licences"},
@@ -53,7 +53,7 @@ func TestAuthorsAreNotAsked(t *testing.T) {
 	rewritten := func(rules int, signers ...string) *game {
 		g := begun(rules, "", 1, signers...)
 		g.sign("legal", "ann")
-		open := g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "two", Author: "ann"}, Reason: "r", By: "eve"})
+		open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "two", Author: "ann"}, Reason: "r", By: "eve"})
 		g.must(Agreed{Amendment: open, Person: "joe", Decision: Approve})
 		return g
 	}

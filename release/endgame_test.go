@@ -26,14 +26,14 @@ func TestEndgameBegins(t *testing.T) {
 		four := []string{"ann", "bob", "eve", "joe"}
 		g := &game{tb: t, s: Empty()}
 		g.must(Started{
-			Version: "1", Rules: x.rules, Approver: four, Source: Source{Revision: "abc"},
+			Version: "1", Rules: x.rules, Approver: four, Source: Source{VCS: "git", Revision: "abc"},
 			Endgame: []runbook.Freeze{{Phase: "Freeze", Freezes: []string{"source"}, Approvals: 3}},
 			Items: []runbook.Item{
 				{Name: "freeze", Kind: runbook.Step, Role: "build", Phase: "Freeze"},
 				{Name: "thaw", Kind: runbook.Wait, Phase: "Freeze"},
 			},
 		})
-		open := g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def"}, Reason: "r", By: "ann"})
+		open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def"}, Reason: "r", By: "ann"})
 		x.begins(g)
 		for i, who := range four[1 : 1+x.needs] {
 			if g.s.Amendment == nil || g.s.Source.Revision != "abc" {
@@ -58,7 +58,7 @@ func TestNobodyLeftToApprove(t *testing.T) {
 	for _, who := range []string{"ann", "bob"} {
 		g := begin(t)
 		g.s.Started.Rules, g.s.Endgame = RulesNow, []runbook.Freeze{{Phase: "build", Freezes: []string{"source"}, Approvals: 2}}
-		open := g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def"}, Reason: "r", By: "ann"})
+		open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def"}, Reason: "r", By: "ann"})
 		g.must(Granted{Item: "compile", Machine: "a"})
 		g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
 		asks := g.s.Asks()

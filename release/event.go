@@ -1,12 +1,12 @@
 package release
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
+	"trysail/internal/strict"
 	"trysail/runbook"
 )
 
@@ -23,13 +23,14 @@ type Event struct {
 // Body is what an event says: one of the structs of this file.
 type Body interface{ kind() string }
 
-// Artifact is one file that a step made.
+// Artifact is one file that a step made, a link, or a directory with nothing in it.
 type Artifact struct {
 	Path   string `json:"path"`
-	Digest string `json:"digest"` // sha256:…
+	Digest string `json:"digest"` // sha256:…; "" of a link and of a directory
 	Size   int64  `json:"size"`
-	Mode   string `json:"mode,omitempty"`
+	Mode   string `json:"mode,omitempty"` // four octal digits, the setuid bits among them
 	Link   string `json:"link,omitempty"`
+	Dir    bool   `json:"dir,omitempty"`
 }
 
 // Source is what is released, fixed at the start and kept in the depot.
@@ -39,6 +40,36 @@ type Source struct {
 	Revision string `json:"revision"`
 	Original string `json:"original"`         // digest of the source's archive in the depot
 	Author   string `json:"author,omitempty"` // who wrote the revision: e-mail, or the name that Subversion knows
+}
+
+// Origin says of which committed revision files are, by their paths below the root of the
+// working copy.
+type Origin struct {
+	Revision string `json:"revision,omitempty"`
+	Files    []File `json:"files,omitempty"`
+	// Uncommitted are the files of the working copy that differed from the revision; what
+	// they held is not part of the release.
+	Uncommitted []string `json:"uncommitted,omitempty"`
+}
+
+// Differs says what of an origin cannot be, for a runbook of a revision; "" if all can. A ledger
+// of before has none.
+func (o Origin) Differs(revision, runbook string) string {
+	switch {
+	case o.Revision == "" && len(o.Files) == 0:
+		return ""
+	case revision != "" && o.Revision != revision:
+		return "the runbook is of revision " + o.Revision + ", and the source of " + revision
+	case runbook != "" && !slices.ContainsFunc(o.Files, func(f File) bool { return f.Digest == runbook }):
+		return "the origin does not name the runbook"
+	}
+	return ""
+}
+
+// File is a file of a revision.
+type File struct {
+	Path   string `json:"path"`
+	Digest string `json:"digest"`
 }
 
 // Machine is what a role's steps run in.
@@ -96,6 +127,11 @@ type Started struct {
 	// Named is the ship date that the runbook itself names; whoever starts may say another.
 	// Control sets it.
 	Named time.Time `json:"named,omitzero"`
+	// Origin says from where in the source the runbook, the signers and the blueprints are.
+	Origin Origin `json:"origin,omitzero"`
+	// Forced is why the release starts with a ship date that is over, or with another than
+	// its runbook names, or although something was found missing.
+	Forced string `json:"forced,omitempty"`
 	// Rules is by which of them the stream is folded: 0 are those of before
 	// [RulesNow]. Control sets it.
 	Rules int `json:"rules,omitempty"`
@@ -105,8 +141,10 @@ type Started struct {
 // have made is for the source that they made it of too, and ends when another is
 // released; and nobody's counts who wrote that. Since 2 a change needs the approvals that
 // are wanted when it is approved, a wait that passes begins its phase, and a runbook that
-// is amended brings its ship date and budget.
-const RulesNow = 2
+// is amended brings its ship date and budget. Since 3 the rules of docs/runbook.md, "What
+// a sign-off means here", hold. Since 4 decisions are signed as sign-offs are, an abort says
+// why, and a version that was aborted before gold may start once more.
+const RulesNow = 4
 
 // Granted gives a machine the lease of a step. Confirm says that the step is the
 // gold one and its outputs are to be compared with the gold that is committed.
@@ -118,11 +156,20 @@ type Granted struct {
 
 // Finished is the result of a lease, of a step that is not gold or failed.
 type Finished struct {
-	Item    string        `json:"item"`
-	Epoch   int64         `json:"epoch"`
-	Exit    int           `json:"exit"`
-	Why     string        `json:"why,omitempty"` // of a failure
-	Outputs []Artifact    `json:"outputs,omitempty"`
+	Item  string `json:"item"`
+	Epoch int64  `json:"epoch"`
+	Exit  int    `json:"exit"`
+	Why   string `json:"why,omitempty"` // of a failure
+	// Status is how the script itself ended: its exit status, or 128 and the number of the
+	// signal that ended it. Exit is 0 where it failed for its tests alone.
+	Status  int        `json:"status,omitempty"`
+	Signal  string     `json:"signal,omitempty"`
+	Outputs []Artifact `json:"outputs,omitempty"` // where they are few; see [Finished.Made]
+	// Tree is the digest of the list of files in the depot, where there are many ([WriteList]).
+	Tree    string        `json:"tree,omitempty"`
+	Files   int           `json:"files,omitempty"`   // in it
+	Bytes   int64         `json:"bytes,omitempty"`   // of them all
+	First   []string      `json:"first,omitempty"`   // some of their paths, for people
 	Failing []string      `json:"failing,omitempty"` // names of tests that failed
 	Tests   int           `json:"tests,omitempty"`
 	Log     string        `json:"log,omitempty"` // digest in the depot
@@ -160,6 +207,7 @@ type Excepted struct {
 	Person      string   `json:"person"`
 	Differences []string `json:"differences"`
 	Reason      string   `json:"reason"`
+	Proof       *Proof   `json:"proof,omitempty"`
 }
 
 // Lost ends a lease without a result.
@@ -178,6 +226,11 @@ type Refused struct {
 	Why     string `json:"why"`
 }
 
+// Same tells whether two refusals are of one lease.
+func (r Refused) Same(o Refused) bool {
+	return r.Item == o.Item && r.Epoch == o.Epoch && r.Machine == o.Machine
+}
+
 // Retried lets a failed step run again.
 type Retried struct {
 	Item   string `json:"item"`
@@ -190,6 +243,7 @@ type Waived struct {
 	Test   string `json:"test"`
 	Person string `json:"person"`
 	Reason string `json:"reason"`
+	Proof  *Proof `json:"proof,omitempty"`
 }
 
 // Passed ends a wait.
@@ -220,6 +274,8 @@ type Signed struct {
 	Statement string `json:"statement,omitempty"`
 	Signature string `json:"signature,omitempty"`
 	Nonce     string `json:"nonce,omitempty"`
+	// Key is the fingerprint of the key that signed, SHA256:…. Control sets it.
+	Key string `json:"key,omitempty"`
 }
 
 // Withdrawn takes a person's word back.
@@ -227,6 +283,7 @@ type Withdrawn struct {
 	Item   string `json:"item"`
 	Person string `json:"person"`
 	Reason string `json:"reason"`
+	Proof  *Proof `json:"proof,omitempty"`
 }
 
 // Amended proposes another runbook, source or machine for the running release.
@@ -246,8 +303,10 @@ type Amended struct {
 	Machines []Machine        `json:"machines,omitempty"`
 	Signers  string           `json:"signers,omitempty"`
 	Revoked  string           `json:"revoked,omitempty"`
+	Origin   Origin           `json:"origin,omitzero"`
 	Reason   string           `json:"reason"`
 	By       string           `json:"by"`
+	Proof    *Proof           `json:"proof,omitempty"`
 }
 
 // Agreed approves the open amendment, or not.
@@ -256,6 +315,7 @@ type Agreed struct {
 	Person    string   `json:"person"`
 	Decision  Decision `json:"decision"`
 	Reason    string   `json:"reason,omitempty"`
+	Proof     *Proof   `json:"proof,omitempty"`
 }
 
 // Held stops new work; Resumed goes on; Aborted and Shipped end the release.
@@ -266,6 +326,9 @@ type (
 	Resumed struct{}
 	Aborted struct {
 		Reason string `json:"reason"`
+		// Person is who aborts it. Releases of rules before 4 do not say.
+		Person string `json:"person,omitempty"`
+		Proof  *Proof `json:"proof,omitempty"`
 	}
 	Shipped struct{}
 )
@@ -295,11 +358,12 @@ func New(at time.Time, actor string, b Body) Event {
 	return Event{Time: at.UTC().Truncate(time.Millisecond), Actor: actor, Type: b.kind(), Body: b}
 }
 
+// maxEvent is the most that one event may have, in bytes.
+const maxEvent = 64 << 20
+
 func read[T Body](data []byte) (Body, error) {
 	var v T
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	err := d.Decode(&v)
+	err := strict.JSON(data, maxEvent, &v)
 	return v, err
 }
 
@@ -314,7 +378,8 @@ func readers() map[string]func([]byte) (Body, error) {
 }
 
 // UnmarshalJSON reads an event strictly: one that this program does not know
-// must not be folded as if it had not happened.
+// must not be folded as if it had not happened, and one that another program may read in
+// another way must not be folded at all.
 func (e *Event) UnmarshalJSON(data []byte) error {
 	var raw struct {
 		Seq   int64           `json:"seq"`
@@ -323,9 +388,7 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		Type  string          `json:"type"`
 		Body  json.RawMessage `json:"body"`
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&raw); err != nil {
+	if err := strict.JSON(data, maxEvent, &raw); err != nil {
 		return fmt.Errorf("event: %w", err)
 	}
 	parse, ok := readers()[raw.Type]

@@ -5,24 +5,24 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
 // History is what was seen of a release from outside of its ledger, to be held
 // against it ([Check]).
 type History struct {
-	Acks      []Ack    // what somebody was told that had happened
-	Runs      []Run    // what the runs of steps said of themselves
-	Published []string // digests of what was found where publish steps put it
+	Acks      []Ack      // what somebody was told that had happened
+	Runs      []Run      // what the runs of steps said of themselves
+	Published []string   // digests of what was found where publish steps put it
+	Gold      []Artifact // the files of gold, where an event names only the list of them
 }
 
-// Ack is an event that was acknowledged.
+// Ack is an event that was acknowledged. Old records of drills spell its keys with capitals.
 type Ack struct {
-	Seq    int64  `json:"seq,omitempty"`    // its number; 0 where the answer did not tell
-	Type   string `json:"type"`             // as [Event.Type]
-	Item   string `json:"item,omitempty"`   // "" where the event is about none
-	Person string `json:"person,omitempty"` // "" where it is nobody's word
+	Seq    int64  `json:"seq,omitempty,case:ignore"`    // its number; 0 where the answer did not tell
+	Type   string `json:"type,case:ignore"`             // as [Event.Type]
+	Item   string `json:"item,omitempty,case:ignore"`   // "" where the event is about none
+	Person string `json:"person,omitempty,case:ignore"` // "" where it is nobody's word
 }
 
 // Run is one run of a step, by the clock of the machines' host.
@@ -34,68 +34,30 @@ type Run struct {
 
 // Check lists what is wrong with a release, whatever happened to its machines and
 // controls: an empty list means that its rules held. It believes neither side: the
-// events are folded again, and compared with what was seen.
+// events are folded again, which holds them against every rule, and compared with what
+// was seen.
 func Check(events []Event, h History) []string {
 	var list []string
 	wrong := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	if _, err := Fold(events); err != nil {
 		wrong("the ledger does not fold: %v", err)
 	}
-	checkEvents(events, wrong)
 	checkAcks(events, h.Acks, wrong)
 	checkRuns(events, h.Runs, wrong)
-	checkPublished(events, h.Published, wrong)
+	checkPublished(events, h, wrong)
 	return list
 }
 
-// checkEvents looks for what a wrong fold would let through.
-func checkEvents(events []Event, wrong func(string, ...any)) {
-	golds, epochs, good := 0, map[string]int64{}, map[string]int{}
-	words := map[string]int{}
-	for i, e := range events {
-		if e.Seq != int64(i)+1 {
-			wrong("event %d stands at place %d", e.Seq, i+1)
-		}
-		switch b := e.Body.(type) {
-		case Granted:
-			if e.Seq <= epochs[b.Item] {
-				wrong("epoch %d of %s after %d", e.Seq, b.Item, epochs[b.Item])
-			}
-			epochs[b.Item] = e.Seq
-		case Committed:
-			golds++
-		case Finished:
-			if b.Epoch != epochs[b.Item] {
-				wrong("event %d: a result of epoch %d of %s counts, and %d was granted last", e.Seq, b.Epoch, b.Item, epochs[b.Item])
-			}
-			if b.Exit == 0 {
-				good[b.Item]++
-			}
-		case Signed:
-			words[b.Item+" "+b.Person+" "+b.Subject]++
-		case Withdrawn:
-			maps.DeleteFunc(words, func(k string, _ int) bool { return strings.HasPrefix(k, b.Item+" "+b.Person+" ") })
-		case Retried:
-			delete(good, b.Item) // it ended well, and tests of it failed
-		case Agreed:
-			if b.Decision == Approve {
-				clear(good) // an approved change lets steps run again
-			}
-		}
+// Undemanded says what newer rules demand of a release and these do not, for the person who judges
+// an old ledger; empty for the newest rules.
+func Undemanded(rules int) []string {
+	list := []string{
+		"that an approval ends when another source is released, and that nobody's counts who wrote that source",
+		"that a change has the approvals which are wanted when it is approved, and that an amended runbook brings its ship date",
+		"that approvals are counted for each group, that a decision is for all that it relies on and ends for nothing else, that authors decide nothing about their own work, and that a held release does not ship",
+		"that people sign their decisions with a key, beside sign-offs: changes, their approval, waivers, exceptions and withdrawals",
 	}
-	if golds > 1 {
-		wrong("%d gold masters", golds)
-	}
-	for _, item := range slices.Sorted(maps.Keys(good)) {
-		if n := good[item]; n > 1 {
-			wrong("%s ended well %d times", item, n)
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(words)) {
-		if n := words[k]; n > 1 {
-			wrong("signed %d times: %s", n, k)
-		}
-	}
+	return list[min(max(rules, 0), len(list)):]
 }
 
 // CheckAcks lists acknowledged facts that are not among the events.
@@ -163,17 +125,26 @@ func checkRuns(events []Event, runs []Run, wrong func(string, ...any)) {
 	}
 }
 
-// checkPublished traces every byte that went out to gold.
-func checkPublished(events []Event, published []string, wrong func(string, ...any)) {
+// checkPublished traces every byte that went out to gold. The files of a list are believed
+// if they make up the list that the event names.
+func checkPublished(events []Event, h History, wrong func(string, ...any)) {
 	gold := map[string]bool{}
 	for _, e := range events {
 		if b, ok := e.Body.(Committed); ok {
-			for _, a := range b.Outputs {
+			list := b.Outputs
+			if b.Tree != "" {
+				list = h.Gold
+			}
+			if got := (Made{Outputs: list}).Digest(); b.Tree != "" && got != b.Tree && len(h.Published) > 0 {
+				wrong("gold is the list of %d files %s, and the files that were published were compared with the list %s", b.Files, b.Tree, got)
+				return
+			}
+			for _, a := range list {
 				gold[a.Digest] = true
 			}
 		}
 	}
-	for _, dg := range published {
+	for _, dg := range h.Published {
 		if !gold[dg] {
 			wrong("%s was published, and is not gold", dg)
 		}

@@ -1,6 +1,8 @@
 package release
 
 import (
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -52,7 +54,7 @@ func TestCheck(t *testing.T) {
 		name, want string
 		plant      func(events []Event, h *History) []Event
 	}{
-		{"a second gold", "2 gold masters", func(l []Event, _ *History) []Event {
+		{"a second gold", "the ledger does not fold: event 12 (gold)", func(l []Event, _ *History) []Event {
 			again := l[find(l, "gold")]
 			again.Seq = int64(len(l)) + 1
 			return append(l, again)
@@ -91,40 +93,63 @@ func TestCheck(t *testing.T) {
 			h.Published = append(h.Published, "sha256:0")
 			return l
 		}},
-		{"a stale result counts", "a result of epoch 2 of compile counts", func(l []Event, _ *History) []Event {
+		{"a stale result counts", "the lease 2 of compile is not in force", func(l []Event, _ *History) []Event {
 			b := l[find(l, "finished")].Body.(Finished)
 			b.Epoch = 2
 			l[find(l, "finished")].Body = b
 			return l
 		}},
-		{"a step ends well twice", "compile ended well 2 times", func(l []Event, _ *History) []Event {
+		{"a step ends well twice", "the ledger does not fold: event 12 (finished)", func(l []Event, _ *History) []Event {
 			again := l[find(l, "finished")]
 			again.Seq = int64(len(l)) + 1
 			return append(l, again)
 		}},
-		{"asked to sign twice", "signed 2 times", func(l []Event, _ *History) []Event {
+		{"signed after the end", "release 1 is shipped", func(l []Event, _ *History) []Event {
 			again := l[find(l, "signed")]
 			again.Seq = int64(len(l)) + 1
 			return append(l, again)
 		}},
-		{"signed again after another's word was taken back", "signed 2 times", func(l []Event, _ *History) []Event {
-			again := l[find(l, "signed")]
-			n := int64(len(l))
-			again.Seq = n + 2
-			return append(l, Event{Seq: n + 1, Type: "withdrawn", Body: Withdrawn{Item: "tried", Person: "bob"}}, again)
-		}},
-		{"a step ends well twice, and a change was rejected", "compile ended well 2 times", func(l []Event, _ *History) []Event {
-			again := l[find(l, "finished")]
-			n := int64(len(l))
-			again.Seq = n + 2
-			return append(l, Event{Seq: n + 1, Type: "agreed", Body: Agreed{Decision: Reject}}, again)
-		}},
-		{"an event is missing", "stands at place", func(l []Event, _ *History) []Event { return slices.Delete(l, 2, 3) }},
+		{"an event is missing", "event 4 follows event 2", func(l []Event, _ *History) []Event { return slices.Delete(l, 2, 3) }},
 	} {
 		events, h := shipped(t)
 		events = c.plant(events, &h)
 		if got := strings.Join(Check(events, h), "\n"); !strings.Contains(got, c.want) {
 			t.Errorf("%s: the checker says\n%s\nand not %q", c.name, got, c.want)
+		}
+	}
+}
+
+// TestCheckPublishedOfAList: what goes out is compared with the files of gold's list, if they
+// are those of the list that the event names.
+func TestCheckPublishedOfAList(t *testing.T) {
+	list := func(n int) (files []Artifact, all []string) {
+		for i := range n {
+			a := Artifact{Path: fmt.Sprintf("dist/%05d", i), Digest: fmt.Sprintf("sha256:%064x", i), Size: 1, Mode: "0644"}
+			files, all = append(files, a), append(all, a.Digest)
+		}
+		return files, all
+	}
+	files, digests := list(7000)
+	m, err := WriteList(io.Discard, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := []Event{{Seq: 1, Type: "gold", Body: Committed{Finished{Item: "gold", Tree: m.Tree, Files: m.Files, Bytes: m.Bytes, First: m.First}}}}
+	for _, c := range []struct {
+		name, want string
+		h          History
+	}{
+		{"every file", "", History{Published: digests, Gold: files}},
+		{"some files", "", History{Published: digests[6500:], Gold: files}},
+		{"nothing is published", "", History{}},
+		{"another file", "sha256:0 was published, and is not gold", History{Published: []string{digests[1], "sha256:0"}, Gold: files}},
+		{"the files of gold are not given", "gold is the list of 7000 files " + m.Tree, History{Published: digests}},
+		{"the files of another list", "gold is the list of 7000 files " + m.Tree, History{Published: digests[:1], Gold: files[:6999]}},
+	} {
+		var got []string
+		checkPublished(events, c.h, func(format string, args ...any) { got = append(got, fmt.Sprintf(format, args...)) })
+		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)) {
+			t.Errorf("%s: the checker says %q, and not %q", c.name, got, c.want)
 		}
 	}
 }

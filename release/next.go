@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,6 +47,11 @@ func (s *State) Next() []Want {
 			w.Confirm, w.Not = true, s.Gold.Machine
 		case status != Ready:
 			continue
+		}
+		for _, t := range s.Takes(x) {
+			if t.Made.Tree != "" {
+				w.Warm = append(w.Warm, t.Made.Tree)
+			}
 		}
 		for _, a := range s.Inputs(x) {
 			w.Warm = append(w.Warm, a.Digest)
@@ -101,7 +107,7 @@ type Ask struct {
 	People []string // any of them
 	Needed int      // how many still
 	// Type is what is asked for: sign, withdraw, retry, waive, except, amend, agree,
-	// refuse (an amendment), abort.
+	// refuse (an amendment), abort, ship.
 	Type   string
 	Tests  []string // to waive
 	Change string   // what to amend: source, runbook
@@ -123,20 +129,26 @@ func (s *State) Asks() []Ask {
 			list = append(list, Ask{Item: x.Name, What: x.Text, People: h.left, Needed: x.Approvals - h.yes, Type: "sign"})
 		}
 	}
-	if a := s.Amendment; a != nil {
-		var left []string
-		for _, who := range s.Approvers {
-			if who != a.By && !slices.Contains(a.Approved, who) {
-				left = append(left, who)
+	if len(s.Items) > 0 && s.Phase == Running && s.ready(statuses) {
+		ask := Ask{Item: "ship", What: "everything is done: ship it", People: s.Approvers, Needed: 1, Type: "ship"}
+		for _, b := range s.SecondBuilds() {
+			if b.Verdict == "" {
+				ask.What += "; " + b.String() + ", before one agreed"
 			}
 		}
-		ask := Ask{Item: "amendment", What: a.Reason, People: left, Needed: s.approvals() - len(a.Approved), Type: "agree"}
+		list = append(list, ask)
+	}
+	if a := s.Amendment; a != nil {
+		left := s.approvers(func(who string) bool {
+			return s.proposed(a.Amended, who) != "" || slices.ContainsFunc(a.Approved, func(other string) bool { return s.Same(who, other) })
+		})
+		ask := Ask{Item: "amendment", What: a.Reason, People: left, Needed: s.approvals() - s.agreed(), Type: "agree"}
 		if s.postpones(a.Amended) {
-			ask.What += "; it would ship " + a.Ship.UTC().Format(time.RFC3339) + ", and not " + s.Ship.UTC().Format(time.RFC3339)
+			ask.What += "; it would ship " + When(a.Ship, time.UTC) + ", and not " + When(s.Ship, time.UTC)
 		}
 		vain := ""
 		switch {
-		case s.Frozen(a.What) < 0: // what made gold was under way when it was proposed
+		case s.barred(a.Amended) != "": // what made gold was under way when it was proposed
 			vain = "gold was committed meanwhile"
 		case ask.Needed > len(left):
 			vain = "it needs more approvals now than there are approvers"
@@ -163,7 +175,7 @@ func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
 	var todo string
 	ask = Ask{Item: x.Name, Needed: 1, Type: "retry"}
 	switch {
-	case open && len(h.left) < x.Approvals-h.yes:
+	case open && h.short:
 		why, todo = "too few of its people may sign", "; amend who signs"
 		if wrote := slices.DeleteFunc(slices.Clone(x.Signers), func(who string) bool { return !a.Wrote(who) }); len(wrote) > 0 {
 			why += ": " + strings.Join(wrote, " and ") + " wrote what is released"
@@ -199,7 +211,11 @@ func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
 		}
 	case x.Gold && g != nil && g.Confirmed != nil && g.Confirmed.Verdict == Equivalent:
 		why, todo = "the second build differs in ways that the build differs from itself", ": sign for each difference, or abort"
-		ask.People, ask.Type = a.Approvers, "except"
+		ask.People, ask.Type = a.deciders(), "except"
+		if len(ask.People) == 0 {
+			todo = ", and every approver wrote what is released: abort, or give another person the approval in a new release"
+			ask.People, ask.Type = a.Approvers, "abort"
+		}
 	case x.Gold && g != nil && g.Confirmed != nil:
 		why, todo = "the second build made other bytes", ": find out why, abort, and release another version"
 		ask.People, ask.Type = a.Approvers, "abort"
@@ -210,8 +226,15 @@ func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
 	case p.Moves >= MovesBeforeAsking:
 		why, todo = "it lost its machine too often, last because "+p.Moved, ": find out whether the step is what kills them, then retry"
 	case p.Result != nil && p.Result.Exit == 0:
-		ask.People, ask.Type, ask.Tests = a.Approvers, "waive", a.Unwaived(x)
+		ask.People, ask.Type, ask.Tests = a.deciders(), "waive", a.Unwaived(x)
 		why, todo = "tests failed: "+strings.Join(ask.Tests, ", "), "; waive each by name, or retry"
+		if n := p.Result.Status; n != 0 {
+			why += fmt.Sprintf(" (%d of %d; the script ended with exit status %d: see its log for what it did not do)", len(p.Result.Failing), p.Result.Tests, n)
+		}
+		if len(ask.People) == 0 {
+			todo = "; every approver wrote what is released, so nobody waives them: retry, or amend the approvers"
+			ask.Type, ask.Tests = "retry", nil
+		}
 	case g != nil:
 		why, todo = "it failed", ": see its log, then retry; gold does not change any more"
 	default:
@@ -219,6 +242,19 @@ func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
 	}
 	ask.What = why + todo
 	return why, ask, true
+}
+
+// ready tells whether a release ships when somebody says so.
+func (s *State) ready(a *statuses) bool {
+	return s.Gold != nil && s.Amendment == nil && !slices.ContainsFunc(s.Items, func(x runbook.Item) bool { return !a.done(&x) })
+}
+
+// deciders are the approvers who may decide on what was made: nobody who wrote it.
+func (a *statuses) deciders() []string {
+	if a.Started.Rules < 3 {
+		return a.Approvers
+	}
+	return a.approvers(a.Wrote)
 }
 
 // Report is what a machine says at the end of a lease.
@@ -256,15 +292,23 @@ func (s *State) Result(r Report) Body {
 	if why := s.Void(r.Item); why != "" {
 		return Lost{r.Item, r.Epoch, r.Machine, why}
 	}
+	if why := r.unfinished(); why != "" {
+		r.Finished = r.Without()
+		r.Exit, r.Why = cmp.Or(r.Status, 1), why
+	}
 	var b Body = r.Finished
 	switch {
 	case x.Gold && r.Exit == 0 && len(r.Failing) > 0: // the linter refuses such a step; who started this has another one
-		f := r.Finished
-		f.Exit, f.Failing, f.Outputs, f.Why = 1, nil, nil, fmt.Sprintf("%d of its tests failed, and gold has none to waive: %s", len(r.Failing), strings.Join(r.Failing[:min(len(r.Failing), 5)], ", "))
+		f := r.Without()
+		f.Exit, f.Why = 1, fmt.Sprintf("%d of its tests failed, and gold has none to waive: %s", len(r.Failing), strings.Join(r.Failing[:min(len(r.Failing), 5)], ", "))
+		b = f
+	case l.Confirm && r.Exit == 0 && s.Started.Rules >= 3 && r.Compared.wrong(r.Differences) != "":
+		f := r.Without()
+		f.Exit, f.Why = 1, r.Compared.wrong(r.Differences)
 		b = f
 	case l.Confirm && r.Exit == 0:
 		b = Confirmed{r.Epoch, r.Compared, r.Differences, r.Log, r.Took}
-	case x.Gold && !l.Confirm && r.Exit == 0 && len(r.Outputs) == 0:
+	case x.Gold && !l.Confirm && r.Exit == 0 && r.Made().Files == 0:
 		f := r.Finished
 		f.Exit, f.Why = 1, "it ended well and made none of its outputs"
 		b = f

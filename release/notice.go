@@ -21,6 +21,7 @@ const (
 	GoldConfirmed   NoticeKind = "gold-confirmed" // built again alike, or its differences were signed for
 	GoldDiffers     NoticeKind = "gold-differs"
 	SlackLow        NoticeKind = "slack-low"
+	MachineWanted   NoticeKind = "machine-wanted" // no machine can run a step whose turn has come
 	ReleaseShipped  NoticeKind = "shipped"
 	ReleaseAborted  NoticeKind = "aborted"
 	amendmentItem              = "amendment" // what an ask of an amendment names
@@ -29,7 +30,7 @@ const (
 
 // NoticeKinds lists them.
 func NoticeKinds() []NoticeKind {
-	return []NoticeKind{SignOffWanted, ActionWanted, MachineLost, GoldCommitted, GoldConfirmed, GoldDiffers, SlackLow, ReleaseShipped, ReleaseAborted}
+	return []NoticeKind{SignOffWanted, ActionWanted, MachineLost, GoldCommitted, GoldConfirmed, GoldDiffers, SlackLow, MachineWanted, ReleaseShipped, ReleaseAborted}
 }
 
 // Notice is something that people must know although they do not look.
@@ -103,8 +104,9 @@ func (s *State) askNotice(a Ask, e Event) Notice {
 		n.Kind = GoldDiffers // one notice that says what is so and who is asked
 	case x != nil && x.Kind == runbook.SignOff:
 		// Whoever rejected said why.
+		subject := s.Subject(x)
 		for _, w := range s.Progress[x.Name].Words {
-			if w.Decision == Reject {
+			if w.Decision == Reject && w.Subject == subject {
 				n.What += " (" + w.Person + because(w.Reason) + ")"
 			}
 		}
@@ -125,12 +127,25 @@ func SlackNotice(o Outlook, limit time.Duration, low bool) (n *Notice, again boo
 	case low || o.Slack >= limit:
 		return nil, low
 	}
-	what := "slack is " + Roundly(o.Slack)
+	what := "slack is " + Human(o.Slack)
 	if o.Slack < 0 {
-		what = "the release is late by " + Roundly(-o.Slack)
+		what = "the release is late by " + Human(-o.Slack)
 	}
 	if len(o.Chain) > 0 {
 		what += "; it hangs on " + strings.Join(o.Chain, ", ")
 	}
 	return &Notice{Kind: SlackLow, What: what}, true
+}
+
+// MachineNotices tell of the steps whose turn has come and that no machine can run, by item.
+func MachineNotices(o Outlook) map[string]Notice {
+	list := map[string]Notice{}
+	for _, b := range o.Blocked {
+		if b.Later || b.Code != BlockNoMachine && b.Code != BlockSecondMachine {
+			continue
+		}
+		list[b.Item] = Notice{Kind: MachineWanted, Item: b.Item, What: fmt.Sprintf(
+			"%s waits: %s. On control: trysail fleet token > link; on a machine, with that file as LINK: sudo %s", b.Item, b.Why, MachineFor(b.Role, b.Plain))}
+	}
+	return list
 }

@@ -60,6 +60,15 @@ func failed(exit int) Report { return Report{Finished: Finished{Exit: exit, Why:
 
 func makes(path, bytes string) Report { return Report{Finished: Finished{Outputs: out(path, bytes)}} }
 
+// compared is the verdict on the second build.
+func compared(v Verdict) func(*State) Body {
+	r := Report{Compared: v, Differences: []string{"d"}}
+	if v == Identical {
+		r.Differences = nil
+	}
+	return done("gold", r)
+}
+
 func TestNotices(t *testing.T) {
 	toGold := []told{
 		{always(Granted{Item: "compile", Machine: "a"}), nil},
@@ -69,9 +78,6 @@ func TestNotices(t *testing.T) {
 		{always(Granted{Item: "gold", Machine: "a"}), nil},
 		{done("gold", makes("dist/app", "g")), []string{"gold-committed gold"}},
 		{always(Granted{Item: "gold", Machine: "b", Confirm: true}), nil},
-	}
-	compared := func(v Verdict) func(*State) Body {
-		return done("gold", Report{Compared: v, Differences: []string{"d"}})
 	}
 	for _, x := range []struct {
 		name  string
@@ -91,7 +97,9 @@ func TestNotices(t *testing.T) {
 			{always(Resumed{}), nil},
 			{always(Retried{Item: "upload"}), nil},
 			{always(Granted{Item: "upload", Machine: "a"}), nil},
-			{done("upload", Report{}), nil},
+			{done("upload", Report{}), []string{"action-wanted ship ann,bob"}},
+			{always(Held{Reason: "r"}), nil},
+			{always(Resumed{}), []string{"action-wanted ship ann,bob"}},
 			{always(Shipped{}), []string{"shipped"}},
 		}...)},
 		{"a sign-off that is taken back is asked for again", append(slices.Clone(toGold), []told{
@@ -117,7 +125,7 @@ func TestNotices(t *testing.T) {
 			{done("compile", makes("obj/a", "1")), nil},
 			{always(Granted{Item: "test", Machine: "a"}), nil},
 			{done("test", Report{Finished: Finished{Failing: []string{"p", "q"}, Tests: 9}}), []string{"action-wanted test ann,bob"}},
-			{always(Waived{"test", "p", "ann", "known"}), nil},
+			{always(Waived{Item: "test", Test: "p", Person: "ann", Reason: "known"}), nil},
 			{always(Retried{Item: "test"}), nil},
 			{always(Granted{Item: "test", Machine: "a"}), nil},
 			{done("test", Report{Finished: Finished{Failing: []string{"p"}, Tests: 9}}), []string{"action-wanted test ann,bob"}},
@@ -125,7 +133,7 @@ func TestNotices(t *testing.T) {
 		{"gold differs", append(slices.Clone(toGold), told{compared(Different), []string{"gold-differs gold ann,bob"}})},
 		{"gold differs as the build does", append(slices.Clone(toGold), []told{
 			{compared(Equivalent), []string{"gold-differs gold ann,bob"}},
-			{always(Excepted{"ann", []string{"d"}, "r"}), []string{"gold-confirmed gold", "sign-off-wanted tried ann,bob"}},
+			{always(Excepted{Person: "ann", Differences: []string{"d"}, Reason: "r"}), []string{"gold-confirmed gold", "sign-off-wanted tried ann,bob"}},
 		}...)},
 		{"the second build fails", append(slices.Clone(toGold), told{done("gold", failed(1)), []string{"action-wanted gold"}})},
 		{"an amendment", []told{
@@ -158,15 +166,15 @@ func TestSlackNotice(t *testing.T) {
 	}{
 		{2 * day, ""},
 		{day, ""},
-		{day - time.Second, "slack is 24h0m0s; it hangs on gold, tried"},
+		{day - time.Second, "slack is 24 h; it hangs on gold, tried"},
 		{day - time.Hour, ""},
 		{day + time.Hour, ""}, // above, and not by a tenth
 		{day - time.Hour, ""},
 		{day + day/10, ""},
-		{day - time.Hour, "slack is 23h0m0s; it hangs on gold, tried"},
+		{day - time.Hour, "slack is 23 h; it hangs on gold, tried"},
 		{-time.Hour, ""},
 		{2 * day, ""},
-		{-time.Hour, "the release is late by 1h0m0s; it hangs on gold, tried"},
+		{-time.Hour, "the release is late by 1 h; it hangs on gold, tried"},
 	} {
 		n, again := SlackNotice(Outlook{Slack: x.slack, Chain: []string{"gold", "tried"}}, day, low)
 		low = again
@@ -174,7 +182,7 @@ func TestSlackNotice(t *testing.T) {
 			t.Errorf("line %d: %+v", i, n)
 		}
 	}
-	for slack, want := range map[time.Duration]string{-25 * time.Second: "the release is late by 25s", 25 * time.Second: "slack is 25s", -time.Minute - time.Second: "the release is late by 1m0s"} {
+	for slack, want := range map[time.Duration]string{-25 * time.Second: "the release is late by 25 s", 25 * time.Second: "slack is 25 s", -time.Minute - time.Second: "the release is late by 61 s"} {
 		if n, _ := SlackNotice(Outlook{Slack: slack}, day, false); n == nil || n.What != want {
 			t.Errorf("%s: %+v", slack, n)
 		}

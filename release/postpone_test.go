@@ -67,7 +67,7 @@ func TestPostpone(t *testing.T) {
 		if !o.Ends.Add(o.Slack).Equal(x.ships) {
 			t.Errorf("%s: it ends %s with a slack of %s", x.what, o.Ends, o.Slack)
 		}
-		r, err := Retrospect(g.events)
+		r, err := Retrospect(g.events, time.LoadLocation)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package release
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -13,12 +14,12 @@ import (
 	"trysail/runbook"
 )
 
-const doc = "---\nship: 2026-12-01T09:00:00Z\nroles:\n  build: {blueprint: trysail}\npeople:\n  ann: {}\n  bob: {}\n  eve: {}\napprovers: [ann, bob]\n" +
+const doc = "---\nship: 2026-12-01T09:00:00Z\nroles:\n  build: {blueprint: trysail}\npeople:\n  ann: {}\n  bob: {}\n  eve: {}\ngroups:\n  qa: [ann, bob]\napprovers: [ann, bob]\n" +
 	"endgame:\n  - {phase: Gold master, freezes: [source, runbook], approvals: 1}\n---\n" +
 	"## Build\n\n```sh {\"name\":\"compile\",\"budget\":\"10m\",\"out\":\"obj/**\",\"retry\":\"1\"}\nmake\n```\n\n" +
 	"```sh {\"name\":\"test\",\"needs\":\"compile\",\"budget\":\"10m\",\"results\":\"r.xml\",\"again\":\"machine\"}\nmake check\n```\n\n" +
 	"## Gold master\n\n```sh {\"name\":\"gold\",\"needs\":\"test\",\"in\":\"obj/a\",\"budget\":\"20m\",\"out\":\"dist/*\",\"gold\":\"true\"}\nmake dist\n```\n\n" +
-	"## Diligence\n\n- [ ] **tried** (2 of @ann, @bob, budget 2h, needs gold): it works\n- [ ] **legal** (@eve, budget 1h): licences\n\n" +
+	"## Diligence\n\n- [ ] **tried** (2 of @qa, budget 2h, needs gold): it works\n- [ ] **legal** (@eve, budget 1h): licences\n\n" +
 	"```yaml {\"name\":\"hold\",\"kind\":\"wait\",\"until\":\"ship-1d\"}\nembargo\n```\n\n" +
 	"## Ship\n\n```sh {\"name\":\"upload\",\"kind\":\"publish\",\"in\":\"dist/app\",\"needs\":\"hold\",\"budget\":\"5m\"}\nup\n```\n"
 
@@ -47,13 +48,21 @@ func begin(tb failer) *game {
 	}
 	g := &game{tb: tb, s: Empty()}
 	g.must(Started{
-		Version: "4.2", Runbook: r.Digest, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Team: r.Team.Hours(), People: People(r),
+		Version: "4.2", Rules: RulesNow, Runbook: r.Digest, Items: r.Items, Endgame: r.Endgame, Approver: r.Approvers, Ship: r.Ship, Team: r.Team.Hours(), People: People(r),
 		Source: Source{VCS: "git", Revision: "abc", Original: "sha256:src"}, Machines: []Machine{{Role: "build", Blueprint: "sha256:bp1"}},
 	})
 	return g
 }
 
 func (g *game) try(b Body) error {
+	if p, ok := b.(Personal); ok && p.Signed() == nil && b.kind() != "signed" && g.s.Signers != "" && g.s.Started.Rules >= 4 {
+		b = p.Prove(&Proof{Statement: "s", Signature: "s", Nonce: fmt.Sprint("nonce ", g.s.Head), Key: "SHA256:" + p.Decider()})
+	}
+	return g.bare(b)
+}
+
+// bare tries an event as it is: a decision that nobody signed, perhaps.
+func (g *game) bare(b Body) error {
 	e := New(at(len(g.events)), "test", b)
 	e.Seq = g.s.Head + 1
 	if err := g.s.Apply(e); err != nil {
@@ -119,7 +128,7 @@ func TestStory(t *testing.T) {
 	g.status(map[string]Status{"compile": Ready, "test": Pending, "gold": Pending, "tried": Pending, "legal": Ready, "hold": Ready, "upload": Pending})
 	g.refused(Granted{Item: "test", Machine: "a"}, "pending")
 	g.refused(Granted{Item: "legal", Machine: "a"}, "no machine runs")
-	g.refused(Started{Version: "4.2"}, "once")
+	g.refused(Started{Version: "4.2"}, "started already")
 	first := g.must(Granted{Item: "compile", Machine: "a"})
 	g.refused(Granted{Item: "compile", Machine: "b"}, "running on a")
 	g.must(Lost{Item: "compile", Epoch: first, Machine: "a", Why: "not heard of"})
@@ -147,7 +156,7 @@ func TestStory(t *testing.T) {
 	g.status(map[string]Status{"test": Stopped, "gold": Pending})
 	g.refused(Waived{Item: "test", Test: "t9", Person: "ann", Reason: "r"}, "no failing test")
 	g.refused(Waived{Item: "test", Test: "t1", Person: "eve", Reason: "r"}, "not an approver")
-	g.refused(Waived{Item: "test", Test: "t1", Person: "ann"}, "says why")
+	g.refused(Waived{Item: "test", Test: "t1", Person: "ann"}, "needs a reason")
 	g.must(Waived{Item: "test", Test: "t1", Person: "ann", Reason: "flaky"})
 	g.status(map[string]Status{"test": Stopped})
 	g.must(Waived{Item: "test", Test: "t2", Person: "bob", Reason: "flaky"})
@@ -175,7 +184,7 @@ func TestStory(t *testing.T) {
 	// People.
 	g.refused(Signed{Item: "tried", Person: "eve", Decision: Approve, Subject: g.s.Subject(g.s.Item("tried"))}, "not asked")
 	g.refused(Signed{Item: "tried", Person: "ann", Decision: Approve, Subject: "sha256:old"}, "has changed")
-	g.refused(Signed{Item: "tried", Person: "ann", Decision: Reject, Subject: g.s.Subject(g.s.Item("tried"))}, "says why")
+	g.refused(Signed{Item: "tried", Person: "ann", Decision: Reject, Subject: g.s.Subject(g.s.Item("tried"))}, "need a reason")
 	g.sign("tried", "ann")
 	g.refused(Signed{Item: "tried", Person: "ann", Decision: Approve, Subject: g.s.Subject(g.s.Item("tried"))}, "has signed")
 	g.status(map[string]Status{"tried": Ready})
@@ -194,7 +203,7 @@ func TestStory(t *testing.T) {
 	g.status(map[string]Status{"upload": Ready})
 	g.refused(Granted{Item: "upload", Machine: "c"}, "held")
 	g.must(Resumed{})
-	g.refused(Shipped{}, "not done: [upload]")
+	g.refused(Shipped{}, "not done: upload")
 	g.run("upload", "c", "", "")
 	g.must(Shipped{})
 	g.refused(Held{Reason: "late"}, "is shipped")
@@ -272,7 +281,11 @@ func TestGoldDiffers(t *testing.T) {
 		g.status(map[string]Status{"gold": Stopped})
 		g.must(Retried{Item: "gold"})
 		epoch = g.must(Granted{Item: "gold", Machine: "b", Confirm: true})
-		g.must(Confirmed{Epoch: epoch, Verdict: c.verdict, Differences: []string{"time stamp in dist/app"}})
+		confirmed := Confirmed{Epoch: epoch, Verdict: c.verdict, Differences: []string{"time stamp in dist/app"}}
+		if c.verdict == Identical {
+			confirmed.Differences = nil
+		}
+		g.must(confirmed)
 		g.status(map[string]Status{"gold": c.status})
 		yes := Excepted{Person: "ann", Differences: []string{"time stamp in dist/app"}, Reason: "known"}
 		if c.verdict != Equivalent {
@@ -305,7 +318,7 @@ func TestAmend(t *testing.T) {
 	// Only what says so runs again on another machine.
 	g.status(map[string]Status{"compile": Complete, "test": Ready, "gold": Pending, "legal": Complete})
 	epoch := g.must(Granted{Item: "test", Machine: "a"})
-	open = g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "sha256:src2"}, Reason: "a bug", By: "eve"})
+	open = g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "sha256:src2"}, Reason: "a bug", By: "eve"})
 	g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
 	g.status(map[string]Status{"compile": Ready, "test": Pending, "legal": Complete})
 	if g.s.Candidate != 2 || g.s.Source.Revision != "def" {
@@ -323,7 +336,7 @@ func TestAmend(t *testing.T) {
 	if g.s.Runbook != "sha256:two" || len(g.s.Endgame) != 0 {
 		t.Errorf("runbook %s, endgame %v", g.s.Runbook, g.s.Endgame)
 	}
-	open = g.must(Amended{What: []string{"source"}, Source: &Source{}, Reason: "r", By: "eve"})
+	open = g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git"}, Reason: "r", By: "eve"})
 	g.refused(Agreed{Amendment: open, Person: "ann", Decision: Reject}, "not an approver")
 	g.must(Agreed{Amendment: open, Person: "bob", Decision: Reject})
 	if g.s.Amendment != nil || g.s.Candidate != 2 {
@@ -352,7 +365,7 @@ func TestAnotherCandidate(t *testing.T) {
 		g.sign("tried", "bob")
 		g.sign("go", "bob")
 		g.sign("legal", "eve")
-		open := g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "sha256:src2", Author: "eve"}, Reason: "a bug", By: "ann"})
+		open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "sha256:src2", Author: "eve"}, Reason: "a bug", By: "ann"})
 		g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
 		g.run("compile", "a", "", "")
 		g.status(want)
@@ -473,7 +486,7 @@ func TestRules(t *testing.T) {
 				b = Shipped{}
 			case 12:
 				if g.s.Amendment == nil {
-					b = Amended{What: []string{"source"}, Source: &Source{Revision: pick([]string{"r1", "r2"}, "rev")}, Reason: "r", By: "eve"}
+					b = Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: pick([]string{"r1", "r2"}, "rev")}, Reason: "r", By: "eve"}
 				} else {
 					b = Agreed{Amendment: g.s.Amendment.Seq, Person: pick(people, "person"), Decision: Approve}
 				}
@@ -533,13 +546,13 @@ func TestSigners(t *testing.T) {
 	g.s.People[1].Email = "bob@example.org"
 	g.run("compile", "a", "obj/a", "one")
 	say := func(item, person string, d Decision, nonce string) Signed {
-		return Signed{Item: item, Person: person, Decision: d, Subject: g.s.Subject(g.s.Item(item)), Statement: "s", Signature: "s", Nonce: nonce, Reason: "r"}
+		return Signed{Item: item, Person: person, Decision: d, Subject: g.s.Subject(g.s.Item(item)), Statement: "s", Signature: "s", Nonce: nonce, Key: "SHA256:" + person, Reason: "r"}
 	}
 	g.refused(Signed{Item: "legal", Person: "eve", Decision: Approve, Subject: g.s.Subject(g.s.Item("legal"))}, "has allowed signers")
 	g.must(say("legal", "eve", ApproveExcept, "one"))
 	g.status(map[string]Status{"legal": Complete})
 	g.must(Withdrawn{Item: "legal", Person: "eve"})
-	g.refused(say("legal", "eve", Approve, "one"), "was given before")
+	g.refused(say("legal", "eve", Approve, "one"), "was used before")
 	g.must(say("legal", "eve", Approve, "two"))
 	g.run("test", "a", "", "")
 	epoch := g.must(Granted{Item: "gold", Machine: "a"})
@@ -556,9 +569,9 @@ func TestSigners(t *testing.T) {
 	if g.s.Signers != "sha256:others" || g.s.Revoked != "sha256:lost" || g.s.Gold == nil {
 		t.Errorf("after gold, who may sign is %q, without %q", g.s.Signers, g.s.Revoked)
 	}
-	g.refused(Amended{What: []string{"signers", "source"}, Signers: "x", Source: &Source{}, Reason: "r", By: "bob"}, "gold is committed")
+	g.refused(Amended{What: []string{"signers", "source"}, Signers: "x", Source: &Source{VCS: "git"}, Reason: "r", By: "bob"}, "gold is committed")
 	for _, more := range []func(b *Amended){
-		func(b *Amended) { b.Items = g.s.Items[:1] }, func(b *Amended) { b.Source = &Source{} }, func(b *Amended) { b.Machines = []Machine{} },
+		func(b *Amended) { b.Items = g.s.Items[:1] }, func(b *Amended) { b.Source = &Source{VCS: "git"} }, func(b *Amended) { b.Machines = []Machine{} },
 		func(b *Amended) { b.Approver = []string{"bob"} }, func(b *Amended) { b.People = []Person{{Name: "eve", Email: "x@example.org"}} },
 	} {
 		b := Amended{What: []string{"signers"}, Signers: "sha256:more", Reason: "r", By: "bob"}
@@ -568,7 +581,7 @@ func TestSigners(t *testing.T) {
 	g.refused(Amended{What: []string{"signers"}, Reason: "r", By: "bob"}, "names no allowed signers")
 	x := say("legal", "eve", Approve, "five")
 	x.Reason, x.Decision = "", ApproveExcept
-	g.refused(x, "so does an exception")
+	g.refused(x, "need a reason")
 
 	// Without signers nobody signs: what is in the ledger must be worth something.
 	g = begin(t)

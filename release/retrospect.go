@@ -29,12 +29,20 @@ type Retrospective struct {
 	OnBudget *bool   `json:"on_budget,omitempty"`
 	Budget   float64 `json:"people_budget_seconds"`
 	People   float64 `json:"people_seconds"` // as they said
+	// Unreported are people who signed and did not say how long it took. OnBudget is absent
+	// where it hangs on that, and OnTime where it hangs on a clock that went back.
+	Unreported []string     `json:"time_not_reported"`
+	Backs      []ClockMoved `json:"clock_went_back"`
 
-	Gold    string  `json:"gold"`            // verdict of the second build
-	Machine float64 `json:"machine_seconds"` // of steps that counted
-	Again   float64 `json:"again_seconds"`   // leases that were lost, or failed: work done again
-	Working float64 `json:"working_seconds"` // in which some step ran
-	Waiting float64 `json:"waiting_seconds"` // in which none did: people, waits, and nobody's turn
+	Gold string `json:"gold"` // verdict of the last second build
+	// Earlier are starts of the version that were aborted before this one.
+	Earlier []Attempt `json:"earlier_starts"`
+	// Disagreed are the second builds that failed or differed, in words.
+	Disagreed []string `json:"second_builds_not_identical"`
+	Machine   float64  `json:"machine_seconds"` // of steps that counted
+	Again     float64  `json:"again_seconds"`   // leases that were lost, or failed: work done again
+	Working   float64  `json:"working_seconds"` // in which some step ran
+	Waiting   float64  `json:"waiting_seconds"` // in which none did: people, waits, and nobody's turn
 
 	Steps    []StepRun   `json:"steps"`
 	SignOffs []SignOff   `json:"sign_offs"`
@@ -43,6 +51,14 @@ type Retrospective struct {
 	Changes  []Change    `json:"changes"` // amendments, waivers, exceptions, withdrawals
 	Team     []Colleague `json:"people"`
 	Timeline []Happening `json:"timeline"`
+
+	zone *time.Location // of the team
+}
+
+// ClockMoved is an event that is earlier than the one before it.
+type ClockMoved struct {
+	Event int64   `json:"event"`
+	By    float64 `json:"seconds"`
 }
 
 // StepRun is what a step came to.
@@ -141,15 +157,19 @@ type run struct {
 
 type span struct{ from, to time.Time }
 
-// Retrospect looks back at a release. It refuses a ledger that breaks the rules.
-func Retrospect(events []Event) (*Retrospective, error) {
-	x := &retrospecting{
-		r: &Retrospective{Outcome: "under way", Steps: []StepRun{}, SignOffs: []SignOff{}, Losses: []Loss{}, Holds: []Hold{}, Changes: []Change{}, Team: []Colleague{}, Timeline: []Happening{}},
-		s: Empty(), runs: map[int64]run{}, count: map[string]int{}, lost: map[string]int{}, asked: map[string]time.Time{}, words: map[string][]Word{}, done: map[string]time.Time{}, took: map[string]StepRun{},
-	}
+// Retrospect looks back at a release: dates in its words are by the clock of the team. It
+// refuses a ledger that breaks the rules.
+func Retrospect(events []Event, zones Zones) (*Retrospective, error) {
+	x, err := newRetrospecting(Empty()), error(nil)
 	for _, e := range events {
 		if err := x.s.Apply(e); err != nil {
 			return nil, err
+		}
+		if _, ok := e.Body.(Started); ok {
+			x = newRetrospecting(x.s) // of the last start: nothing of an earlier one counts
+		}
+		if x.r.zone, err = zones(x.s.Team.Zone); err != nil {
+			return nil, fmt.Errorf("the team: %w", err)
 		}
 		x.event(e)
 		for _, ask := range x.s.Asks() {
@@ -158,8 +178,21 @@ func Retrospect(events []Event) (*Retrospective, error) {
 			}
 		}
 	}
+	for _, b := range x.s.SecondBuilds() {
+		if b.Verdict != Identical {
+			x.r.Disagreed = append(x.r.Disagreed, b.String())
+		}
+	}
 	x.sum()
+	x.claims(LastAttempt(events))
 	return x.r, nil
+}
+
+func newRetrospecting(s *State) *retrospecting {
+	return &retrospecting{
+		r: &Retrospective{Outcome: "under way", Steps: []StepRun{}, SignOffs: []SignOff{}, Losses: []Loss{}, Holds: []Hold{}, Changes: []Change{}, Team: []Colleague{}, Unreported: []string{}, Disagreed: []string{}, Backs: []ClockMoved{}, Timeline: []Happening{}, Earlier: append([]Attempt{}, s.Earlier...)},
+		s: s, runs: map[int64]run{}, count: map[string]int{}, lost: map[string]int{}, asked: map[string]time.Time{}, words: map[string][]Word{}, done: map[string]time.Time{}, took: map[string]StepRun{},
+	}
 }
 
 func (x *retrospecting) event(e Event) {
@@ -201,7 +234,7 @@ func (x *retrospecting) event(e Event) {
 		delete(x.done, b.Item)
 		x.change(e, b.Person, "withdrew the word on "+b.Item, b.Reason)
 	case Waived:
-		x.change(e, b.Person, "waived test "+b.Test+" of "+b.Item, b.Reason)
+		x.change(e, b.Person, "waived test "+b.Test+" of "+b.Item+x.s.exit(b.Item), b.Reason)
 	case Excepted:
 		x.change(e, b.Person, "signed for the differences of the second build: "+strings.Join(b.Differences, "; "), b.Reason)
 	case Amended:
@@ -209,7 +242,7 @@ func (x *retrospecting) event(e Event) {
 	case Agreed:
 		what := map[Decision]string{Approve: "agreed to the change", Reject: "refused the change"}[b.Decision]
 		if !x.s.Ship.Equal(r.Ship) {
-			what += fmt.Sprintf(": it ships %s, and not %s", stamp(x.s.Ship), stamp(r.Ship))
+			what += fmt.Sprintf(": it ships %s, and not %s", r.at(x.s.Ship), r.at(r.Ship))
 		}
 		x.change(e, b.Person, what, b.Reason)
 		r.Ship, r.Budget = x.s.Ship, x.s.Budget.Seconds()
@@ -222,8 +255,7 @@ func (x *retrospecting) event(e Event) {
 	case Aborted:
 		r.Outcome, r.Why = "aborted", b.Reason
 	case Shipped:
-		onTime := !e.Time.After(r.Ship)
-		r.Outcome, r.OnTime, r.Slack = "shipped", &onTime, r.Ship.Sub(e.Time).Seconds()
+		r.Outcome, r.Slack = "shipped", r.Ship.Sub(e.Time).Seconds()
 	}
 }
 
@@ -292,15 +324,25 @@ func (x *retrospecting) sum() {
 		r.Team = append(r.Team, *c)
 	}
 	slices.SortFunc(r.Team, func(a, b Colleague) int { return strings.Compare(a.Name, b.Name) })
-	if r.Budget > 0 {
-		ok := r.People <= r.Budget
-		r.OnBudget = &ok
-	}
 	for _, g := range x.runs { // that are under way
 		x.work = append(x.work, span{g.from, r.Ended})
 	}
 	r.Working = covered(x.work).Seconds()
 	r.Waiting = max(r.Ended.Sub(r.Began).Seconds()-r.Working, 0)
+}
+
+// claims are what is said of the whole, if there is what to say it from.
+func (x *retrospecting) claims(events []Event) {
+	r, backs := x.r, ClocksBack(events)
+	for _, b := range backs {
+		r.Backs = append(r.Backs, ClockMoved{b.Event, b.By.Seconds()})
+	}
+	if r.Outcome == "shipped" {
+		r.OnTime = OnTime(r.Ship, r.Ended, backs)
+	}
+	r.Unreported = append(r.Unreported, Unreported(events)...)
+	inSeconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	r.OnBudget = OnBudget(inSeconds(r.Budget), inSeconds(r.People), r.Unreported)
 }
 
 func (x *retrospecting) step(it runbook.Item) StepRun {

@@ -46,12 +46,12 @@ func lookedBack(t *testing.T) *game {
 
 func TestRetrospect(t *testing.T) {
 	g := lookedBack(t)
-	open, err := Retrospect(g.events)
+	open, err := Retrospect(g.events, time.LoadLocation)
 	if err != nil || open.Outcome != "under way" || open.OnTime != nil {
 		t.Errorf("before it ships: %+v %v", open, err)
 	}
 	g.must(Shipped{}) // 9:22
-	r, err := Retrospect(g.events)
+	r, err := Retrospect(g.events, time.LoadLocation)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestRetrospect(t *testing.T) {
 		t.Errorf("holds %+v, changes %+v, people %+v", r.Holds, r.Changes, r.Team)
 	}
 	text := r.Markdown()
-	for _, want := range []string{"Release 4.2 shipped", "on budget", "| gold \\(gold\\) |", "over its budget", "b, after 60.0 s", "flaky \\| &lt;b&gt;", "held the release for 60.0 s"} {
+	for _, want := range []string{"Release 4.2 shipped", "on budget", "| gold \\(gold\\) |", "over its budget", "b, after 60 s", "flaky \\| &lt;b&gt;", "held the release for 60 s"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
@@ -105,7 +105,7 @@ func TestRetrospect(t *testing.T) {
 	if err != nil || !strings.Contains(string(page), "flaky | &lt;b&gt;") || strings.Contains(string(page), "<b>") || strings.Count(string(page), "<table>") < 5 {
 		t.Errorf("the page: %v\n%s", err, page)
 	}
-	if _, err := Retrospect(g.events[1:]); err == nil {
+	if _, err := Retrospect(g.events[1:], time.LoadLocation); err == nil {
 		t.Error("a ledger without its beginning is looked back at")
 	}
 }
@@ -141,7 +141,7 @@ func TestRetrospectAdds(t *testing.T) {
 			_ = g.try(Held{Reason: "r"})
 			_ = g.try(Resumed{})
 		}
-		r, err := Retrospect(g.events)
+		r, err := Retrospect(g.events, time.LoadLocation)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -170,4 +170,25 @@ func TestRetrospectAdds(t *testing.T) {
 			rt.Fatal(err)
 		}
 	})
+}
+
+// A waiver is on record with the exit status of the script whose test failed.
+func TestReportOfAWaiver(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		want   string
+	}{
+		{0, "waived test t1 of suite"},
+		{1, "waived test t1 of suite, whose script ended with exit status 1"},
+		{2, "waived test t1 of suite, whose script ended with exit status 2"},
+	} {
+		g := beginOf(t, signoffs)
+		g.run("compile", "a", "obj/a", "object")
+		g.must(Finished{Item: "suite", Epoch: g.must(Granted{Item: "suite", Machine: "a"}), Status: c.status, Tests: 2, Failing: []string{"t1"}})
+		g.must(Waived{Item: "suite", Test: "t1", Person: "ann", Reason: "flaky"})
+		r, err := Retrospect(g.events, time.LoadLocation)
+		if err != nil || len(r.Changes) != 1 || r.Changes[0].What != c.want {
+			t.Errorf("status %d: %+v (%v)", c.status, r.Changes, err)
+		}
+	}
 }

@@ -14,19 +14,44 @@ import (
 func (r *Retrospective) Sentence() string {
 	switch r.Outcome {
 	case "shipped":
-		when := lasted(r.Slack) + " before the ship date"
-		if r.Slack < 0 {
-			when = lasted(-r.Slack) + " after the ship date"
-		}
-		money := ""
-		if r.OnBudget != nil {
-			money = map[bool]string{true: ", on budget", false: ", over budget"}[*r.OnBudget]
-		}
-		return fmt.Sprintf("Release %s shipped %s%s.", r.Version, when, money)
+		return fmt.Sprintf("Release %s shipped%s%s.", r.Version, r.when(), r.money())
 	case "aborted":
 		return fmt.Sprintf("Release %s was aborted: %s.", r.Version, r.Why)
 	}
 	return fmt.Sprintf("Release %s is under way.", r.Version)
+}
+
+func (r *Retrospective) when() string {
+	switch {
+	case r.OnTime == nil:
+		return "; whether it was on time is not known, since " + r.clock()
+	case r.Slack < 0:
+		return " " + Seconds(-r.Slack) + " after the ship date"
+	}
+	return " " + Seconds(r.Slack) + " before the ship date"
+}
+
+// clock says by how much control's clock went back.
+func (r *Retrospective) clock() string {
+	sum := 0.0
+	var events []string
+	for _, b := range r.Backs {
+		sum += b.By
+		events = append(events, fmt.Sprint(b.Event))
+	}
+	return fmt.Sprintf("control's clock went back by %s (event %s)", Seconds(sum), strings.Join(events, ", "))
+}
+
+func (r *Retrospective) money() string {
+	switch {
+	case r.Budget == 0:
+		return ""
+	case r.OnBudget == nil:
+		return "; whether it was on budget is not known, since " + NotReported(r.Unreported)
+	case *r.OnBudget:
+		return ", on budget"
+	}
+	return ", over budget"
 }
 
 // Markdown writes it for people.
@@ -35,15 +60,27 @@ func (r *Retrospective) Markdown() string {
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Release %s, as it was run\n\n%s\n", Cell(r.Version), Cell(r.Sentence()))
 	p("| | planned | measured |\n|---|---|---|")
-	p("| began | | %s |", stamp(r.Began))
-	p("| %s | %s | %s |", map[bool]string{true: "shipped", false: "ends"}[r.Outcome == "shipped"], stamp(r.Ship), stamp(r.Ended))
-	p("| people's time, as they said | %s | %s |", budget(r.Budget), lasted(r.People))
-	p("| machine time of steps that counted | | %s |", lasted(r.Machine))
-	p("| machine time that was done again | | %s |", lasted(r.Again))
-	p("| some step ran | | %s |", lasted(r.Working))
-	p("| no step ran: people, waits, nobody's turn | | %s |", lasted(r.Waiting))
+	p("| began | | %s |", r.at(r.Began))
+	p("| %s | %s | %s |", map[bool]string{true: "shipped", false: "ends"}[r.Outcome == "shipped"], r.at(r.Ship), r.at(r.Ended))
+	p("| people's time, as they said | %s | %s |", budget(r.Budget), Seconds(r.People))
+	p("| machine time of steps that counted | | %s |", Seconds(r.Machine))
+	p("| machine time that was done again | | %s |", Seconds(r.Again))
+	p("| some step ran | | %s |", Seconds(r.Working))
+	p("| no step ran: people, waits, nobody's turn | | %s |", Seconds(r.Waiting))
 	p("| second build of gold | identical | %s |", Cell(or(r.Gold, "not made")))
 	p("\nSource: %s. Times are by control's clock; what steps took was measured on their machines.\n", Cell(r.Revision))
+	for _, a := range r.Earlier {
+		p("This version was started before, at %s, and aborted at %s: %s.\n", r.at(a.Began), r.at(a.Ended), Cell(a.Why))
+	}
+	for _, what := range r.Disagreed {
+		p("On record: %s.\n", Cell(what))
+	}
+	if len(r.Backs) > 0 {
+		p("Times here are in doubt: %s.\n", Cell(r.clock()))
+	}
+	if len(r.Unreported) > 0 {
+		p("%s, so people's time is more than is written here.\n", Cell(NotReported(r.Unreported)))
+	}
 	p("## Steps\n\n| step | phase | runs | on | took | budget | |\n|---|---|---|---|---|---|---|")
 	for _, s := range r.Steps {
 		said := s.Result
@@ -54,23 +91,23 @@ func (r *Retrospective) Markdown() string {
 		if s.Gold {
 			name += " (gold)"
 		}
-		p("| %s | %s | %d | %s | %s | %s | %s |", Cell(name), Cell(s.Phase), s.Runs, Cell(s.On), lasted(s.Took), budget(s.Budget), said)
+		p("| %s | %s | %d | %s | %s | %s | %s |", Cell(name), Cell(s.Phase), s.Runs, Cell(s.On), Seconds(s.Took), budget(s.Budget), Cell(said))
 	}
 	p("\n## Sign-offs\n\n| sign-off | asked | waited | spent | budget | |\n|---|---|---|---|---|---|")
 	for _, s := range r.SignOffs {
 		asked := "never"
 		if s.Asked != nil {
-			asked = stamp(*s.Asked)
+			asked = r.at(*s.Asked)
 		}
 		var words []string
 		for _, w := range s.Words {
-			text := fmt.Sprintf("%s: %s says %s", stamp(w.At), w.Person, w.Decision)
+			text := fmt.Sprintf("%s: %s says %s", r.at(w.At), w.Person, w.Decision)
 			if w.Reason != "" {
 				text += " (" + w.Reason + ")"
 			}
 			words = append(words, text)
 		}
-		p("| %s | %s | %s | %s | %s | %s |", Cell(s.Item), asked, lasted(s.Waited), lasted(s.Spent), budget(s.Budget), Cell(s.Outcome+joined("; ", words)))
+		p("| %s | %s | %s | %s | %s | %s |", Cell(s.Item), asked, Seconds(s.Waited), Seconds(s.Spent), budget(s.Budget), Cell(s.Outcome+joined("; ", words)))
 	}
 	p("\n## Lost and recovered\n")
 	if len(r.Losses) == 0 {
@@ -80,31 +117,31 @@ func (r *Retrospective) Markdown() string {
 		for _, l := range r.Losses {
 			on := "never"
 			if l.Recovered != "" {
-				on = l.Recovered + ", after " + lasted(l.After)
+				on = l.Recovered + ", after " + Seconds(l.After)
 			}
-			p("| %s | %s | %s | %s | %s | %s |", stamp(l.At), Cell(l.Item), Cell(l.Machine), Cell(l.Why), lasted(l.Ran), Cell(on))
+			p("| %s | %s | %s | %s | %s | %s |", r.at(l.At), Cell(l.Item), Cell(l.Machine), Cell(l.Why), Seconds(l.Ran), Cell(on))
 		}
 	}
 	p("\n## People\n\n| who | decisions | spent |\n|---|---|---|")
 	for _, c := range r.Team {
-		p("| %s | %d | %s |", Cell(c.Name), c.Words, lasted(c.Spent))
+		p("| %s | %d | %s |", Cell(c.Name), c.Words, Seconds(c.Spent))
 	}
 	if len(r.Changes)+len(r.Holds) > 0 {
 		p("\n## What people changed\n\n| when | who | what | why |\n|---|---|---|---|")
 		for _, c := range r.Changes {
-			p("| %s | %s | %s | %s |", stamp(c.At), Cell(c.By), Cell(c.What), Cell(c.Why))
+			p("| %s | %s | %s | %s |", r.at(c.At), Cell(c.By), Cell(c.What), Cell(c.Why))
 		}
 		for _, h := range r.Holds {
 			until := "until the end"
 			if h.To != nil {
-				until = "for " + lasted(h.To.Sub(h.From).Seconds())
+				until = "for " + Seconds(h.To.Sub(h.From).Seconds())
 			}
-			p("| %s | %s | held the release %s | %s |", stamp(h.From), Cell(h.By), until, Cell(h.Reason))
+			p("| %s | %s | held the release %s | %s |", r.at(h.From), Cell(h.By), until, Cell(h.Reason))
 		}
 	}
 	p("\n## What happened\n")
 	for _, t := range r.Timeline {
-		p("- %s %s", stamp(t.At), Cell(t.What))
+		p("- %s %s", r.at(t.At), Cell(t.What))
 	}
 	return b.String()
 }
@@ -137,14 +174,12 @@ func or(s, other string) string {
 	return s
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
+// at is a moment by the clock of the team.
+func (r *Retrospective) at(t time.Time) string { return When(t, r.zone) }
 
 func budget(seconds float64) string {
 	if seconds == 0 {
 		return ""
 	}
-	return lasted(seconds)
+	return Seconds(seconds)
 }
-
-// lasted writes how many seconds something took.
-func lasted(seconds float64) string { return Human(time.Duration(seconds * float64(time.Second))) }

@@ -36,13 +36,13 @@ func Sentence(e Event) string {
 		}
 		return fmt.Sprintf("%s ended well", b.Item)
 	case Committed:
-		return fmt.Sprintf("gold is committed: %s made %d file(s)", b.Item, len(b.Outputs))
+		return fmt.Sprintf("gold is committed: %s made %d file(s)", b.Item, b.Made().Files)
 	case Confirmed:
 		return fmt.Sprintf("the second build of gold is %s", b.Verdict)
 	case Excepted:
 		return fmt.Sprintf("%s signed for %d difference(s) of gold", b.Person, len(b.Differences))
 	case Lost:
-		return fmt.Sprintf("%s was lost with %s: %s", b.Machine, b.Item, b.Why)
+		return fmt.Sprintf("%s was lost while it ran %s: %s", b.Machine, b.Item, b.Why)
 	case Refused:
 		return fmt.Sprintf("a result of %s from %s was refused: %s", b.Item, b.Machine, b.Why)
 	case Retried:

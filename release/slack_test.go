@@ -217,11 +217,11 @@ func TestHoursInEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `"team":{"zone":"UTC","days":["mon","tue","wed","thu","fri"],"from":"09:00","to":"17:00"},"people":[{"name":"ann","hours":{"zone":"UTC"`; !strings.Contains(string(line), want) {
+	if want := `"team":{"zone":"UTC","days":["mon","tue","wed","thu","fri"],"from":"09:00","to":"17:00"},"people":[{"name":"ann","groups":["qa"],"hours":{"zone":"UTC"`; !strings.Contains(string(line), want) {
 		t.Errorf("no %s in %s", want, line)
 	}
 	bad := []Person{{Name: "ann", Hours: runbook.Hours{Zone: "UTC", Days: []string{"mon"}, From: "17:00", To: "09:00"}}}
-	amended := Amended{What: []string{"runbook"}, Items: g.s.Items, Approver: g.s.Approvers, Reason: "r", By: "ann", People: bad}
+	amended := Amended{What: []string{"runbook"}, Runbook: "sha256:two", Items: g.s.Items, Approver: g.s.Approvers, Reason: "r", By: "ann", People: bad}
 	g.refused(amended, "working hours of ann")
 	started := g.events[0].Body.(Started)
 	started.Team = bad[0].Hours

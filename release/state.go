@@ -79,8 +79,9 @@ type Lease struct {
 // Signature is one person's word in force.
 type Signature struct {
 	Signed
-	Seq int64
-	At  time.Time
+	Seq    int64
+	At     time.Time
+	Groups []string `json:",omitempty"` // of the person then
 }
 
 // Progress is what is known of one item.
@@ -96,17 +97,58 @@ type Progress struct {
 	Ended    int64     // epoch of the last lease that ended with a result
 	Passed   bool      // of a wait
 	Waived   map[string]Waived
-	Words    []Signature // in force, at most one a person
+	Server   string      `json:",omitempty"` // blueprint of the build server that Result is from
+	Words    []Signature // at most one of a person for a subject
 }
 
 // Gold is the build that ships.
 type Gold struct {
 	Seq       int64
 	Machine   string
-	Outputs   []Artifact
+	Outputs   []Artifact // where they are few; see [Gold.Made]
+	Tree      string
+	Files     int
+	Bytes     int64
+	First     []string
 	Confirmed *Confirmed
 	By        string // machine of the second build
 	Exception *Excepted
+	Runbook   string   // digest of the document that was in force
+	Seconds   []Second `json:",omitempty"` // all second builds that ended
+}
+
+// Second is a second build of gold: Why it failed, or what its comparison says.
+type Second struct {
+	Epoch       int64
+	Machine     string
+	Why         string
+	Verdict     Verdict
+	Differences []string
+	Log         string
+}
+
+func (b Second) String() string {
+	if b.Verdict == "" {
+		return "the second build on " + b.Machine + " failed: " + b.Why
+	}
+	return "the second build on " + b.Machine + " is " + string(b.Verdict)
+}
+
+// exit says with which exit status the script of a step ended whose tests failed; "" if it
+// ended well.
+func (s *State) exit(item string) string {
+	if r := s.Progress[item].Result; r != nil && r.Status != 0 {
+		return fmt.Sprintf(", whose script ended with exit status %d", r.Status)
+	}
+	return ""
+}
+
+// SecondBuilds are all second builds of gold that ended, in the order in which they did.
+func (s *State) SecondBuilds() []Second {
+	if s.Gold == nil {
+		return nil
+	}
+	return s.Gold.Seconds
 }
 
 // Amendment is a change that waits for approvals.
@@ -140,9 +182,12 @@ type State struct {
 	Gate      int64
 	Changed   time.Time // of the last event
 	Latest    time.Time // of any event: control's clock may have been put back
+	Earlier   []Attempt `json:",omitempty"` // of the version, that were aborted
 	Phase     Phase
-	Runbook   string // digest of the document in force
-	Why       string // of hold and abort
+	Runbook   string      // digest of the document in force
+	Why       string      // of hold and abort
+	HeldBy    string      `json:",omitempty"` // who holds it
+	Backs     []ClockBack `json:",omitempty"` // events that are earlier than the one before them
 	Items     []runbook.Item
 	Endgame   []runbook.Freeze
 	Approvers []string
@@ -164,6 +209,14 @@ type State struct {
 	Lost      int                      // leases that ended without a result
 	Spent     map[string]time.Duration // people's time by person
 	Reached   map[string]bool          // phases of which a step has begun, somebody signed, or a wait is over
+
+	// Since rules 3. Began are the items of which that is so; Floor is how many approvals a
+	// change of a thing needs at least, by the endgame of any runbook that was in force. Met
+	// are people of earlier runbooks, Keys who has signed with a key.
+	Began map[string]bool     `json:",omitempty"`
+	Floor map[string]int      `json:",omitempty"`
+	Met   []Person            `json:",omitempty"`
+	Keys  map[string][]string `json:",omitempty"`
 }
 
 // RuleError says which rule forbids an event.
@@ -191,7 +244,10 @@ func Fold(events []Event) (*State, error) {
 
 // Empty is the state before the first event.
 func Empty() *State {
-	return &State{Progress: map[string]*Progress{}, Nonces: map[string]bool{}, Spent: map[string]time.Duration{}, Reached: map[string]bool{}}
+	return &State{
+		Progress: map[string]*Progress{}, Nonces: map[string]bool{}, Spent: map[string]time.Duration{}, Reached: map[string]bool{},
+		Began: map[string]bool{}, Floor: map[string]int{}, Keys: map[string][]string{},
+	}
 }
 
 // Item finds an item by name.
@@ -231,42 +287,60 @@ func (s *State) Person(name string) Person {
 	return s.People[i]
 }
 
-// Wrote tells whether a person wrote the revision that is released: by their e-mail, or
-// where version control knows names only, by their name.
-func (s *State) Wrote(person string) bool {
-	author := s.Source.Author
-	return author != "" && (strings.EqualFold(author, person) || strings.EqualFold(author, s.Person(person).Email))
-}
-
-// Outputs are the artifacts that an item made; nothing before it is done.
-func (s *State) Outputs(name string) []Artifact {
+// Made is what an item made; nothing before it is done.
+func (s *State) Made(name string) Made {
 	x, p := s.Item(name), s.Progress[name]
 	switch {
 	case x == nil || p == nil:
-		return nil
+		return Made{}
 	case x.Gold && s.Gold != nil:
-		return s.Gold.Outputs
+		return s.Gold.Made()
 	case p.Result == nil || p.Result.Exit != 0:
-		return nil
+		return Made{}
 	}
-	return p.Result.Outputs
+	return p.Result.Made()
 }
 
-// Inputs are the artifacts that a step takes in: each from the one item whose out gives
-// it, whatever else it needs may have made below the same path. What is published is
-// gold's alone.
-func (s *State) Inputs(x *runbook.Item) []Artifact {
-	var list []Artifact
+// Take is what a step takes in of what one item made: the files that one of the globs
+// matches, or that are in a directory that one names.
+type Take struct {
+	Item string   `json:"item"`
+	Made Made     `json:"made"`
+	In   []string `json:"in"`
+}
+
+// Picks tells whether a file is among them.
+func (t Take) Picks(path string) bool {
+	return slices.ContainsFunc(t.In, func(in string) bool {
+		return in == path || match(in, path) || len(path) > len(in) && path[len(in)] == '/' && strings.HasPrefix(path, in)
+	})
+}
+
+// Takes lists what a step takes in: each file from the one item whose out gives it,
+// whatever else it needs may have made below the same path. What is published is gold's
+// alone.
+func (s *State) Takes(x *runbook.Item) []Take {
+	var list []Take
 	for _, n := range x.Needs {
 		y := s.Item(n)
 		if x.Kind == runbook.Publish && !y.Gold {
 			continue
 		}
-		for _, a := range s.Outputs(n) {
-			takes := slices.ContainsFunc(x.In, func(in string) bool {
-				return y.Makes(in) && (in == a.Path || match(in, a.Path) || strings.HasPrefix(a.Path, in+"/"))
-			})
-			if takes {
+		t := Take{Item: n, Made: s.Made(n), In: slices.DeleteFunc(slices.Clone(x.In), func(in string) bool { return !y.Makes(in) })}
+		if t.Made.Files > 0 && len(t.In) > 0 {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// Inputs are the artifacts that a step takes in, of those that events name. What it takes
+// of a list of files, [State.Takes] says.
+func (s *State) Inputs(x *runbook.Item) []Artifact {
+	var list []Artifact
+	for _, t := range s.Takes(x) {
+		for _, a := range t.Made.Outputs {
+			if t.Picks(a.Path) {
 				list = append(list, a)
 			}
 		}
@@ -285,12 +359,22 @@ func (s *State) Machine(role string) Machine {
 
 // Frozen tells how many approvals a change of such things needs now, one at
 // least. After gold it is -1: none is enough, but for who may sign: a key that is lost
-// is revoked whatever the hour.
+// is revoked whatever the hour. Since rules 3 [State.barred] says what of a runbook may
+// change after gold.
 func (s *State) Frozen(what []string) int {
+	n := 1
+	if s.Started.Rules >= 3 {
+		for _, w := range what {
+			if s.Gold != nil && w != "signers" && w != "runbook" {
+				return -1
+			}
+			n = max(n, s.Floor[w])
+		}
+		return n
+	}
 	if s.Gold != nil && !slices.Equal(what, []string{"signers"}) {
 		return -1
 	}
-	n := 1
 	for _, f := range s.Endgame {
 		if s.Reached[f.Phase] && slices.ContainsFunc(what, func(w string) bool { return slices.Contains(f.Freezes, w) }) {
 			n = max(n, f.Approvals)
@@ -317,8 +401,11 @@ func (s *State) Clone() *State {
 		c.Progress[k] = &q
 	}
 	c.Spent, c.Reached, c.Refusals, c.Nonces = maps.Clone(s.Spent), maps.Clone(s.Reached), slices.Clone(s.Refusals), maps.Clone(s.Nonces)
+	c.Backs = slices.Clone(s.Backs)
+	c.Began, c.Floor, c.Keys, c.Met = maps.Clone(s.Began), maps.Clone(s.Floor), maps.Clone(s.Keys), slices.Clone(s.Met)
 	if s.Gold != nil {
 		g := *s.Gold
+		g.Seconds = slices.Clone(g.Seconds)
 		c.Gold = &g
 	}
 	if s.Amendment != nil {

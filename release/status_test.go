@@ -12,7 +12,7 @@ import (
 // each of whose steps and sign-offs needs the whole phase before.
 func crowd(t *testing.T, chained, phases, wide int) *game {
 	t.Helper()
-	b := Started{Version: "1", Ship: at(0).AddDate(0, 0, 7), Rules: RulesNow, Items: []runbook.Item{{Name: "build", Kind: runbook.Step, Role: "build"}}}
+	b := Started{Version: "1", Ship: at(0).AddDate(0, 0, 7), Rules: RulesNow, Source: Source{VCS: "git"}, Items: []runbook.Item{{Name: "build", Kind: runbook.Step, Role: "build"}}}
 	before := []string{"build"}
 	for i := range chained {
 		x := runbook.Item{Name: fmt.Sprintf("s%d", i), Kind: runbook.SignOff, Signers: []string{"ann"}, Approvals: 1}
@@ -59,7 +59,7 @@ func TestManyItems(t *testing.T) {
 		g.sign(x.Name, "ann")
 	}
 	look(0, 0)
-	if _, err := Retrospect(g.events); err != nil {
+	if _, err := Retrospect(g.events, time.LoadLocation); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,13 +10,10 @@ import (
 // TestStopped: what stops a release is in its outlook, and people are asked for what the
 // rules take. The number stays what it is when they mend it at once.
 func TestStopped(t *testing.T) {
-	candidate := Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "sha256:src2"}, Reason: "mended", By: "eve"}
+	candidate := Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "sha256:src2"}, Reason: "mended", By: "eve"}
 	toGold := []func(*State) Body{
 		always(Granted{Item: "compile", Machine: "a"}), done("compile", makes("obj/a", "1")), always(Granted{Item: "test", Machine: "a"}), done("test", Report{}),
 		always(Granted{Item: "gold", Machine: "a"}), done("gold", makes("dist/app", "g")), always(Granted{Item: "gold", Machine: "b", Confirm: true}),
-	}
-	compared := func(v Verdict) func(*State) Body {
-		return done("gold", Report{Compared: v, Differences: []string{"d"}})
 	}
 	after := func(more ...func(*State) Body) []func(*State) Body { return append(slices.Clone(toGold), more...) }
 	for _, c := range []struct {
@@ -36,7 +33,7 @@ func TestStopped(t *testing.T) {
 		{"gold differs", after(compared(Different)), "gold", "the second build made other bytes", true, "abort", "release another version", "ann bob", Aborted{Reason: "r"}, Stopped, Retried{Item: "gold"}, "not tried until it agrees"},
 		{
 			"gold is equivalent", after(compared(Equivalent)), "gold", "the second build differs in ways that the build differs from itself", false, "except", "sign for each", "ann bob",
-			Excepted{Person: "ann", Differences: []string{"d"}},
+			Excepted{Person: "ann", Differences: []string{"d"}, Reason: "r"},
 			Complete,
 			Excepted{Person: "ann"},
 			"names each difference",
@@ -57,10 +54,10 @@ func TestStopped(t *testing.T) {
 			"tests fail",
 			[]func(*State) Body{always(Granted{Item: "compile", Machine: "a"}), done("compile", makes("obj/a", "1")), always(Granted{Item: "test", Machine: "a"}), done("test", Report{Finished: Finished{Failing: []string{"it is slow"}, Tests: 9}})},
 			"test", "tests failed: it is slow", false, "waive", "waive each by name", "ann bob",
-			Waived{"test", "it is slow", "ann", "known"},
+			Waived{Item: "test", Test: "it is slow", Person: "ann", Reason: "known"},
 			Complete,
 			Waived{Item: "test", Test: "it is slow", Person: "ann"},
-			"a waiver says why",
+			"a waiver needs a reason",
 		},
 		{
 			"rejected, of no step",
@@ -84,7 +81,7 @@ func TestStopped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []Block{{c.item, c.why, c.final}}; !slices.Equal(o.Blocked, want) {
+		if want := []Block{{Code: BlockStopped, Item: c.item, Why: c.why, Final: c.final}}; !slices.Equal(o.Blocked, want) {
 			t.Errorf("%s: blocked by %+v", c.name, o.Blocked)
 		}
 		asks := g.s.Asks()
@@ -119,7 +116,7 @@ func TestRejectedCandidate(t *testing.T) {
 		if i := slices.IndexFunc(asks, func(a Ask) bool { return a.Item == c.item }); asks[i].Type != c.asks {
 			t.Errorf("%s: asks %+v", c.item, asks[i])
 		}
-		open := g.must(Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "sha256:src2"}, Reason: "mended", By: "eve"})
+		open := g.must(Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "sha256:src2"}, Reason: "mended", By: "eve"})
 		g.must(Agreed{Amendment: open, Person: "bob", Decision: Approve})
 		g.status(map[string]Status{c.item: c.then})
 	}
@@ -128,7 +125,7 @@ func TestRejectedCandidate(t *testing.T) {
 // TestGoldWaitsForPeople: while an amendment is open gold begins nowhere, also for the second
 // time, and says so. One that gold was faster than is refused, for nothing else is taken.
 func TestGoldWaitsForPeople(t *testing.T) {
-	source := Amended{What: []string{"source"}, Source: &Source{Revision: "def", Original: "sha256:src2"}, Reason: "a bug", By: "eve"}
+	source := Amended{What: []string{"source"}, Source: &Source{VCS: "git", Revision: "def", Original: "sha256:src2"}, Reason: "a bug", By: "eve"}
 	waits := func(g *game, want string) {
 		t.Helper()
 		if got := g.s.Waits(g.s.Item("gold")); got != want || want != "" && !ForPeople(got) {
@@ -162,7 +159,7 @@ func TestGoldWaitsForPeople(t *testing.T) {
 	if n := told[len(told)-1]; n.Kind != ActionWanted || n.Item != "amendment" || !strings.Contains(n.What, "eve proposes to change source: a bug; gold was committed meanwhile") {
 		t.Errorf("told %+v", n)
 	}
-	g.refused(Agreed{Amendment: open, Person: "bob", Decision: Approve}, "nothing changes any more")
+	g.refused(Agreed{Amendment: open, Person: "bob", Decision: Approve}, "does not change any more")
 	g.must(Agreed{Amendment: open, Person: "bob", Decision: Reject})
 	waits(g, "")
 }
@@ -175,7 +172,7 @@ func TestTooFewMaySign(t *testing.T) {
 	check := func(final bool, asks, change string) {
 		t.Helper()
 		o, err := g.s.Outlook(at(50), time.LoadLocation)
-		if want := []Block{{"legal", "too few of its people may sign: eve wrote what is released", final}}; err != nil || !slices.Equal(o.Blocked, want) {
+		if want := []Block{{Code: BlockStopped, Item: "legal", Why: "too few of its people may sign: eve wrote what is released", Final: final}}; err != nil || !slices.Equal(o.Blocked, want) {
 			t.Errorf("blocked by %+v; %v", o.Blocked, err)
 		}
 		list := g.s.Asks()

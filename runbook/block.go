@@ -63,7 +63,14 @@ func keys() map[string]key {
 		"timeout": {runs, duration(func(x *Item) *time.Duration { return &x.Timeout })},
 		"budget":  {runs, duration(func(x *Item) *time.Duration { return &x.Budget })},
 		"gold":    {[]Kind{Step}, truth(func(x *Item) *bool { return &x.Gold })},
-		"network": {runs, truth(func(x *Item) *bool { return &x.Network })},
+		"network": {runs, func(x *Item, v string) error {
+			switch v {
+			case "true", "false", "host":
+				x.Network, x.HostNetwork = v != "false", v == "host"
+				return nil
+			}
+			return fmt.Errorf("%q is not true, false or host", v)
+		}},
 		"secrets": {runs, list(func(x *Item) *[]string { return &x.Secrets }, func(s string) error {
 			if !secretRE.MatchString(s) {
 				return fmt.Errorf("%q is not a variable such as UPLOAD_TOKEN", s)
@@ -254,6 +261,9 @@ func (p *parser) block(n *ast.FencedCodeBlock, body []byte, offset int, phase st
 		if err := k.set(&x, a.value); err != nil {
 			p.fail(line, "see docs/runbook.md", "%s of %s: %v", a.key, x.Name, err)
 		}
+	}
+	if x.Kind == Wait && !slices.ContainsFunc(list, func(a pair) bool { return a.key == "until" }) {
+		p.newly(line, `add "until":"ship-2d", or a time`, "wait %s does not say until when", x.Name)
 	}
 	p.content(&x, n, body, offset)
 	p.add(x, phase)

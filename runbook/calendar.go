@@ -2,7 +2,9 @@ package runbook
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -46,22 +48,70 @@ func (d Date) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.Year, d.M
 // does not work at all.
 const horizon = 5 * 366
 
+// past is how long before the ship date a holiday is over that has nothing to do with
+// the release: its year is wrong, or the list is old.
+const past = 180 * 24 * time.Hour
+
 // works tells whether a day is one of work.
 func (c Calendar) works(d Date) bool {
-	noon := time.Date(d.Year, d.Month, d.Day, 12, 0, 0, 0, c.Zone)
-	if !slices.Contains(c.Days, noon.Weekday()) {
+	if !slices.Contains(c.Days, d.weekday()) {
 		return false
 	}
 	return !slices.ContainsFunc(c.Off, func(s Span) bool { return !d.before(s.First) && !s.Last.before(d) })
 }
 
-// day gives a day's working hours. The clock decides: on the day that daylight
-// saving begins, a shift from 01:00 to 09:00 has seven hours.
-func (c Calendar) day(d Date) (from, to time.Time) {
-	at := func(x time.Duration) time.Time {
-		return time.Date(d.Year, d.Month, d.Day, int(x/time.Hour), int(x%time.Hour/time.Minute), 0, 0, c.Zone)
+func (d Date) utc() time.Time { return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC) }
+
+// weekday and next are those of the calendar on the wall: a zone may skip a day, and
+// noon of it is then no time.
+func (d Date) weekday() time.Weekday { return d.utc().Weekday() }
+
+func (d Date) next() Date { return dateOf(d.utc().AddDate(0, 0, 1)) }
+
+// begin is when a day begins in a zone.
+func (d Date) begin(zone *time.Location) time.Time {
+	first, _ := instants(d, 0, zone)
+	return first
+}
+
+// instants are when the clocks of a zone show a time of a day, first and last: twice
+// where they are put back over it. A time that they skip is the one at which they skip it.
+func instants(d Date, clock time.Duration, zone *time.Location) (first, last time.Time) {
+	wall := d.utc().Add(clock)
+	var skipped time.Time
+	for _, near := range []time.Duration{-30 * time.Hour, 0, 30 * time.Hour} {
+		_, offset := wall.Add(near).In(zone).Zone()
+		t := wall.Add(-time.Duration(offset) * time.Second).In(zone)
+		if _, is := t.Zone(); is != offset {
+			if start, _ := t.ZoneBounds(); is > offset {
+				skipped = start // of summer time: by the old offset it is after that
+			}
+			continue
+		}
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
+		if t.After(last) {
+			last = t
+		}
 	}
-	return at(c.From), at(c.To)
+	if first.IsZero() {
+		return skipped, skipped
+	}
+	return first, last
+}
+
+// day gives a day's working hours. The clock decides: on the day that daylight
+// saving begins, a shift from 01:00 to 09:00 has seven hours. A shift that begins in an
+// hour that comes twice begins with the first of them, and one that ends there ends with
+// the last.
+func (c Calendar) day(d Date) (from, to time.Time) {
+	from, _ = instants(d, c.From, c.Zone)
+	_, to = instants(d, c.To, c.Zone)
+	if next := d.next().begin(c.Zone); to.After(next) {
+		to = next
+	}
+	return from, to
 }
 
 // Add gives the time at which somebody who begins at t has worked for so long;
@@ -81,7 +131,7 @@ func (c Calendar) Add(t time.Time, work time.Duration) time.Time {
 				work -= has
 			}
 		}
-		d = dateOf(time.Date(d.Year, d.Month, d.Day+1, 12, 0, 0, 0, c.Zone))
+		d = d.next()
 	}
 	return time.Time{}
 }
@@ -104,7 +154,7 @@ func (c Calendar) Between(a, b time.Time) time.Duration {
 			}
 			sum += max(to.Sub(from), 0)
 		}
-		d = dateOf(time.Date(d.Year, d.Month, d.Day+1, 12, 0, 0, 0, c.Zone))
+		d = d.next()
 	}
 	return sum
 }
@@ -163,6 +213,8 @@ func (h Hours) Calendar(zones func(name string) (*time.Location, error)) (c Cale
 	return c, nil
 }
 
+var clockRE = regexp.MustCompile(`^(\d\d):(\d\d)-(\d\d):(\d\d)$`)
+
 // parseHours reads "mon-fri 09:00-17:00"; days may be a list such as mon,wed,fri.
 func parseHours(s string) (days []time.Weekday, from, to time.Duration, err error) {
 	wrong := fmt.Errorf("%q is not working hours such as mon-fri 09:00-17:00", s)
@@ -178,32 +230,41 @@ func parseHours(s string) (days []time.Weekday, from, to time.Duration, err erro
 		if span {
 			b, okB = weekday(last)
 		}
-		if !okA || !okB {
+		switch {
+		case !okA || !okB:
 			return nil, 0, 0, wrong
+		case span && a == b:
+			return nil, 0, 0, fmt.Errorf("%q could be one day or a week: write %s, or mon-sun", part, first)
 		}
 		for d := a; ; d = (d + 1) % 7 {
-			if !slices.Contains(days, d) {
-				days = append(days, d)
+			if slices.Contains(days, d) {
+				return nil, 0, 0, fmt.Errorf("%q names %s twice", list, strings.ToLower(d.String()[:3]))
 			}
+			days = append(days, d)
 			if d == b {
 				break
 			}
 		}
 	}
-	begin, end, ok := strings.Cut(strings.TrimSpace(clock), "-")
-	a, errA := time.Parse("15:04", begin)
-	b, errB := time.Parse("15:04", strings.Replace(end, "24:00", "23:59", 1))
-	if !ok || errA != nil || errB != nil || !a.Before(b) {
+	m := clockRE.FindStringSubmatch(strings.TrimSpace(clock))
+	if m == nil {
+		return nil, 0, 0, fmt.Errorf("%q is not from when to when, with two digits each: write 09:00-17:00", strings.TrimSpace(clock))
+	}
+	var at [4]int
+	for i := range at {
+		if at[i], err = strconv.Atoi(m[i+1]); err != nil {
+			return nil, 0, 0, err
+		}
+	}
+	from = time.Duration(at[0])*time.Hour + time.Duration(at[1])*time.Minute
+	to = time.Duration(at[2])*time.Hour + time.Duration(at[3])*time.Minute
+	switch {
+	case at[1] > 59 || at[3] > 59 || to > 24*time.Hour:
 		return nil, 0, 0, wrong
+	case from >= to:
+		return nil, 0, 0, fmt.Errorf("%q ends before it begins: working hours are within one day, at most 00:00-24:00", m[0])
 	}
-	since := func(t time.Time) time.Duration {
-		return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
-	}
-	to = since(b)
-	if end == "24:00" {
-		to = 24 * time.Hour
-	}
-	return days, since(a), to, nil
+	return days, from, to, nil
 }
 
 func weekday(s string) (time.Weekday, bool) {
@@ -223,8 +284,11 @@ func parseSpan(s string) (Span, error) {
 	}
 	a, errA := time.Parse(time.DateOnly, first)
 	b, errB := time.Parse(time.DateOnly, last)
-	if errA != nil || errB != nil || b.Before(a) {
+	switch {
+	case errA != nil || errB != nil:
 		return Span{}, fmt.Errorf("%q is not a day such as 2026-12-24, or two with .. between", s)
+	case b.Before(a):
+		return Span{}, fmt.Errorf("%q ends before it begins", s)
 	}
 	return Span{dateOf(a), dateOf(b)}, nil
 }

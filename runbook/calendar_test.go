@@ -2,6 +2,8 @@ package runbook
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -97,15 +99,105 @@ func TestHours(t *testing.T) {
 	}
 }
 
-func TestParseDuration(t *testing.T) {
-	for s, want := range map[string]time.Duration{"45m": 45 * time.Minute, "1h30m": 90 * time.Minute, "2d": 48 * time.Hour, "1w2d3h": 219 * time.Hour} {
-		if d, err := ParseDuration(s); err != nil || d != want {
-			t.Errorf("%s is %s (%v)", s, d, err)
+// TestCalendarAgainstClocks counts the quarters of an hour of a person's work one by one, as the clocks
+// of their zone show them, around each day on which clocks change.
+func TestCalendarAgainstClocks(t *testing.T) {
+	for _, c := range []struct{ zone, day string }{
+		{"Europe/Berlin", "2026-03-29"},
+		{"Europe/Berlin", "2026-10-25"},
+		{"America/New_York", "2026-03-08"},
+		{"America/New_York", "2026-11-01"},
+		{"Australia/Lord_Howe", "2026-04-05"}, // by half an hour
+		{"Australia/Lord_Howe", "2026-10-04"},
+		{"Australia/Adelaide", "2026-10-04"}, // +09:30 to +10:30
+		{"America/St_Johns", "2026-03-08"},   // -03:30 to -02:30
+		{"Asia/Kathmandu", "2026-03-29"},     // +05:45, and no change
+		{"Africa/Cairo", "2026-04-24"},       // the day begins at 01:00
+		{"America/Santiago", "2026-04-05"},   // 24:00 becomes 23:00
+		{"America/Santiago", "2026-09-06"},   // the day begins at 01:00
+		{"Atlantic/Azores", "2026-10-25"},    // 01:00 becomes 00:00
+		{"Pacific/Apia", "2011-12-30"},       // there is no such day
+		{"Antarctica/Troll", "2026-03-29"},   // by two hours
+		{"Africa/Casablanca", "2026-02-15"},  // the other way round
+		{"Pacific/Kiritimati", "2026-11-01"}, // +14:00
+	} {
+		for _, hours := range []string{"mon-sun 00:00-24:00", "mon-fri 09:00-17:00", "sat,sun 03:30-12:15", "thu-sat 00:00-08:00", "sun 16:00-24:00"} {
+			cal := calendar(t, c.zone, hours)
+			day, err := time.Parse(time.DateOnly, c.day)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin, end := day.Add(-36*time.Hour), day.Add(60*time.Hour)
+			var counted time.Duration
+			for at := begin; at.Before(end); at = at.Add(15 * time.Minute) {
+				here := at.In(cal.Zone)
+				clock := time.Duration(here.Hour())*time.Hour + time.Duration(here.Minute())*time.Minute
+				if slices.Contains(cal.Days, here.Weekday()) && clock >= cal.From && clock < cal.To {
+					counted += 15 * time.Minute
+				}
+			}
+			if got := cal.Between(begin, end); got != counted {
+				t.Errorf("%s, %s, around %s: %s, and the clocks show %s", c.zone, hours, c.day, got, counted)
+			}
+			for work := 20 * time.Minute; work <= counted; work += 95 * time.Minute {
+				if done := cal.Add(begin, work); done.IsZero() || cal.Between(begin, done) != work {
+					t.Errorf("%s, %s, around %s: %s of work is done %s, and that is %s", c.zone, hours, c.day, work, done, cal.Between(begin, done))
+				}
+			}
 		}
 	}
-	for _, s := range []string{"", "0", "0m", "-1h", "+1h", "1.5h", "1 h", "h", "2d1w", "99999999d", "9999999999999h", "1hd", "d"} {
-		if d, err := ParseDuration(s); err == nil {
-			t.Errorf("%q is taken for %s", s, d)
+}
+
+// TestCalendarAtAChange: a shift that begins or ends at a time that comes twice, or never.
+func TestCalendarAtAChange(t *testing.T) {
+	for _, c := range []struct {
+		what, zone, hours, day string
+		want                   time.Duration
+	}{
+		{"begins at a time that is skipped", "Europe/Berlin", "sun 02:30-10:00", "2026-03-29", 7 * time.Hour},
+		{"ends at a time that is skipped", "Europe/Berlin", "sun 00:00-02:30", "2026-03-29", 2 * time.Hour},
+		{"is skipped", "Europe/Berlin", "sun 02:10-02:50", "2026-03-29", 0},
+		{"begins at a time that comes twice", "Europe/Berlin", "sun 02:30-10:00", "2026-10-25", 8*time.Hour + 30*time.Minute},
+		{"ends at a time that comes twice", "Europe/Berlin", "sun 00:00-02:30", "2026-10-25", 3*time.Hour + 30*time.Minute},
+		{"begins at a time that comes twice, by half an hour", "Australia/Lord_Howe", "sun 01:45-10:00", "2026-04-05", 8*time.Hour + 45*time.Minute},
+		{"midnight is skipped", "America/Santiago", "sun 00:00-08:00", "2026-09-06", 7 * time.Hour},
+		{"midnight comes twice", "Atlantic/Azores", "sat 16:00-24:00", "2026-10-24", 8 * time.Hour},
+		{"the day is skipped", "Pacific/Apia", "fri 09:00-17:00", "2011-12-30", 0},
+	} {
+		day, err := time.Parse(time.DateOnly, c.day)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := calendar(t, c.zone, c.hours).Between(day.Add(-36*time.Hour), day.Add(60*time.Hour)); got != c.want {
+			t.Errorf("a shift that %s: %s, not %s", c.what, got, c.want)
+		}
+	}
+}
+
+// TestHoursInTwoWays: hours and days that people could read in two ways are refused.
+func TestHoursInTwoWays(t *testing.T) {
+	for s, why := range map[string]string{
+		"mon-fri 9-17":                "two digits",
+		"mon-fri 9:00-17:00":          "two digits",
+		"mon-fri 09:00-05:00":         "ends before it begins",
+		"mon-fri 22:00-06:00":         "within one day",
+		"mon-fri 09:00-24:30":         "is not working hours",
+		"mon-fri 09:60-17:00":         "is not working hours",
+		"mon,mon 09:00-17:00":         "names mon twice",
+		"mon-fri,wed 09:00-17:00":     "names wed twice",
+		"monday,mon 09:00-17:00":      "names mon twice",
+		"mon-mon 09:00-17:00":         "one day or a week",
+		"mo-fr 09:00-17:00":           "is not working hours",
+		"mon-fri 09:00-17:00 (lunch)": "two digits",
+		"mon-fri 09:00":               "two digits",
+	} {
+		if days, from, to, err := parseHours(s); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%q is read as %v, %s to %s, and not refused because it %s: %v", s, days, from, to, why, err)
+		}
+	}
+	for s, why := range map[string]string{"2026-12-26..2026-12-24": "ends before it begins", "24.12.2026": "is not a day", "2026-12-24..": "is not a day", "12-24": "is not a day"} {
+		if span, err := parseSpan(s); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%q is read as %v: %v", s, span, err)
 		}
 	}
 }

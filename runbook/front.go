@@ -78,27 +78,35 @@ func (p *parser) frontMatter() (body []byte, offset int) {
 		p.fail(2+bytes.Count(head[:escape], []byte("\n")), "write every value in one line, without escapes", "a value of the front matter holds character %U", []rune(text[i:])[0])
 		return p.data[offset:], offset
 	}
-	p.apply(func(at string) int { return 1 + strict.Line(head, at) })
+	find := strict.Lines(head)
+	p.apply(func(at string) int { return 1 + find(at) })
 	return p.data[offset:], offset
 }
 
 func (p *parser) apply(line func(at string) int) {
 	f, r := &p.front, p.r
 	r.Release = f.Release
-	if f.Release != "" && !VersionRE().MatchString(f.Release) {
-		p.fail(line("release"), "use letters, digits, dots, dashes and plus signs", "release %q is not a version", f.Release)
+	if err := CheckVersion(f.Release); f.Release != "" && err != nil {
+		p.fail(line("release"), "write a version such as 1.0, 2026.11 or 2.0-rc1", "release: %v", err)
 	}
 	if f.Ship != "" {
-		t, err := time.Parse(time.RFC3339, f.Ship)
+		t, err := ParseTime(f.Ship)
 		if err != nil {
-			p.fail(line("ship"), "write it as 2026-12-01T09:00:00Z", "ship %q is not a time", f.Ship)
+			p.fail(line("ship"), "write it as 2026-12-01T09:00:00Z", "ship: %v", err)
 		}
 		r.Ship = t
 	}
 	if f.Budget != "" {
-		r.Budget = p.personHours(f.Budget, line("budget"))
+		d, err := ParsePersonHours(f.Budget)
+		if err != nil {
+			p.fail(line("budget"), "write it as 16 person-hours", "budget: %v", err)
+		}
+		r.Budget = d
 	}
 	r.Team = p.calendar(r.Team, f.Zone, f.Hours, f.Holidays, "", line)
+	if err := OtherOffset(r.Ship, r.Team.Zone); f.Ship != "" && err != nil {
+		p.fail(line("ship"), "write it with Z, or as the clocks of the team are then", "ship: %v", err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.Roles)) {
 		p.role(name, f.Roles[name], line("roles."+name))
 	}
@@ -108,6 +116,18 @@ func (p *parser) apply(line func(at string) int) {
 		q := f.People[name]
 		if q.Email != "" && (!strings.Contains(q.Email, "@") || strings.ContainsAny(q.Email, " <>\n")) {
 			p.fail(line(at+".email"), "write the bare address", "e-mail %q of %s is not an address", q.Email, name)
+		}
+		for _, other := range r.People {
+			what := ""
+			switch {
+			case q.Email != "" && strings.EqualFold(q.Email, other.Email):
+				what = "address " + q.Email
+			case q.Name != "" && strings.EqualFold(strings.Join(strings.Fields(q.Name), " "), strings.Join(strings.Fields(other.Full), " ")):
+				what = "full name " + q.Name
+			}
+			if what != "" {
+				p.newly(line(at), "remove one of the two, or give each their own", "%s and %s share the %s: they count as one person", other.Name, name, what)
+			}
 		}
 		r.People = append(r.People, Person{
 			Name: name, Full: q.Name, Email: q.Email,
@@ -122,14 +142,20 @@ func (p *parser) apply(line func(at string) int) {
 		if len(f.Groups[name]) == 0 {
 			p.fail(line("groups."+name), "name its people, or remove it", "group %s is empty: nobody could sign for it", name)
 		}
-		for _, m := range f.Groups[name] {
+		for i, m := range f.Groups[name] {
+			if slices.Contains(f.Groups[name][:i], m) {
+				p.newly(line("groups."+name), "name them once", "group %s names %s twice", name, m)
+			}
 			if r.Person(m) == nil {
 				p.fail(line("groups."+name), "add them under people", "group %s: nobody under people is called %s", name, m)
 			}
 		}
 		r.Groups = append(r.Groups, Group{name, f.Groups[name]})
 	}
-	for _, who := range f.Approve {
+	for i, who := range f.Approve {
+		if slices.Contains(f.Approve[:i], who) {
+			p.newly(line("approvers"), "name them once", "approvers names %s twice", who)
+		}
 		names, ok := r.people(who)
 		if !ok {
 			p.fail(line("approvers"), "add them under people or groups", "approver %s is not known", who)
@@ -148,10 +174,19 @@ func (p *parser) apply(line func(at string) int) {
 	if f.Revoked != "" && f.Signers == "" {
 		p.fail(line("revoked"), "add signers: trysail/allowed_signers", "keys are revoked, and nobody has any")
 	}
+	if f.Revoked != "" && f.Signers == f.Revoked {
+		p.newly(line("revoked"), "give each a file of its own", "the keys of %s are allowed and revoked", f.Signers)
+	}
 	r.Signers, r.Revoked = f.Signers, f.Revoked
 	for i, x := range f.Endgame {
 		at := line(fmt.Sprintf("endgame[%d]", i))
-		for _, what := range x.Freezes {
+		for j, what := range x.Freezes {
+			twice := slices.Contains(x.Freezes[:j], what) || slices.ContainsFunc(f.Endgame[:i], func(y frontFreeze) bool {
+				return Slug(y.Phase) == Slug(x.Phase) && slices.Contains(y.Freezes, what)
+			})
+			if twice {
+				p.newly(at, "say once how many approvals it needs", "endgame: phase %s freezes %s twice", x.Phase, what)
+			}
 			if !slices.Contains(frozen(), what) {
 				p.fail(at, "the things that freeze are "+strings.Join(frozen(), ", "), "endgame: %q cannot be frozen", what)
 			}
@@ -194,16 +229,6 @@ func (p *parser) role(name string, x frontRole, line int) {
 	p.r.Roles = append(p.r.Roles, Role{Name: name, Blueprint: x.Blueprint})
 }
 
-func (p *parser) personHours(s string, line int) time.Duration {
-	n, ok := strings.CutSuffix(s, " person-hours")
-	d, err := time.ParseDuration(n + "h")
-	if !ok || err != nil || d <= 0 || d > 100_000*time.Hour {
-		p.fail(line, "write it as 16 person-hours", "budget %q is not a time of people", s)
-		return 0
-	}
-	return d
-}
-
 // calendar gives somebody's working time, which is the base where nothing else is said.
 func (p *parser) calendar(base Calendar, zone, hours string, off []string, prefix string, line func(string) int) Calendar {
 	c := base
@@ -232,6 +257,14 @@ func (p *parser) calendar(base Calendar, zone, hours string, off []string, prefi
 		span, err := parseSpan(s)
 		if err != nil {
 			p.fail(line(key), "write it as 2026-12-24 or 2026-12-24..2026-12-31", "%v", err)
+			continue
+		}
+		if p.r.Ship.Sub(span.Last.begin(c.Zone)) > past {
+			p.fail(line(key), "remove it, or write its right year", "%s is over long before the ship date", s)
+			continue
+		}
+		if slices.Contains(c.Off[len(base.Off):], span) {
+			p.newly(line(key), "leave one of the two away", "%s stands twice", s)
 			continue
 		}
 		c.Off = append(c.Off, span)

@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -45,7 +43,19 @@ func (e Errors) Hint() string { return e[0].Remedy }
 // Parse reads a runbook strictly. The file name is used in errors only, which
 // are of type [Errors].
 func Parse(file string, data []byte, zones Zones) (*Runbook, error) {
-	p := &parser{r: &Runbook{File: file}, data: data, zones: zones, phases: map[string]int{}}
+	return parse(&parser{data: data, zones: zones}, file)
+}
+
+// ParseOld reads the runbook of a release that began with rules before 3, as it was read
+// then: it may say a thing twice, name no gold or nobody who approves, and of several
+// numbers of approvals the last counts.
+func ParseOld(file string, data []byte, zones Zones) (*Runbook, error) {
+	return parse(&parser{data: data, zones: zones, old: true}, file)
+}
+
+func parse(p *parser, file string) (*Runbook, error) {
+	p.r, p.phases = &Runbook{File: file}, map[string]int{}
+	data := p.data
 	for i, b := range data {
 		if b == '\n' {
 			p.lines = append(p.lines, i)
@@ -71,6 +81,7 @@ type parser struct {
 	zones Zones
 	errs  Errors
 	front front
+	old   bool // see ParseOld
 
 	lines  []int          // offsets of their ends
 	phases map[string]int // lines of phases by slug and anchor
@@ -78,6 +89,13 @@ type parser struct {
 
 func (p *parser) fail(line int, remedy, format string, args ...any) {
 	p.errs = append(p.errs, &strict.Error{File: p.r.File, Line: line, What: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// newly refuses what the rules before 3 took.
+func (p *parser) newly(line int, remedy, format string, args ...any) {
+	if !p.old {
+		p.fail(line, remedy, format, args...)
+	}
 }
 
 // line is the line of an offset into the document.
@@ -153,6 +171,7 @@ func (p *parser) document(body []byte, offset int) {
 		}
 	}
 	p.named(root, body, offset)
+	p.unboxed(root, body, offset)
 }
 
 // start is the offset of a block in the document; -1 where it has no text.
@@ -302,53 +321,18 @@ func (p *parser) add(x Item, phase string) {
 	p.r.Items = append(p.r.Items, x)
 }
 
-// ParseDuration reads 90m, 1h30m, 2d or 1w: a day is 24 hours, a week seven days.
-func ParseDuration(s string) (time.Duration, error) {
-	wrong := fmt.Errorf("%q is not a time such as 45m, 1h30m or 2d", s)
-	if s == "" || strings.ContainsAny(s, "+-. ") {
-		return 0, wrong
-	}
-	var sum time.Duration
-	for _, unit := range []struct {
-		suffix string
-		length time.Duration
-	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
-		n, rest, ok := strings.Cut(s, unit.suffix)
-		if !ok {
-			continue
-		}
-		count, err := strconv.Atoi(n)
-		if err != nil || count > 10_000 {
-			return 0, wrong
-		}
-		sum += time.Duration(count) * unit.length
-		s = rest
-	}
-	if s != "" {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < time.Millisecond && d != 0 {
-			return 0, wrong
-		}
-		sum += d
-	}
-	if sum <= 0 || sum > 10*366*24*time.Hour {
-		return 0, wrong
-	}
-	return sum, nil
-}
-
 // parseMoment reads "ship", "ship-2d" or an RFC 3339 time.
 func parseMoment(s string) (Moment, error) {
 	if s == "ship" {
 		return Moment{}, nil
 	}
 	if before, ok := strings.CutPrefix(s, "ship-"); ok {
-		d, err := ParseDuration(before)
+		d, err := ParsePeriod(before)
 		return Moment{Before: d}, err
 	}
-	t, err := time.Parse(time.RFC3339, s)
+	t, err := ParseTime(s)
 	if err != nil {
-		return Moment{}, errors.New(strconv.Quote(s) + " is not ship, ship-2d or a time such as 2026-12-01T09:00:00Z")
+		return Moment{}, fmt.Errorf("it is neither ship nor ship-2d: %w", err)
 	}
 	return Moment{At: t}, nil
 }

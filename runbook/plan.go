@@ -96,10 +96,6 @@ func (r *Runbook) Order() []*Item {
 func (r *Runbook) notes(p *Plan) []Note {
 	var list []Note
 	note := func(line int, text string) { list = append(list, Note{line, text}) }
-	gold := r.Gold()
-	if gold == nil {
-		note(0, "no step is gold: nothing can ship")
-	}
 	if r.Budget > 0 && p.People > r.Budget {
 		note(0, "people's budgets add up to "+p.People.String()+", more than the "+r.Budget.String()+" of the release")
 	}
@@ -118,6 +114,9 @@ func (r *Runbook) notes(p *Plan) []Note {
 		}
 		if role := r.Role(x.Role); role != nil && role.Blueprint == "" {
 			note(x.Line, x.Name+" runs plainly on its host: its rebuild is not proven")
+		}
+		if x.HostNetwork {
+			note(x.Line, x.Name+" has its machine's own network: it can reach control and every service of that machine")
 		}
 		if x.Kind == Publish && !x.Network {
 			note(x.Line, x.Name+` publishes without the network: add "network":"true" if it needs one`)

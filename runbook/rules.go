@@ -1,16 +1,40 @@
 package runbook
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"trysail/internal/strict"
 )
 
 // VersionRE matches the name of a release: it becomes part of paths and of the
 // ledger's keys.
 func VersionRE() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$`) }
+
+// CheckVersion says what of a version is not allowed, and what is.
+func CheckVersion(version string) error {
+	if VersionRE().MatchString(version) {
+		return nil
+	}
+	return fmt.Errorf("%q is not a version: use 1 to 64 of the letters A-Z and a-z, digits and . + _ -, and begin with a letter or a digit", version)
+}
+
+// Unshippable lists why no release of a runbook could ship, or nobody could decide when
+// something goes wrong; empty if neither is so.
+func (r *Runbook) Unshippable() Errors {
+	var list Errors
+	if r.Gold() == nil {
+		list = append(list, &strict.Error{File: r.File, What: "no step is gold: nothing can ship", Remedy: `mark the step that makes what ships with "gold":"true"`})
+	}
+	if len(r.Approvers) == 0 {
+		list = append(list, &strict.Error{File: r.File, What: "nobody approves: a failed test or a late change would stop the release for good", Remedy: "add approvers: [ann] to the front matter"})
+	}
+	return list
+}
 
 // rules checks what items say of one another, and completes them.
 func (p *parser) rules() {
@@ -40,6 +64,8 @@ func (p *parser) roles() {
 			p.fail(x.Line, `add "role":"build", and roles: in the front matter`, "step %s says no role", x.Name)
 		case p.r.Role(x.Role) == nil:
 			p.fail(x.Line, "add it under roles in the front matter", "role %s of step %s is not known", x.Role, x.Name)
+		case x.Again != "" && p.front.Roles[x.Role].Plain:
+			p.newly(x.Line, "leave again away", "step %s has the attribute again, but role %s is plain: it has no blueprint that could change", x.Name, x.Role)
 		}
 		if x.Timeout > 0 && x.Budget > x.Timeout {
 			p.fail(x.Line, "raise the timeout", "step %s may take %s and is stopped after %s", x.Name, x.Budget, x.Timeout)
@@ -62,10 +88,28 @@ func (p *parser) people() {
 				}
 			}
 		}
-		if x.Kind == SignOff && len(x.Signers) > 0 && x.Approvals > len(x.Signers) {
-			p.fail(x.Line, "ask more people, or fewer approvals", "sign-off %s wants %d approvals of %d people", x.Name, x.Approvals, len(x.Signers))
+		for k := range x.Quotas {
+			x.Quotas[k].Of, _ = p.r.people(x.Quotas[k].Who)
+		}
+		if x.Kind == SignOff && len(x.Signers) > 0 && x.Approvals > x.most() {
+			p.fail(x.Line, "ask more people, or fewer approvals", "sign-off %s wants %d approvals of %d people, each of whom fills one place", x.Name, x.Approvals, len(x.Signers))
 		}
 	}
+}
+
+// most is how many of its approvals a sign-off can have: each person fills one place.
+func (x *Item) most() int {
+	counts := map[string][]int{}
+	for i, q := range x.Counted() {
+		for _, who := range q.Of {
+			counts[who] = append(counts[who], i)
+		}
+	}
+	places := PlacesOf(x.Counted())
+	for _, who := range x.Signers {
+		places.Give(who, counts)
+	}
+	return places.Filled()
 }
 
 // anchors replaces those of phases by their slugs, where the two differ.
@@ -134,6 +178,12 @@ func (p *parser) needs() {
 			}
 		}
 		slices.Sort(list)
+		for j := 1; j < len(list); j++ {
+			if n := list[j]; n == list[j-1] {
+				p.newly(x.Line, "leave one of the two away", "%s needs %s twice: by its name, and in phase %s", x.Name, n, p.r.Items[at[n]].Phase)
+				break
+			}
+		}
 		x.Needs = slices.Compact(list)
 	}
 }

@@ -127,7 +127,10 @@ type Item struct {
 	Timeout  time.Duration `json:"timeout,omitempty"`
 	Retry    int           `json:"retry,omitempty"`
 	Gold     bool          `json:"gold,omitempty"`
-	Network  bool          `json:"network,omitempty"`
+	// Network: it reaches others, but neither its machine nor control; HostNetwork: it has
+	// its machine's own network.
+	Network     bool `json:"network,omitempty"`
+	HostNetwork bool `json:"host_network,omitempty"`
 	// Secrets are names of environment variables whose values machines keep.
 	Secrets []string `json:"secrets,omitempty"`
 	// Results are globs of JUnit files: a failed test stops what needs the step
@@ -145,6 +148,9 @@ type Item struct {
 	Approvals int      `json:"approvals,omitempty"` // of a sign-off: how many must say yes
 	Signers   []string `json:"signers,omitempty"`   // people, groups expanded, who may
 	Asked     []string `json:"asked,omitempty"`     // as written: people and groups
+	// Quotas are what is asked of each group, where more than one is asked for a number
+	// of approvals; Approvals is their sum.
+	Quotas []Quota `json:"quotas,omitempty"`
 }
 
 // Moment is a date, fixed or relative to the ship date.

@@ -273,7 +273,7 @@ func (b *bench) start(ctx context.Context, root *api.Client, n int) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	st, text, err := begin(ctx, d, "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\nsleep 1000\n```\n")
+	st, text, err := begin(ctx, d, "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\",\"out\":\"app\",\"gold\":\"true\"}\nsleep 1000\n```\n")
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +285,7 @@ func (b *bench) start(ctx context.Context, root *api.Client, n int) ([]string, e
 		versions[i] = "1." + strconv.Itoa(i)
 		one := st
 		one.Version = versions[i]
-		return root.Do(ctx, http.MethodPost, "/releases", api.Start{Started: one}, nil)
+		return root.Do(ctx, http.MethodPost, "/releases", api.StartOf(one), nil)
 	})
 }
 

@@ -99,7 +99,7 @@ const working = `mkdir "$DIR"; cd "$DIR"; printf '%s' "$BOOK" > RELEASE.md; git 
 // its step on another machine. Every kill is one of a fresh release.
 func (b *bench) moving(ctx context.Context, kills int) error {
 	app, marks := filepath.Join(b.work, "app"), filepath.Join(b.work, "marks")
-	book := "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\ndate +%s.%N > " + marks + "/$$.new\nmv " + marks + "/$$.new " + marks + "/$$\nsleep 1000\n```\n"
+	book := "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\",\"out\":\"app\",\"gold\":\"true\"}\ndate +%s.%N > " + marks + "/$$.new\nmv " + marks + "/$$.new " + marks + "/$$\nsleep 1000\n```\n"
 	if err := b.sh(ctx, b.work, []string{"DIR=" + app, "BOOK=" + book}, "mkdir marks; "+working); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (b *bench) moving(ctx context.Context, kills int) error {
 		if err := wait(ctx, func() bool { return b.up(ctx) == 2 }); err != nil {
 			return err
 		}
-		if _, err := b.cli(ctx, app, "release", "start", version, "--ship", "2036-12-01T09:00:00Z"); err != nil {
+		if _, err := b.cli(ctx, app, "release", "start", version, "--yes", "--ship", "2036-12-01T09:00:00Z"); err != nil {
 			return err
 		}
 		if err := wait(ctx, func() bool { return len(list(marks)) == 1 }); err != nil {
@@ -147,7 +147,7 @@ func (b *bench) moving(ctx context.Context, kills int) error {
 		}
 		took = append(took, began.Sub(killed).Seconds())
 		say("kill %d of %d: running elsewhere after %.2f s", i+1, kills, took[i])
-		if _, err := b.cli(ctx, app, "release", "abort", version, "--reason", "measured"); err != nil {
+		if _, err := b.cli(ctx, app, "release", "abort", version, "--yes", "--reason", "measured"); err != nil {
 			return err
 		}
 		if err := agents[victim].start(b); err != nil {
@@ -281,7 +281,7 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	if err != nil {
 		return err
 	}
-	if err := client.Do(ctx, http.MethodPost, "/releases", api.Start{Started: start}, nil); err != nil {
+	if err := client.Do(ctx, http.MethodPost, "/releases", api.StartOf(start), nil); err != nil {
 		return err
 	}
 	etcd, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + filepath.Join(b.work, "etcd/client")}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})

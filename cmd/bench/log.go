@@ -50,7 +50,7 @@ func (b *bench) logging(ctx context.Context) (err error) {
 	}
 	script := fmt.Sprintf("%s -produce %d", self, int64(logBytes))
 	app := filepath.Join(b.work, "app")
-	book := "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\n" + script + "\n```\n"
+	book := "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\n" + script + "\n```\n\n```sh {\"name\":\"gold\",\"needs\":\"build\",\"timeout\":\"1m\",\"out\":\"app\",\"gold\":\"true\"}\necho app > app\n```\n"
 	if err := b.sh(ctx, b.work, []string{"DIR=" + app, "BOOK=" + book}, working); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (b *bench) logging(ctx context.Context) (err error) {
 // logged runs the step of a release to its end. It gives for how long the step
 // ran, and how long after that its result was there.
 func (b *bench) logged(ctx context.Context, app, version string) (ran, lag float64, err error) {
-	if _, err := b.cli(ctx, app, "release", "start", version, "--ship", "2036-12-01T09:00:00Z"); err != nil {
+	if _, err := b.cli(ctx, app, "release", "start", version, "--yes", "--ship", "2036-12-01T09:00:00Z"); err != nil {
 		return 0, 0, err
 	}
 	var x api.ItemStatus

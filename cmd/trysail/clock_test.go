@@ -59,7 +59,7 @@ func TestFleetClockJumps(t *testing.T) {
 	w.agent("a", 11, "--plain")
 	w.agent("b", 12, "--plain", "--rank", "backup")
 	ship := time.Now().Add(48*time.Hour + 30*time.Minute)
-	w.trysail("release", "start", "4.2", "--ship", ship.UTC().Format(time.RFC3339))
+	w.trysail("release", "start", "4.2", "--yes", "--ship", ship.UTC().Format(time.RFC3339))
 	w.until("the embargo is waited for", func() bool {
 		return w.item("compile").Status == release.Complete && w.item("embargo").Status == release.Ready
 	})
@@ -125,7 +125,7 @@ func TestFleetCertificates(t *testing.T) {
 		w.hosts[name].start("agent", "--drill-clock", filepath.Join(w.dir, "clock"))
 	}
 	ship := time.Now().AddDate(0, 0, 600).Add(47 * time.Hour)
-	w.trysail("release", "start", "4.2", "--ship", ship.UTC().Format(time.RFC3339))
+	w.trysail("release", "start", "4.2", "--yes", "--ship", ship.UTC().Format(time.RFC3339))
 	w.until("gold begins", func() bool { return len(w.began()) == 1 })
 	w.finish()
 }

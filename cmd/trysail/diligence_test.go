@@ -114,13 +114,13 @@ func TestDiligence(t *testing.T) {
 			t.Errorf("fetch %s: %s %v", step, out, err)
 		}
 	}
-	w.trysail("release", "abort", "4.2", "--reason", "a worm")
+	w.trysail("release", "abort", "4.2", "--yes", "--reason", "a worm")
 
 	// Without it everything passes, people sign, and it ships.
 	w.write("app/app.txt", "clean\n")
 	w.write("app/NOTES.md", "## 4.3\n\nNothing is known.\n")
 	commit()
-	w.trysail("release", "start", "4.3", "--ship", "2036-12-01T09:00:00Z")
+	w.trysail("release", "start", "4.3", "--yes", "--ship", "2036-12-01T09:00:00Z")
 	if _, err := w.run("release", "wait", "4.3"); err == nil || !strings.Contains(err.Error(), "exit status 4") {
 		t.Fatalf("4.3 does not wait for people: %v", err)
 	}

@@ -112,7 +112,7 @@ func TestFleetControlDiskFull(t *testing.T) {
 	w.until("gold begins on a", func() bool { return w.item("gold").Machine == "a" && len(w.began()) == 1 })
 
 	mend := w.fill("control", 100)
-	if out, err := w.run("release", "start", "5.0", "--ship", "2036-12-01T09:00:00Z"); err == nil || !strings.Contains(err.Error(), "are kept for the ledger") || !strings.Contains(err.Error(), "make room") {
+	if out, err := w.run("release", "start", "5.0", "--yes", "--ship", "2036-12-01T09:00:00Z"); err == nil || !strings.Contains(err.Error(), "are kept for the ledger") || !strings.Contains(err.Error(), "make room") {
 		t.Errorf("a release is begun on a full disk: %s %v", out, err)
 	}
 	w.letGo() // gold is made, and control cannot take it
@@ -163,7 +163,7 @@ func TestFleetFlaps(t *testing.T) {
 	w.write("app/RELEASE.md", strings.Replace(nemesisRelease(filepath.Dir(w.marks())), "sleep 1\nmkdir -p obj", "sleep 15\nmkdir -p obj", 1))
 	w.sh("cd " + w.app + " && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm 1.0")
 	s := &seen{acks: map[string][]release.Ack{}}
-	w.word(s, "control", "1.0", release.Ack{Type: "started"}, "release", "start", "1.0", "--ship", "2036-12-01T09:00:00Z")
+	w.word(s, "control", "1.0", release.Ack{Type: "started"}, "release", "start", "1.0", "--yes", "--ship", "2036-12-01T09:00:00Z")
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)

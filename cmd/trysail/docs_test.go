@@ -72,7 +72,7 @@ func TestExamplesOfFormats(t *testing.T) {
 		}
 	}
 	for _, text := range blocks(t, "docs/evidence.md", "json statement") {
-		if _, err := evidence.ReadSignOff([]byte(text)); err != nil {
+		if _, _, _, err := evidence.ReadStatement([]byte(text)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -192,6 +192,10 @@ func TestFirstRelease(t *testing.T) {
 		}
 		script += strings.TrimSpace(m[2]) + " &\nuntil trysail fleet; do sleep 0.2; done 2>/dev/null\n"
 	}
+	// A stranger's bundle brings its own keys, and every file in it holds. Its steps run only
+	// for who vouches for the key.
+	script += "status=0; trysail reprove ../evidence || status=$?; echo \"a stranger's bundle: $status\"\n" +
+		"status=0; trysail reprove ../evidence --trust SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --signers trysail/allowed_signers || status=$?; echo \"another's key: $status\"\n"
 	cmd := exec.Command("bash", "-euxc", script)
 	cmd.Dir = dir
 	state := filepath.Join(dir, "state")
@@ -203,6 +207,7 @@ func TestFirstRelease(t *testing.T) {
 	for _, want := range []string{
 		"RELEASE.md reads one way", "Critical path", "first            primary  up", "second           backup   up", "in the server of hello, made anew, is identical", "Release 1.0 will ship on time", ": identical", "1.0: ship", "source.tar.zst", "build/deb/libc6", "  log\n", `"type":"shipped"`, "dist/hello.tar.gz", "Release 1.0 verifies: ", "RELEASE.md has licences, secrets", "release-manager says approve to licences-read (SHA256:", "Release 1.0: made again, the same bytes", "tester says approve to tested (SHA256:",
 		"It is about what hello made: trysail release fetch 1.0 hello", "RELEASE.md has changes, notes", "Release 1.1 will ship on time", "known-issues             ready",
+		"\na stranger's bundle: 3\n", "\nanother's key: 3\n", "not made again: nothing but the bundle itself vouches for who signed it", "would run    step hello (", "trysail reprove ../evidence --trust SHA256:",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the page's output lacks %q:\n%s", want, out)
@@ -218,7 +223,7 @@ func TestGuide(t *testing.T) {
 	} else if !ok {
 		t.Skip("needs root")
 	}
-	state := t.TempDir()
+	state := filepath.Join(t.TempDir(), "state") // made by Trysail, with the modes that it gives
 	t.Cleanup(func() { unmountBelow(t, state) })
 	script := strings.Join(append(blocks(t, "docs/guide.md", "sh"), blocks(t, "docs/depot.md", "sh")...), "\n")
 	cmd := exec.Command("sh", "-euxc", script)

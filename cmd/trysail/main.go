@@ -11,6 +11,7 @@ import (
 
 	"trysail/internal/cli"
 	"trysail/internal/machine"
+	"trysail/internal/rootless"
 )
 
 func main() {
@@ -20,7 +21,18 @@ func main() {
 	if os.Args[0] == machine.GuardName {
 		os.Exit(machine.RunGuard())
 	}
+	if os.Args[0] == rootless.WaitName {
+		os.Exit(rootless.Wait())
+	}
+	// Whatever this program makes says its mode, and the caller's umask does not
+	// change that: what containers and working copies hold is what it should be,
+	// and everything else is private.
+	umask := syscall.Umask(0o022)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	if os.Args[0] == rootless.Name {
+		ctx, stop = rootless.Context(ctx)
+		defer stop()
+	}
+	os.Exit(cli.Run(ctx, os.Args[1:], umask, os.Stdin, os.Stdout, os.Stderr))
 }

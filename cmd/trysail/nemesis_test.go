@@ -238,7 +238,7 @@ func TestFleetNemesis(t *testing.T) {
 		w.until("release "+v+" has begun", func() bool { // its source is fixed then
 			at := controls[n%len(controls)]
 			n++
-			w.word(s, at, v, release.Ack{Type: "started"}, "release", "start", v, "--ship", "2036-12-01T09:00:00Z")
+			w.word(s, at, v, release.Ack{Type: "started"}, "release", "start", v, "--yes", "--ship", "2036-12-01T09:00:00Z")
 			_, err := w.runAt(at, "release", "status", v)
 			return err == nil || exit(err) == 4
 		})
@@ -340,7 +340,7 @@ func TestFleetBrokenFence(t *testing.T) {
 	// A step that ends by itself after the other began.
 	w.write("app/RELEASE.md", strings.Replace(nemesisRelease(filepath.Dir(w.marks())), "sleep 1\nmkdir -p obj", "sleep 12\nmkdir -p obj", 1))
 	w.sh("cd " + w.app + " && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm 1.0")
-	w.trysail("release", "start", "1.0", "--ship", "2036-12-01T09:00:00Z")
+	w.trysail("release", "start", "1.0", "--yes", "--ship", "2036-12-01T09:00:00Z")
 	ran := func() int {
 		list, _ := filepath.Glob(filepath.Join(w.marks(), "1.0/began-compile.*"))
 		return len(list)
@@ -419,7 +419,7 @@ func TestFleetLateLease(t *testing.T) {
 	w.sh("cd " + w.app + " && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm 1.0")
 	time.Sleep(time.Second) // x asks for work
 	letThrough := w.holdUp("control", x.ip)
-	w.trysail("release", "start", "1.0", "--ship", "2036-12-01T09:00:00Z")
+	w.trysail("release", "start", "1.0", "--yes", "--ship", "2036-12-01T09:00:00Z")
 	ran := func() int {
 		list, _ := filepath.Glob(filepath.Join(w.marks(), "1.0/began-compile.*"))
 		return len(list)

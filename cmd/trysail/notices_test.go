@@ -113,7 +113,7 @@ func TestFleetNotices(t *testing.T) {
 	again()
 	w.until("the machines are back", func() bool { return w.up("b") && w.up("c") })
 	w.finish()
-	want := []string{"machine-lost gold", "gold-committed gold", "gold-confirmed gold", "sign-off-wanted tried", "shipped"}
+	want := []string{"machine-lost gold", "gold-committed gold", "gold-confirmed gold", "sign-off-wanted tried", "action-wanted ship", "shipped"}
 	w.until("people know that it is shipped", func() bool { return slices.Contains(h.list(), "shipped") })
 	if got := h.list(); !slices.Equal(got, want) {
 		t.Errorf("people were told %q, not %q", got, want)

@@ -14,7 +14,7 @@ import (
 // plainly on its host, so it has nothing to prove; TestFirstRelease has one that has.
 func TestFleetReadmit(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\n---\n## Gold master\n\n"+
+	w := newWorld(t, "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Gold master\n\n"+
 		"```sh {\"name\":\"gold\",\"timeout\":\"1m\",\"out\":\"dist/*\",\"gold\":\"true\"}\nmkdir dist\ncp app.txt dist/app\n```\n\n"+
 		"## Diligence\n\n- [ ] **tried** (@ann, needs gold): tried\n")
 	a := w.agent("a", 11, "--plain")
@@ -78,7 +78,7 @@ func TestFleetReadmit(t *testing.T) {
 	if out := w.trysail("fleet"); !strings.Contains(out, "  its depot: ") {
 		t.Errorf("fleet: %s", out)
 	}
-	if _, err := w.run("fleet", "readmit", "a", "--without-proof"); err == nil || !strings.Contains(err.Error(), "says why") {
+	if _, err := w.run("fleet", "readmit", "a", "--without-proof"); err == nil || !strings.Contains(err.Error(), "give a reason") {
 		t.Errorf("a machine is readmitted without proof or reason: %v", err)
 	}
 	w.trysail("fleet", "readmit", "a", "--without-proof", "--reason", "we need it today")

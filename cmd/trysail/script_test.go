@@ -76,7 +76,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			e.Setenv("PATH", strings.Join([]string{bin, tools, helpers, os.Getenv("PATH")}, ":"))
 			e.Values["internet"] = &internetHolder{}
 			state := filepath.Join(e.WorkDir, "state")
-			if err := os.Mkdir(state, 0o755); err != nil {
+			if err := os.Mkdir(state, 0o700); err != nil {
 				return err
 			}
 			if err := os.Symlink(roots, filepath.Join(state, "roots")); err != nil {

@@ -107,5 +107,5 @@ func TestFleetNotEquivalent(t *testing.T) {
 	if _, err := w.run("release", "retry", "4.2", "gold"); err == nil || !strings.Contains(err.Error(), "not tried until it agrees") {
 		t.Errorf("gold was built until it agreed: %v", err)
 	}
-	w.trysail("release", "abort", "4.2", "--reason", "find out why")
+	w.trysail("release", "abort", "4.2", "--yes", "--reason", "find out why")
 }

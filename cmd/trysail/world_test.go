@@ -275,7 +275,7 @@ func (w *world) within(d time.Duration, what string, is func() bool) {
 
 func (w *world) begin() {
 	w.t.Helper()
-	w.trysail("release", "start", "4.2", "--ship", "2036-12-01T09:00:00Z")
+	w.trysail("release", "start", "4.2", "--yes", "--ship", "2036-12-01T09:00:00Z")
 }
 
 // events is the ledger of the release.
@@ -305,4 +305,12 @@ func (w *world) check() []release.Event {
 		w.t.Error(wrong)
 	}
 	return events
+}
+
+// refused runs a command that fails, and says why.
+func (w *world) refused(why string, args ...string) {
+	w.t.Helper()
+	if out, err := w.run(args...); err == nil || !strings.Contains(err.Error(), why) {
+		w.t.Errorf("trysail %s was not refused for %q: %s %v", strings.Join(args, " "), why, out, err)
+	}
 }

@@ -26,7 +26,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -36,8 +35,10 @@ import (
 
 	"trysail/fleet"
 	"trysail/internal/api"
+	"trysail/internal/build"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
+	"trysail/release"
 )
 
 // Options are what an agent is made of.
@@ -47,6 +48,10 @@ type Options struct {
 	State  *machine.State
 	Depot  *depot.Depot // of this machine
 	Dir    string       // of what it keeps: the copy of the ledger, logs not yet sent
+	// Permits is what steps may reach of this machine beside their server.
+	Permits build.Permits
+	// Plain lets steps run on this machine itself, as root, where control says so.
+	Plain bool
 	// Remember keeps the addresses of all controls for the next start.
 	Remember func([]string) error
 	// Renew makes this machine's certificate anew, if it ends soon.
@@ -119,7 +124,7 @@ const mostHas = 500
 func (a *Agent) note(digests ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, d := range digests {
+	for _, d := range digests[max(len(digests)-mostHas, 0):] {
 		a.has = append(slices.DeleteFunc(a.has, func(x string) bool { return x == d }), d)
 	}
 	a.has = a.has[max(len(a.has)-mostHas, 0):]
@@ -188,4 +193,4 @@ func (a *Agent) lapsedSince(then time.Duration) bool {
 }
 
 // silent is why everything is killed when control does not answer.
-func silent() string { return fmt.Sprintf("control did not answer for %s", fleet.FenceAfter) }
+func silent() string { return "control did not answer for " + release.Human(fleet.FenceAfter) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -11,6 +12,7 @@ import (
 	"trysail/blueprint"
 	"trysail/internal/api"
 	"trysail/internal/compare"
+	"trysail/internal/mask"
 	"trysail/release"
 )
 
@@ -23,16 +25,25 @@ const (
 // it builds once more, in a server and a workspace of its own, to learn where the
 // build differs from itself: there, and nowhere else, a difference is equivalent.
 // If that build fails nothing is known, and the whole of it is to be tried again.
-func (s *step) confirm(ctx context.Context, r *api.Report, made []blueprint.Output) (err error) {
-	gold := goldOutputs(s.as.Gold)
-	if slices.EqualFunc(made, gold, sameOutput) {
+func (s *step) confirm(ctx context.Context, r *api.Report, list []release.Artifact) (err error) {
+	ships := s.as.Gold
+	if s.as.GoldList != nil {
+		if ships, err = s.a.files(ctx, *s.as.GoldList, func(string) bool { return true }); err != nil {
+			return err
+		}
+	}
+	if slices.EqualFunc(list, ships, sameArtifact) {
 		r.Compared = release.Identical
 		return nil
 	}
+	made, madeDirs := splitOutputs(list)
+	gold, goldDirs := splitOutputs(ships)
+	var digests []string
 	for _, g := range gold {
-		if err := s.a.fetch(ctx, g.SHA256); err != nil {
-			return err
-		}
+		digests = append(digests, g.SHA256)
+	}
+	if err := s.a.fetch(ctx, digests...); err != nil {
+		return err
 	}
 	n, err := s.a.o.State.Begin()
 	if err != nil {
@@ -40,23 +51,25 @@ func (s *step) confirm(ctx context.Context, r *api.Report, made []blueprint.Outp
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	fmt.Fprintln(s.log, "[trysail] other bytes than gold: building once more, to see where the build differs from itself")
-	again := &step{a: s.a, as: s.as, n: n, log: s.log, secrets: s.secrets}
+	again := &step{a: s.a, as: s.as, n: n, log: s.log, secrets: s.secrets, mask: s.mask}
 	r2, err := again.once(ctx)
 	if err != nil {
 		return err
 	}
 	var madeAgain []blueprint.Output
 	if r2.Exit == 0 {
-		if madeAgain, err = again.outputs(r2); err != nil {
+		list, err := again.outputs(r2)
+		if err != nil {
 			return err
 		}
+		madeAgain, _ = splitOutputs(list)
 	}
 	if r2.Exit != 0 {
 		r.Exit, r.Why = r2.Exit, "it made other bytes than gold; built once more, to see where the build differs from itself: "+r2.Why
 		return nil
 	}
 	b := builds{
-		made: made, again: madeAgain, gold: gold, scratch: n.Dir,
+		made: made, again: madeAgain, gold: gold, madeDirs: madeDirs, goldDirs: goldDirs, scratch: n.Dir, mask: s.mask,
 		openMade: compare.In(s.checkout), openAgain: compare.In(again.checkout),
 	}
 	stored := compare.From(s.a.o.Depot, n.Dir, func(o blueprint.Output) string { return o.SHA256 })
@@ -67,34 +80,22 @@ func (s *step) confirm(ctx context.Context, r *api.Report, made []blueprint.Outp
 		})
 		return f, done, err
 	}
-	var list []string
-	if r.Compared, list, err = b.judge(ctx); err != nil {
-		return err
-	}
-	for _, d := range list {
-		m := newMasker(s.secrets) // the ledger keeps them for ever
-		r.Differences = append(r.Differences, string(m.write([]byte(d)))+string(m.end()))
-	}
-	return nil
+	r.Compared, r.Differences, err = b.judge(ctx)
+	return err
 }
 
-func goldOutputs(list []release.Artifact) []blueprint.Output {
-	var gold []blueprint.Output
-	for _, g := range list {
-		gold = append(gold, blueprint.Output{Path: g.Path, SHA256: g.Digest, Size: g.Size, Mode: g.Mode, Link: g.Link})
-	}
-	return gold
-}
-
-func sameOutput(a, b blueprint.Output) bool {
-	return a.Path == b.Path && a.SHA256 == b.SHA256 && a.Mode == b.Mode && a.Link == b.Link
+func sameArtifact(a, b release.Artifact) bool {
+	a.Size, b.Size = 0, 0
+	return a == b
 }
 
 // builds are the three that a verdict needs: two of this machine, and gold.
 type builds struct {
 	made, again, gold             []blueprint.Output
+	madeDirs, goldDirs            map[string]string // modes of directories with nothing in them
 	openMade, openAgain, openGold compare.Open
 	scratch                       string
+	mask                          *mask.Mask // the ledger keeps for ever what is named
 }
 
 // judge compares place by place. All is measured on what this machine made first,
@@ -128,18 +129,30 @@ func (b *builds) judge(ctx context.Context) (release.Verdict, []string, error) {
 	for _, p := range pairs {
 		switch {
 		case p.Made == nil:
-			beyond = append(beyond, named(p.Other.Path, "only gold has it", ""))
+			beyond = append(beyond, named(b.mask, p.Other.Path, "only gold has it", ""))
 		case p.Other == nil && len(p.Excused) > 0:
-			excused = append(excused, named(p.Made.Path, "gold has it not", ""))
+			excused = append(excused, named(b.mask, p.Made.Path, "gold has it not", ""))
 		case p.Other == nil:
-			beyond = append(beyond, named(p.Made.Path, "gold has it not", ""))
+			beyond = append(beyond, named(b.mask, p.Made.Path, "gold has it not", ""))
 		default:
 			for _, d := range p.Beyond {
-				beyond = append(beyond, named(d.Path, d.What, d.Cause))
+				beyond = append(beyond, named(b.mask, d.Path, d.What, d.Cause))
 			}
 			for _, d := range p.Excused {
-				excused = append(excused, named(d.Path, d.What, d.Cause))
+				excused = append(excused, named(b.mask, d.Path, d.What, d.Cause))
 			}
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(b.goldDirs)) {
+		if mode, ok := b.madeDirs[p]; !ok {
+			beyond = append(beyond, named(b.mask, p, "only gold has this directory, with nothing in it", ""))
+		} else if mode != b.goldDirs[p] {
+			beyond = append(beyond, named(b.mask, p, "mode "+b.goldDirs[p]+" instead of "+mode, ""))
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(b.madeDirs)) {
+		if _, ok := b.goldDirs[p]; !ok {
+			beyond = append(beyond, named(b.mask, p, "gold has not this directory, with nothing in it", ""))
 		}
 	}
 	v, list := release.Equivalent, append(beyond, excused...)
@@ -158,7 +171,7 @@ func (b *builds) judge(ctx context.Context) (release.Verdict, []string, error) {
 }
 
 // named is one difference, fit to be read on a line, typed, and signed for.
-func named(path, what, cause string) string {
+func named(m *mask.Mask, path, what, cause string) string {
 	text := path + ": " + what
 	if cause != "" {
 		text += " (" + cause + ")"
@@ -168,7 +181,7 @@ func named(path, what, cause string) string {
 			return unicode.ReplacementChar
 		}
 		return r
-	}, text)
+	}, m.String(text))
 	if len(text) > longest {
 		text = strings.ToValidUTF8(text[:longest], "") + "…"
 	}

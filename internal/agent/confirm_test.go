@@ -133,7 +133,7 @@ func TestNamed(t *testing.T) {
 		{strings.Repeat("é", 300), "", ""}:       strings.Repeat("é", 200) + "…",
 		{"a" + strings.Repeat("é", 300), "", ""}: "a" + strings.Repeat("é", 199) + "…",
 	} {
-		got := named(in[0], in[1], in[2])
+		got := named(nil, in[0], in[1], in[2])
 		if got != want || !utf8.ValidString(got) {
 			t.Errorf("%q is named %q, not %q", in, got, want)
 		}

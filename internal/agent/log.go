@@ -13,6 +13,7 @@ import (
 
 	"trysail/internal/api"
 	"trysail/internal/machine"
+	"trysail/internal/mask"
 )
 
 const (
@@ -28,7 +29,7 @@ type logSink struct {
 	file *os.File
 
 	mu      sync.Mutex
-	masker  *masker
+	mask    *mask.Stream
 	size    int64 // kept
 	dropped int64 // past the limit
 	closed  bool
@@ -36,12 +37,12 @@ type logSink struct {
 }
 
 // newLog makes a log in which some values are hidden.
-func (a *Agent) newLog(h api.Holding, path string, secrets map[string]string) (*logSink, error) {
+func (a *Agent) newLog(h api.Holding, path string, hidden *mask.Mask) (*logSink, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return &logSink{a: a, h: h, file: f, masker: newMasker(secrets), grown: make(chan struct{}, 1)}, nil
+	return &logSink{a: a, h: h, file: f, mask: hidden.Stream(), grown: make(chan struct{}, 1)}, nil
 }
 
 // Write keeps what fits. It reports everything as written: a step must not fail
@@ -49,7 +50,7 @@ func (a *Agent) newLog(h api.Holding, path string, secrets map[string]string) (*
 func (l *logSink) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.keep(l.masker.write(p)); err != nil {
+	if err := l.keep(l.mask.Write(p)); err != nil {
 		return 0, err
 	}
 	l.wake()
@@ -75,7 +76,7 @@ func (l *logSink) wake() {
 func (l *logSink) finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.keep(l.masker.end()); err != nil {
+	if err := l.keep(l.mask.End()); err != nil {
 		l.a.o.Log.Error("log", "step", l.h.Item, "err", err)
 	}
 	if l.dropped > 0 {

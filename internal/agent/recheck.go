@@ -130,7 +130,7 @@ func (a *Agent) remake(ctx context.Context, m release.Machine, prove bool, log i
 		return err
 	}
 	p, err := rebuild.Prove(ctx, rebuild.ProveOptions{
-		State: a.o.State, Depot: a.o.Depot, Blueprint: b, Build: x, Server: server, Output: log, Log: a.o.Log, Step: say, Progress: func(string) {},
+		State: a.o.State, Depot: a.o.Depot, Blueprint: b, Build: x, Server: server, Permits: a.o.Permits, Output: log, Log: a.o.Log, Step: say, Progress: func(string) {},
 	})
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func proofWhy(p *rebuild.Proof) string {
 	}
 	for _, o := range p.Outputs {
 		for _, d := range o.Differences {
-			say = append(say, named(d.Path, d.What, d.Cause))
+			say = append(say, named(nil, d.Path, d.What, d.Cause))
 		}
 	}
 	const most = 3

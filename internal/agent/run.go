@@ -10,21 +10,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
 	"trysail/internal/api"
 	"trysail/internal/build"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
+	"trysail/internal/mask"
 	"trysail/internal/rebuild"
-	"trysail/internal/trace"
+	"trysail/internal/tree"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -44,15 +42,17 @@ func (a *Agent) run(ctx context.Context, as api.Assignment) (r *api.Report, err 
 	if err != nil {
 		return nil, err
 	}
-	log, err := a.newLog(as.Holding, n.Path("log"), secrets)
+	hidden := maskOf(secrets)
+	log, err := a.newLog(as.Holding, n.Path("log"), hidden)
 	if err != nil {
 		return nil, err
 	}
 	defer log.file.Close()
 	var sender sync.WaitGroup
 	sender.Go(func() { log.send(ctx) })
-	s := &step{a: a, as: as, n: n, log: log, secrets: secrets}
+	s := &step{a: a, as: as, n: n, log: log, secrets: secrets, mask: hidden}
 	r, err = s.report(ctx)
+	err = hide(hidden, r, err)
 	log.finish()
 	sender.Wait()
 	if err != nil {
@@ -68,7 +68,14 @@ func (s *step) report(ctx context.Context) (*api.Report, error) {
 	if err != nil || r.Exit != 0 {
 		return r, err
 	}
-	return r, s.collect(ctx, r)
+	if err := s.collect(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := r.Over(); err != nil {
+		r.Finished = r.Without()
+		r.Exit, r.Why = 1, err.Error()
+	}
+	return r, nil
 }
 
 // once runs the step in a server and a workspace of its own, and says how it ended.
@@ -79,15 +86,16 @@ func (s *step) once(ctx context.Context) (*api.Report, error) {
 	}
 	r := &api.Report{}
 	r.Exit, r.Took, r.Root = exit.Code, exit.Duration, s.root
+	r.Status, r.Signal = exit.Code, exit.Signal
 	switch {
 	case s.late:
 		r.Why = "stopped after its timeout of " + s.as.Step.Timeout.String()
 	case exit.Signal != "":
-		r.Why = exit.Signal
+		r.Why = "it ended by a signal: " + exit.Signal
 	case exit.Code != 0:
-		r.Why = "exit status " + strconv.Itoa(exit.Code)
-	}
-	if !s.late && exit.Signal == "" {
+		r.Why = exitWhy(exit.Code)
+		s.tested(r)
+	default:
 		s.tested(r)
 	}
 	return r, nil
@@ -100,9 +108,12 @@ type step struct {
 	n        *machine.Session
 	log      *logSink
 	checkout string
-	root     string // digest of the rebuilt server
-	late     bool   // stopped by its timeout
+	before   results   // files of test results that were there before the script began
+	begun    time.Time // when it did, by the clock of its files
+	root     string    // digest of the rebuilt server
+	late     bool      // stopped by its timeout
 	secrets  map[string]string
+	mask     *mask.Mask // of the secrets
 }
 
 // limited runs the command within the step's timeout; making its server first
@@ -122,16 +133,22 @@ func (s *step) limited(ctx context.Context, run func(context.Context) (*machine.
 }
 
 func (s *step) inside(ctx context.Context) (*machine.Exit, error) {
-	if s.as.Machine.Blueprint == "" {
-		return s.plain(ctx)
+	if s.as.Machine.Blueprint != "" {
+		return s.rebuilt(ctx)
 	}
-	return s.rebuilt(ctx)
+	if !s.a.o.Plain { // control does not send one, unless somebody else rules it
+		return nil, &PlainError{}
+	}
+	return s.plain(ctx)
 }
+
+// atOnce is how many blobs go to control or come from it at a time: each waits for a disk.
+const atOnce = 8
 
 // fetch makes sure that originals are in this machine's depot.
 func (a *Agent) fetch(ctx context.Context, digests ...string) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
+	g.SetLimit(atOnce)
 	for _, dg := range digests {
 		if dg == "" || a.o.Depot.Has(dg) {
 			continue
@@ -155,28 +172,24 @@ func (a *Agent) get(ctx context.Context, dg string) error {
 	return err
 }
 
-// keep puts a file into this machine's depot and control's.
-func (a *Agent) keep(ctx context.Context, file string) (string, error) {
-	dg, _, err := a.o.Depot.PutFile(ctx, file)
-	if err != nil {
-		return "", err
-	}
-	return dg, again(ctx, func() error { return a.send(ctx, dg) })
-}
-
 // send gives control a blob that it has not.
 func (a *Agent) send(ctx context.Context, dg string) error {
 	return a.transferred(ctx, func(ctx context.Context) error {
 		if has, err := a.o.Client.HasBlob(ctx, dg); err != nil || has {
 			return err
 		}
-		f, err := a.o.Depot.Get(ctx, dg)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return a.o.Client.PutBlob(ctx, dg, f)
+		return a.put(ctx, dg)
 	})
+}
+
+// put sends control a blob.
+func (a *Agent) put(ctx context.Context, dg string) error {
+	f, err := a.o.Depot.Get(ctx, dg)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.o.Client.PutBlob(ctx, dg, f)
 }
 
 // healing is how long a step waits for a blob that control has lost or found
@@ -219,7 +232,14 @@ func (s *step) script(seen string) (dir string, argv []string, err error) {
 	if !isName(s.as.Step.Name) {
 		return "", nil, fmt.Errorf("%q is no name of a step", s.as.Step.Name)
 	}
-	err = os.WriteFile(filepath.Join(dir, s.as.Step.Name), []byte(s.as.Step.Script), 0o644)
+	name := filepath.Join(dir, s.as.Step.Name)
+	err = os.WriteFile(name, []byte(s.as.Step.Script), 0o644)
+	if err == nil {
+		var info *tree.Info
+		if info, err = tree.Stat(name); err == nil {
+			s.begun = info.ModTime()
+		}
+	}
 	if err == nil && seen == scriptDir { // this program is process 1 there: under another name it is the command line
 		err = os.Symlink(machine.InitPath, filepath.Join(dir, "trysail"))
 	}
@@ -232,6 +252,14 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	b, sum, err := a.blueprint(ctx, s.as.Machine)
 	if err != nil {
 		return nil, err
+	}
+	if err := a.o.Permits.Check(b.LiveDependencies); err != nil {
+		return nil, err
+	}
+	if _, closed := a.o.Permits.Allow.Remote(b.LiveDependencies); !s.as.Step.Network {
+		for _, l := range closed {
+			fmt.Fprintln(s.log, "[trysail] this machine does not let steps through to live dependency "+l.Name+": trysail agent "+blueprint.Flags(l))
+		}
 	}
 	server, err := rebuild.Root(ctx, rebuild.Options{
 		State: a.o.State, Depot: a.o.Depot, Blueprint: b, Sum: sum, Log: a.o.Log, Now: time.Now,
@@ -271,19 +299,15 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 	for name, value := range s.environment() {
 		x.Environment[name] = value
 	}
-	var net build.Network
-	if !s.as.Step.Network {
-		rec, err := rebuild.Network(ctx, a.o.Depot, b, &x, a.o.Log)
-		if err != nil {
-			return nil, err
-		}
-		defer rec.Stop() //nolint:errcheck // what the step did is more to the point
-		net = rec
+	net, stop, err := s.network(ctx, b, &x)
+	if err != nil {
+		return nil, err
 	}
+	defer stop()
 	watch := 0
 	o := build.Options{
 		Session: s.n, Name: "step", Root: root, Hostname: b.Machine.Hostname, Build: x, User: user, Groups: groups,
-		Checkout: s.checkout, Live: b.LiveDependencies, Output: s.log, Network: net, HostNetwork: s.as.Step.Network,
+		Checkout: s.checkout, Live: b.LiveDependencies, Permits: a.o.Permits, Output: s.log, Network: net, HostNetwork: s.as.Step.HostNetwork,
 		Mounts: []machine.Mount{{Source: dir, Target: scriptDir, ReadOnly: true}},
 		Ready: func(pid int) error {
 			watch, err = a.guard.Watch(pid, "")
@@ -294,6 +318,9 @@ func (s *step) rebuilt(ctx context.Context) (*machine.Exit, error) {
 		res, err := build.Run(ctx, o)
 		if err != nil {
 			return nil, err
+		}
+		for _, what := range res.Lowered {
+			fmt.Fprintln(s.log, "trysail:", what)
 		}
 		return res.Exit, nil
 	})
@@ -357,31 +384,31 @@ func (a *Agent) blueprint(ctx context.Context, m release.Machine) (*blueprint.Bl
 
 // workspace lays out the release's source and the artifacts that the step takes in.
 func (s *step) workspace(ctx context.Context, user blueprint.User) error {
-	var need []string
-	for _, in := range s.as.Inputs {
-		need = append(need, in.Digest)
-	}
-	if err := s.a.fetch(ctx, append(need, s.as.Source.Original)...); err != nil {
+	inputs, err := s.inputs(ctx)
+	if err != nil {
 		return err
 	}
-	s.a.note(need...)
-	dir, err := rebuild.Source(ctx, s.n, s.a.o.Depot, s.as.Source.Original, user)
+	if err := s.a.fetch(ctx, s.as.Keep...); err != nil {
+		s.a.o.Log.Warn("keep what the release is made of", "release", s.as.Release, "err", err) // the step needs none of it
+	}
+	dir, err := build.Source(ctx, s.n, s.a.o.Depot, s.as.Source.Original, user)
 	if err != nil {
 		return err
 	}
 	s.checkout = dir
-	root, err := os.OpenRoot(dir)
+	root, err := tree.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	for _, in := range s.as.Inputs {
+	for _, in := range inputs {
 		err := s.a.undamaged(ctx, in.Digest, func() error { return s.lay(ctx, root, in, user) })
 		if err != nil {
 			return fmt.Errorf("lay %s into the workspace: %w", in.Path, err)
 		}
 	}
-	return nil
+	s.before, err = seen(root, dir, s.as.Step.Results)
+	return err
 }
 
 // undamaged reads a blob of this machine's depot. One that this disk changed is
@@ -402,20 +429,23 @@ func (a *Agent) undamaged(ctx context.Context, dg string, read func() error) err
 	return read()
 }
 
-func (s *step) lay(ctx context.Context, root *os.Root, in release.Artifact, user blueprint.User) error {
-	parts := strings.Split(filepath.Dir(in.Path), "/")
-	for i := range parts {
-		d := filepath.Join(parts[:i+1]...)
-		if d == "." {
+// lay puts an artifact of an earlier step into the workspace, and takes away what
+// the source has in its place. A link of the source on the way is refused.
+func (s *step) lay(ctx context.Context, root *tree.Dir, in release.Artifact, user blueprint.User) error {
+	for i := range in.Path {
+		if in.Path[i] != '/' {
 			continue
 		}
-		if err := root.Mkdir(d, 0o755); err == nil {
-			if err := root.Lchown(d, user.UID, user.GID); err != nil {
+		if err := root.Mkdir(in.Path[:i], 0o755); err == nil {
+			if err := root.Lchown(in.Path[:i], user.UID, user.GID); err != nil {
 				return err
 			}
 		} else if !errors.Is(err, os.ErrExist) {
 			return err
 		}
+	}
+	if in.Dir {
+		return layDir(root, in, user)
 	}
 	if err := root.RemoveAll(in.Path); err != nil {
 		return err
@@ -426,146 +456,45 @@ func (s *step) lay(ctx context.Context, root *os.Root, in release.Artifact, user
 		}
 		return root.Lchown(in.Path, user.UID, user.GID)
 	}
+	mode, err := build.FileMode(in.Mode)
+	if err != nil {
+		return err
+	}
 	r, err := s.a.o.Depot.Get(ctx, in.Digest)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	mode, err := strconv.ParseUint(in.Mode, 8, 32)
-	if err != nil {
-		return fmt.Errorf("mode %q: %w", in.Mode, err)
-	}
-	f, err := root.OpenFile(in.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := root.Create(in.Path, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, r)
 	if err == nil {
-		err = f.Chmod(os.FileMode(mode).Perm())
+		err = f.Chown(user.UID, user.GID) // before the mode: it takes setuid away
 	}
 	if err == nil {
-		err = f.Chown(user.UID, user.GID)
+		err = f.Chmod(mode)
 	}
 	return errors.Join(err, f.Close())
 }
 
-// plain runs the step on this machine as it is: nothing proves that it could be
-// made again.
-func (s *step) plain(ctx context.Context) (exit *machine.Exit, err error) {
-	if err := s.workspace(ctx, blueprint.User{}); err != nil {
-		return nil, err
-	}
-	_, argv, err := s.script("")
+// layDir makes a directory that had nothing in it; what the source has there stays.
+func layDir(root *tree.Dir, in release.Artifact, user blueprint.User) error {
+	mode, err := build.FileMode(in.Mode)
 	if err != nil {
-		return nil, err
-	}
-	top, err := trace.CgroupRoot()
-	if err != nil {
-		return nil, err
-	}
-	cg, err := s.n.Cgroup(top)
-	if err != nil {
-		return nil, err
-	}
-	watch, err := s.a.guard.Watch(0, cg)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.a.guard.Forget(watch)) }()
-	fd, err := os.Open(cg)
-	if err != nil {
-		return nil, err
-	}
-	defer fd.Close()
-	home, err := s.n.MkdirAll(0o700, "home")
-	if err != nil {
-		return nil, err
-	}
-	var env []string
-	for name, value := range s.environment() {
-		env = append(env, name+"="+value)
-	}
-	env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+home, "LANG=C.UTF-8")
-	return s.limited(ctx, func(ctx context.Context) (*machine.Exit, error) {
-		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.checkout, env, s.log, s.log
-		cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(fd.Fd())}
-		// Everything that the step started, wherever it put itself.
-		cmd.Cancel = func() error { return os.WriteFile(filepath.Join(cg, "cgroup.kill"), []byte("1"), 0) }
-		cmd.WaitDelay = time.Second
-		begin := time.Now()
-		err := cmd.Run()
-		if kerr := cmd.Cancel(); kerr != nil { // what it left running, as in a rebuilt server
-			return nil, kerr
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		exit := &machine.Exit{Duration: time.Since(begin)}
-		var ee *exec.ExitError
-		switch {
-		case errors.As(err, &ee):
-			exit.Code = ee.ExitCode()
-			if ws, ok := ee.Sys().(interface{ Signaled() bool }); ok && ws.Signaled() {
-				exit.Code, exit.Signal = 137, ee.String()
-			}
-		case err != nil && !errors.Is(err, exec.ErrWaitDelay):
-			return nil, &machine.CommandError{Args: argv, What: err.Error()}
-		}
-		return exit, nil
-	})
-}
-
-// tested reads the results of a step that has ended. What they name is for a
-// person to waive, whatever status a test program ends with when a test fails;
-// results that cannot be read make the step fail.
-func (s *step) tested(r *api.Report) {
-	if len(s.as.Step.Results) == 0 {
-		return
-	}
-	tests, failing, err := results(s.checkout, s.as.Step.Results)
-	switch {
-	case err == nil && len(failing) > 0:
-		r.Exit, r.Why = 0, ""
-	case err != nil && r.Exit == 0:
-		r.Exit, r.Why = 1, err.Error()
-	}
-	r.Tests, r.Failing = tests, failing
-}
-
-// collect puts what the step made into the depot, here and on control. A second
-// build of gold is compared instead.
-func (s *step) collect(ctx context.Context, r *api.Report) error {
-	outputs, err := s.outputs(r)
-	if err != nil || r.Exit != 0 {
 		return err
 	}
-	if s.as.Confirm {
-		return s.confirm(ctx, r, outputs)
-	}
-	for _, o := range outputs {
-		r.Outputs = append(r.Outputs, release.Artifact{Path: o.Path, Digest: o.SHA256, Size: o.Size, Mode: o.Mode, Link: o.Link})
-		if o.Link != "" {
-			continue
-		}
-		dg, err := s.a.keep(ctx, filepath.Join(s.checkout, o.Path))
-		if err != nil {
-			return fmt.Errorf("keep %s: %w", o.Path, err)
-		}
-		s.a.note(dg)
-		if dg != o.SHA256 {
-			return fmt.Errorf("%s changed after the step ended: a process of it still writes", o.Path)
+	if info, err := root.Lstat(in.Path); err == nil && !info.IsDir() {
+		if err := root.RemoveAll(in.Path); err != nil {
+			return err
 		}
 	}
-	return nil
-}
-
-// outputs are what the step made. A step that made nothing where it should has
-// failed.
-func (s *step) outputs(r *api.Report) ([]blueprint.Output, error) {
-	list, unmatched, err := build.Outputs(s.checkout, s.as.Step.Out)
-	if len(unmatched) > 0 {
-		r.Exit, r.Why = 1, "it ended well and made nothing that matches "+strings.Join(unmatched, ", ")
+	if err := root.Mkdir(in.Path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
 	}
-	return list, err
+	if err := root.Lchown(in.Path, user.UID, user.GID); err != nil {
+		return err
+	}
+	return root.Chmod(in.Path, mode)
 }

@@ -1,15 +1,18 @@
 package agent
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"trysail/internal/api"
+	"trysail/internal/mask"
+	"trysail/internal/tree"
 )
 
 // NoSecretError says that a step wants a secret that this machine does not keep.
@@ -18,6 +21,9 @@ type NoSecretError struct{ Name, File string }
 func (e *NoSecretError) Error() string {
 	return fmt.Sprintf("secret %s is not on this machine: put it into %s, mode 0600", e.Name, e.File)
 }
+
+// maxSecret bounds one secret, in bytes: more does not fit into a variable with the rest.
+const maxSecret = 64 << 10
 
 // secrets reads the values of a step's secrets from this machine's disk. They
 // are never sent anywhere: each machine that may run such a step is given them
@@ -29,80 +35,66 @@ func (a *Agent) secrets(names []string) (map[string]string, error) {
 			return nil, fmt.Errorf("%q is no name of a secret", name)
 		}
 		file := filepath.Join(a.o.Dir, "secrets", name)
-		info, err := os.Stat(file)
+		value, err := secretFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &NoSecretError{name, file}
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("secret %s: %w", name, err)
 		}
-		if info.Mode().Perm()&0o077 != 0 {
-			return nil, fmt.Errorf("secret %s can be read by others: chmod 600 %s", name, file)
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		list[name] = strings.TrimRight(string(data), "\n")
+		list[name] = value
 	}
 	return list, nil
+}
+
+// secretFile reads a secret from a file that nobody else can read.
+func secretFile(file string) (string, error) {
+	f, err := tree.OpenFile(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("it can be read by others: chmod 600 %s", file)
+	}
+	if info.Size() > maxSecret {
+		return "", &tree.LimitError{Path: file, What: "bytes", Limit: maxSecret}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxSecret))
+	return strings.TrimRight(string(data), "\n"), err
 }
 
 // isName tells whether what control calls something may be a file's name here: no
 // path leads out of the directory that it is for.
 func isName(s string) bool { return s != "." && filepath.IsLocal(s) && filepath.Base(s) == s }
 
-// masker replaces secrets in a stream, wherever the stream is cut.
-type masker struct {
-	values [][]byte // longest first
-	held   []byte   // the end of what was written, which may begin a secret
+// maskOf hides a step's secrets in everything that is said of it.
+func maskOf(secrets map[string]string) *mask.Mask {
+	return mask.New(slices.Collect(maps.Values(secrets)))
 }
 
-const masked = "[secret]"
-
-// minSecret is the shortest value that is looked for: shorter ones are in
-// everything.
-const minSecret = 4
-
-func newMasker(secrets map[string]string) *masker {
-	m := &masker{}
-	for _, v := range slices.Collect(maps.Values(secrets)) {
-		// A value of several lines is shown line by line.
-		for line := range strings.Lines(v) {
-			if line = strings.TrimSpace(line); len(line) >= minSecret {
-				m.values = append(m.values, []byte(line))
-			}
-		}
-	}
-	slices.SortFunc(m.values, func(a, b []byte) int { return len(b) - len(a) })
-	return m
+// maskedError says what another does, with secrets hidden.
+type maskedError struct {
+	text string
+	err  error
 }
 
-// write gives what may be shown now.
-func (m *masker) write(p []byte) []byte {
-	if len(m.values) == 0 {
-		return p
-	}
-	text := append(m.held, p...)
-	for _, v := range m.values {
-		text = bytes.ReplaceAll(text, v, []byte(masked))
-	}
-	keep := 0
-	for _, v := range m.values {
-		for n := min(len(v)-1, len(text)); n > keep; n-- {
-			if bytes.HasSuffix(text, v[:n]) {
-				keep = n
-				break
-			}
-		}
-	}
-	m.held = bytes.Clone(text[len(text)-keep:])
-	return text[:len(text)-keep]
-}
+func (e *maskedError) Error() string { return e.text }
+func (e *maskedError) Unwrap() error { return e.err }
 
-// end gives what was held back.
-func (m *masker) end() []byte {
-	rest := m.held
-	m.held = nil
-	return rest
+// hide hides secrets in how a step ended: in the report, which the ledger keeps for ever,
+// and in the error. Names of artifacts are what people take them by, and stay.
+func hide(m *mask.Mask, r *api.Report, err error) error {
+	if err != nil {
+		return &maskedError{m.String(err.Error()), err}
+	}
+	r.Why = m.String(r.Why)
+	for i, name := range r.Failing {
+		r.Failing[i] = m.String(name)
+	}
+	return nil
 }

@@ -155,7 +155,7 @@ func TestSmallRequestsEnd(t *testing.T) {
 		do   func(a *Agent) error
 	}{
 		{"a result", func(a *Agent) error {
-			if !a.tell(t.Context(), a.o.Log, "/report", struct{}{}) {
+			if a.tell(t.Context(), a.o.Log, "/report", struct{}{}) != nil {
 				return fmt.Errorf("it was not told")
 			}
 			return nil

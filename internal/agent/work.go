@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trysail/internal/api"
+	"trysail/internal/build"
 	"trysail/internal/machine"
 )
 
@@ -122,6 +124,14 @@ func (a *Agent) trouble(err error) error {
 	var unguarded *machine.GuardError
 	if errors.As(err, &unguarded) {
 		return err
+	}
+	var plain *PlainError
+	if errors.As(err, &plain) {
+		return fmt.Errorf("%w (%s)", err, plain.Hint())
+	}
+	var refused *build.RefusedError
+	if errors.As(err, &refused) && !refused.Never() { // another machine may permit it
+		return fmt.Errorf("%w (%s)", err, refused.Hint())
 	}
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM} {
 		if errors.Is(err, e) {
@@ -230,21 +240,30 @@ func (a *Agent) step(ctx, rctx context.Context, as api.Assignment, l *lease) {
 		r = &api.Report{}
 		r.Exit, r.Why = 1, "it could not be run: "+err.Error()
 	}
-	r.Item, r.Epoch = as.Item, as.Epoch
+	r.Item, r.Epoch, r.Why = as.Item, as.Epoch, short(r.Why)
 	a.mu.Lock()
 	l.over = true
 	a.mu.Unlock()
-	body := struct {
+	type report struct {
 		Release string     `json:"release"`
 		Report  api.Report `json:"report"`
-	}{as.Release, *r}
-	if a.tell(ctx, log, "/report", body) {
+	}
+	no := a.tell(ctx, log, "/report", report{as.Release, *r})
+	if no != nil && ctx.Err() == nil && !r.Stopped {
+		// Control will never take it, so the lease ends with what it does take: else the step
+		// runs again, here or elsewhere, to the same end.
+		failed := api.Report{}
+		failed.Item, failed.Epoch, failed.Exit, failed.Status, failed.Took = r.Item, r.Epoch, cmp.Or(r.Exit, 1), r.Status, r.Took
+		failed.Why = short("control does not take its result: " + no.Error())
+		no = a.tell(ctx, log, "/report", report{as.Release, failed})
+	}
+	if no == nil && ctx.Err() == nil {
 		log.Info("step ended", "exit", r.Exit)
 	}
 }
 
-// tell says something until control has heard it, and tells whether it took it.
-func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body any) bool {
+// tell says something until control has heard it. The error is control's no, for good.
+func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body any) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		var answer struct {
 			Refused string `json:"refused"`
@@ -255,16 +274,16 @@ func (a *Agent) tell(ctx context.Context, log *slog.Logger, path string, body an
 		switch {
 		case err == nil && answer.Refused != "":
 			log.Warn("the result was refused", "why", answer.Refused)
-			return false
+			return nil
 		case err == nil:
-			return true
+			return nil
 		case final(err):
 			log.Error("control does not take the result", "err", err)
-			return false
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return nil
 		case <-time.After(wait):
 		}
 	}

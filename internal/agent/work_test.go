@@ -64,7 +64,7 @@ func TestTellOutlastsAnElection(t *testing.T) {
 		}
 		fmt.Fprint(w, "{}")
 	})
-	if !a.tell(t.Context(), a.o.Log, "/report", struct{}{}) || asked.Load() != 3 {
+	if a.tell(t.Context(), a.o.Log, "/report", struct{}{}) != nil || asked.Load() != 3 {
 		t.Errorf("not told, after %d requests", asked.Load())
 	}
 }

@@ -13,6 +13,9 @@
 package api
 
 import (
+	"fmt"
+	"math"
+	"strings"
 	"time"
 
 	"trysail/fleet"
@@ -35,6 +38,10 @@ const Full = "full"
 // otherwise, so nothing is appended until a person has looked.
 const Doubted = "doubted"
 
+// Unfit is the code of a problem with what was sent: no ledger can hold it, however often it
+// is sent.
+const Unfit = "unfit"
+
 // Standby is the code of a problem with whom was asked: another control decides.
 const Standby = "standby"
 
@@ -42,12 +49,20 @@ const Standby = "standby"
 // nothing was done.
 const Slow = "slow"
 
+// Busy is the code for a caller that has too many requests open.
+// Nothing was done.
+const Busy = "busy"
+
+// Moved is the code of a problem with a release that went on since the caller looked at
+// it: nothing was done.
+const Moved = "moved"
+
 // Problem is any error's body.
 type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 	Status  int    `json:"-"`                // of HTTP
-	Code    string `json:"code,omitempty"`   // rule, unknown, denied, not-found, usage, slow, damaged, full, doubted, standby
+	Code    string `json:"code,omitempty"`   // rule, moved, unknown, denied, not-found, usage, unfit, slow, busy, damaged, full, doubted, standby
 	Leader  string `json:"leader,omitempty"` // with standby: address of the control that decides
 }
 
@@ -55,13 +70,22 @@ func (p *Problem) Error() string { return p.Message }
 
 // Enrol asks for a certificate with a one-time token.
 type Enrol struct {
-	Token   string     `json:"token"`
+	Token   string     `json:"token"` // also as the request's bearer token, which control looks at first
 	Name    string     `json:"name"`
 	Rank    fleet.Rank `json:"rank"`
 	Serves  []string   `json:"serves,omitempty"`
 	Plain   bool       `json:"plain,omitempty"`
 	Slots   int        `json:"slots"`
 	Request []byte     `json:"request"` // a certificate request, DER
+}
+
+// Terms are what a machine of the fleet is for. A machine asks for those that it names, and
+// is answered with all of them.
+type Terms struct {
+	Rank   fleet.Rank `json:"rank,omitempty"`
+	Serves *[]string  `json:"serves,omitempty"` // none: every role
+	Plain  *bool      `json:"plain,omitempty"`
+	Slots  int        `json:"slots,omitempty"`
 }
 
 // Enrolled is the answer.
@@ -77,9 +101,9 @@ type Renew struct {
 
 // JoinControl asks to become one of several controls, with a one-time token.
 type JoinControl struct {
-	Token string `json:"token"`
-	Name  string `json:"name"` // the address (host:port) of its API
-	Peer  string `json:"peer"` // where its etcd listens for the others
+	Token string `json:"token"` // also as the request's bearer token, which control looks at first
+	Name  string `json:"name"`  // the address (host:port) of its API
+	Peer  string `json:"peer"`  // where its etcd listens for the others
 }
 
 // ControlJoined is the answer: all that it needs to begin, and to decide one day.
@@ -127,7 +151,14 @@ type Copy struct {
 	Stream string `json:"stream"`
 	Events int64  `json:"events"`
 	Root   []byte `json:"root"` // of the Merkle tree over them
+	// Signature is control's of the checkpoint of these events, as a note has it: a proof
+	// that control had them, where it has them no more. "": an older Trysail copied them.
+	Signature string `json:"signature,omitempty"`
 }
+
+// CheckpointHeader is that of an answer with a stream's lines: the signed checkpoint, a
+// note in base64, of all the events up to the last of them.
+const CheckpointHeader = "Trysail-Checkpoint"
 
 // Copied says how many events of a stream there are, to copy to the agent's disk.
 type Copied struct {
@@ -156,7 +187,13 @@ type Assignment struct {
 	Source  release.Source     `json:"source"`
 	Machine release.Machine    `json:"machine"`
 	Inputs  []release.Artifact `json:"inputs,omitempty"`
-	Gold    []release.Artifact `json:"gold,omitempty"` // to compare with
+	Lists   []release.Take     `json:"lists,omitempty"` // what it takes in besides, of lists in the depot
+	Gold    []release.Artifact `json:"gold,omitempty"`  // to compare with
+	// GoldList is gold where the depot has the list of its files.
+	GoldList *release.Made `json:"gold_list,omitempty"`
+	// Keep are digests of what the release is made of and the step has no use for: the
+	// machine keeps them in its depot, for a control that loses its disk.
+	Keep []string `json:"keep,omitempty"`
 	// Check stands alone: it is no lease, but what a machine that comes back is asked.
 	Check *Check `json:"check,omitempty"`
 }
@@ -172,6 +209,21 @@ type Check struct {
 type Checked struct {
 	Event int64          `json:"event"`
 	Found fleet.Findings `json:"found"`
+}
+
+// CheckMachineName says what of a machine's name is not allowed, and what is.
+func CheckMachineName(s string) error {
+	if s == "" || len(s) > 64 || strings.HasPrefix(s, "-") || strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_')
+	}) {
+		return fmt.Errorf("%q is not a name for a machine: use 1 to 64 of the letters A-Z and a-z, digits and . _ -, and do not begin with -", s)
+	}
+	return nil
+}
+
+// Told says which people control tells that they are asked.
+type Told struct {
+	People []string `json:"people"`
 }
 
 // SetMachine drains, retires or readmits a machine.
@@ -190,12 +242,64 @@ type LogDigest struct {
 	Digest string `json:"digest"`
 }
 
+// Blobs names blobs, at most [MostBlobs]: to ask which of them control has not, and the answer.
+type Blobs struct {
+	Digests []string `json:"digests"`
+}
+
+// MostBlobs is how many blobs one request may ask for.
+const MostBlobs = 1000
+
 // Report is the end of a lease.
 type Report = release.Report
 
 // Start asks for a release. Everything it names is in the depot already.
+// What the release is to do, control reads in the runbook.
 type Start struct {
+	Version  string            `json:"version"`
+	Ship     time.Time         `json:"ship"`
+	Runbook  string            `json:"runbook"` // digest
+	Source   release.Source    `json:"source"`
+	Machines []release.Machine `json:"machines"`
+	Signers  string            `json:"signers,omitempty"` // digests of who may sign, and whose keys are revoked
+	Revoked  string            `json:"revoked,omitempty"`
+	Origin   release.Origin    `json:"origin,omitzero"`
+	Forced   string            `json:"forced,omitempty"` // why it starts although something speaks against it
+}
+
+// StartOf asks for a release as it would start.
+func StartOf(b release.Started) Start {
+	return Start{b.Version, b.Ship, b.Runbook, b.Source, b.Machines, b.Signers, b.Revoked, b.Origin, b.Forced}
+}
+
+// Replay asks a control in a lab for a release of the past once more: with the plan of its
+// ledger, whose runbook another program may read in another way.
+type Replay struct {
 	Started release.Started `json:"started"`
+}
+
+// Amend proposes a change of a release. What another runbook says, control reads in it.
+type Amend struct {
+	What     []string          `json:"what"`              // source, runbook, machines, signers
+	Runbook  string            `json:"runbook,omitempty"` // digest
+	Source   *release.Source   `json:"source,omitempty"`
+	Machines []release.Machine `json:"machines,omitempty"`
+	Signers  string            `json:"signers,omitempty"`
+	Revoked  string            `json:"revoked,omitempty"`
+	Origin   release.Origin    `json:"origin,omitzero"`
+	Reason   string            `json:"reason"`
+	By       string            `json:"by"`
+	Proof    *release.Proof    `json:"proof,omitempty"`
+}
+
+// AmendOf asks for an amendment.
+func AmendOf(b release.Amended) Amend {
+	return Amend{b.What, b.Runbook, b.Source, b.Machines, b.Signers, b.Revoked, b.Origin, b.Reason, b.By, b.Proof}
+}
+
+// Amended is the event of it, without the plan of its runbook.
+func (b Amend) Amended() release.Amended {
+	return release.Amended{What: b.What, Runbook: b.Runbook, Source: b.Source, Machines: b.Machines, Signers: b.Signers, Revoked: b.Revoked, Origin: b.Origin, Reason: b.Reason, By: b.By, Proof: b.Proof}
 }
 
 // Decide is a person's word.
@@ -205,11 +309,24 @@ type Decide struct {
 	Decision release.Decision `json:"decision"`
 	Subject  string           `json:"subject"`
 	Reason   string           `json:"reason,omitempty"`
-	Spent    time.Duration    `json:"spent,omitempty"`
+	Spent    float64          `json:"spent_seconds,omitempty"`
 	// What was signed and the SSH signature, where the release has allowed signers.
 	Statement string `json:"statement,omitempty"`
 	Signature string `json:"signature,omitempty"`
 	Nonce     string `json:"nonce,omitempty"`
+}
+
+// DecideOf is the request that says a sign-off.
+func DecideOf(b release.Signed) Decide {
+	return Decide{
+		Item: b.Item, Person: b.Person, Decision: b.Decision, Subject: b.Subject, Reason: b.Reason, Spent: b.Spent.Seconds(),
+		Statement: b.Statement, Signature: b.Signature, Nonce: b.Nonce,
+	}
+}
+
+// Spent gives a time of so many seconds.
+func Spent(seconds float64) time.Duration {
+	return time.Duration(math.Round(seconds * float64(time.Second)))
 }
 
 // Step names a step, with a reason.
@@ -218,11 +335,28 @@ type Step struct {
 	Test   string `json:"test,omitempty"`
 	Person string `json:"person,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Proof is the person's signature, where the release has allowed signers.
+	Proof *release.Proof `json:"proof,omitempty"`
+}
+
+// Abort ends a release without shipping it.
+type Abort struct {
+	Reason string         `json:"reason"`
+	Person string         `json:"person,omitempty"`
+	Proof  *release.Proof `json:"proof,omitempty"`
 }
 
 // Reason is why.
 type Reason struct {
 	Reason string `json:"reason"`
+}
+
+// Ship ends a release.
+type Ship struct {
+	// Head is the number of events that the ledger had when the evidence was made and
+	// verified: if it has more, nothing is done. 0: control's own look is enough.
+	Head   int64  `json:"head,omitempty"`
+	Reason string `json:"reason,omitempty"` // is of no account; older programs send it
 }
 
 // Checkpoint is a signed word on how a release's ledger stands.
@@ -246,8 +380,10 @@ type ItemStatus struct {
 	Took    float64        `json:"seconds,omitempty"`
 	Budget  float64        `json:"budget_seconds,omitempty"`
 	Moves   int            `json:"moves,omitempty"`
-	Moved   string         `json:"moved,omitempty"`   // why it lost its machine last
-	Waiting string         `json:"waiting,omitempty"` // why a ready step has no machine
+	Moved   string         `json:"moved,omitempty"`         // why it lost its machine last
+	Waiting string         `json:"waiting,omitempty"`       // why a ready step has no machine
+	Making  bool           `json:"making_server,omitempty"` // its machine makes the build server first
+	Until   *time.Time     `json:"until,omitempty"`         // of a wait that is not over
 	Log     string         `json:"log,omitempty"`
 	Failed  string         `json:"failed,omitempty"` // why it failed
 }
@@ -257,15 +393,22 @@ type Status struct {
 	Version string        `json:"version"`
 	Phase   release.Phase `json:"phase"`
 	Why     string        `json:"why,omitempty"`
-	Head    int64         `json:"head"`
+	// Signed tells whether people sign what they decide with SSH keys.
+	Signed bool  `json:"signed,omitempty"`
+	Head   int64 `json:"head"`
 	// Will we ship on time?
 	Ship    time.Time `json:"ship"`
+	Zone    string    `json:"zone,omitempty"` // of the team, whose clock dates are read by
 	Ends    time.Time `json:"ends"`
 	Slack   float64   `json:"slack_seconds"`
 	Chain   []string  `json:"critical"`
 	Unknown []string  `json:"without_budget,omitempty"`
-	// Blocked is what is stopped: the slack is what is left if people mend it at once.
+	// Blocked is what does not go on by itself: the slack is what is left if people mend
+	// all of it at once.
 	Blocked []release.Block `json:"blocked"`
+	HeldBy  string          `json:"held_by,omitempty"`
+	// Assumed are roles whose build server is to be made, for a time that nobody measured.
+	Assumed []string `json:"assumed_rebuild,omitempty"`
 	// Who must do what now?
 	Asks []Ask `json:"asks"`
 	// What runs where?
@@ -282,6 +425,16 @@ type Status struct {
 	Candidate int               `json:"candidate"`
 }
 
+// Zone finds a time zone by its name; nil, which is read as UTC, where this machine has none of
+// that name.
+func Zone(name string) *time.Location {
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil
+	}
+	return zone
+}
+
 // Listed is one release in a list.
 type Listed struct {
 	Version string        `json:"version"`
@@ -289,6 +442,7 @@ type Listed struct {
 	Head    int64         `json:"head"`
 	Changed time.Time     `json:"changed"`
 	Ship    time.Time     `json:"ship"`
+	Zone    string        `json:"zone,omitempty"`  // of the team
 	Error   string        `json:"error,omitempty"` // its stream does not fold
 }
 
@@ -325,12 +479,20 @@ type Ask struct {
 
 // Gold as people see it.
 type Gold struct {
-	Event       int64              `json:"event"`
-	Machine     string             `json:"machine"`
-	Outputs     []release.Artifact `json:"outputs"`
-	Verdict     release.Verdict    `json:"verdict,omitempty"`
-	By          string             `json:"confirmed_by,omitempty"`
-	Differences []string           `json:"differences,omitempty"`
+	Event   int64              `json:"event"`
+	Machine string             `json:"machine"`
+	Outputs []release.Artifact `json:"outputs"`
+	// Tree is the digest of the list of its files where they are many, with their number,
+	// size, and some of their paths.
+	Tree        string          `json:"tree,omitempty"`
+	Files       int             `json:"files"`
+	Bytes       int64           `json:"bytes"`
+	First       []string        `json:"first,omitempty"`
+	Verdict     release.Verdict `json:"verdict,omitempty"`
+	By          string          `json:"confirmed_by,omitempty"`
+	Differences []string        `json:"differences,omitempty"`
+	// SecondBuilds are those that failed, in words.
+	SecondBuilds []string `json:"failed_second_builds,omitempty"`
 }
 
 // MachineStatus is one machine as people see it.
@@ -339,8 +501,8 @@ type MachineStatus struct {
 	Rank      fleet.Rank      `json:"rank"`
 	Condition fleet.Condition `json:"condition"`
 	Why       string          `json:"why,omitempty"` // it is so: a person's reason, or what it found of itself
-	Serves    []string        `json:"serves,omitempty"`
-	Plain     bool            `json:"plain,omitempty"`
+	Serves    []string        `json:"serves"`        // roles; none: every role
+	Plain     bool            `json:"plain"`         // steps may run on it outside of a rebuilt server
 	Slots     int             `json:"slots"`
 	Heard     float64         `json:"heard_seconds_ago"` // negative: not since control began
 	Running   []Holding       `json:"running"`

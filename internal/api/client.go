@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"trysail/release"
 )
 
 // Client speaks to control. Of several controls one decides: the client finds it
@@ -79,7 +81,7 @@ func (c *Client) pass(from, leader string) {
 type UnreachableError struct {
 	Address string
 	Sent    bool  // it may have done what was asked
-	Err     error // a [Problem] if it answers that it does not decide ([Standby]), or has not been asked ([Slow])
+	Err     error // a [Problem] if it answers that it does not decide ([Standby]), or has not been asked ([Slow], [Busy])
 }
 
 func (e *UnreachableError) Error() string {
@@ -107,7 +109,7 @@ func TrustAuthority(authority []byte, cert func() (*tls.Certificate, error), now
 	if cert != nil {
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert() }
 	}
-	return &http.Client{Transport: transport(c)}, nil
+	return pinned(c), nil
 }
 
 // EndsSoon tells whether a certificate is to be renewed: less than a third is left of
@@ -137,7 +139,13 @@ func TrustFingerprint(fingerprint string, now func() time.Time) *http.Client {
 		}
 		return errors.New("control shows another authority than the join token names: this is not the control that made it")
 	}
-	return &http.Client{Transport: transport(c)}
+	return pinned(c)
+}
+
+// pinned speaks to control alone. Control sends nobody to another address: one that does
+// would have its clients ask servers that only they can reach.
+func pinned(c *tls.Config) *http.Client {
+	return &http.Client{Transport: transport(c), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // Dialer connects to control. A control whose machine is gone sends nothing, not even
@@ -273,7 +281,7 @@ func (c *Client) once(ctx context.Context, method, path string, body io.Reader, 
 		c.pass(address, p.Leader)
 		return nil, &UnreachableError{address, false, p}
 	}
-	if p.Code == Slow {
+	if p.Code == Slow || p.Code == Busy {
 		return nil, &UnreachableError{address, false, p} // as if it had never been asked
 	}
 	return nil, p
@@ -322,4 +330,32 @@ func (c *Client) PutBlob(ctx context.Context, digest string, r io.Reader) error 
 		return err
 	}
 	return res.Body.Close()
+}
+
+// MissingBlobs tells which of some blobs control's depot has not. A control of before
+// cannot say: then it is all of them.
+func (c *Client) MissingBlobs(ctx context.Context, digests []string) ([]string, error) {
+	var missing []string
+	for part := range slices.Chunk(digests, MostBlobs) {
+		var answer Blobs
+		err := c.Do(ctx, http.MethodPost, "/blobs", Blobs{part}, &answer)
+		var p *Problem
+		if errors.As(err, &p) && (p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed) {
+			answer.Digests, err = part, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		missing = append(missing, answer.Digests...)
+	}
+	return missing, nil
+}
+
+// Files are those that a step made, from the list in control's depot where they are many.
+func (c *Client) Files(ctx context.Context, m release.Made) (list []release.Artifact, err error) {
+	err = m.Each(func(digest string) (io.ReadCloser, error) { return c.GetBlob(ctx, digest) }, func(a release.Artifact) error {
+		list = append(list, a)
+		return nil
+	})
+	return list, err
 }

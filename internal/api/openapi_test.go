@@ -20,9 +20,9 @@ import (
 // the description.
 func bodies() map[string]any {
 	return map[string]any{
-		"Problem": Problem{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Renew": Renew{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{}, "SetMachine": SetMachine{}, "Checked": Checked{},
-		"Decide": Decide{}, "Step": Step{}, "Reason": Reason{}, "Status": Status{}, "Listed": Listed{}, "Machine": MachineStatus{},
-		"Checkpoint": Checkpoint{}, "LogSize": LogSize{}, "LogDigest": LogDigest{}, "Token": Token{}, "Revoke": Revoke{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amended": release.Amended{}, "Agreed": release.Agreed{},
+		"Problem": Problem{}, "Blobs": Blobs{}, "JoinControl": JoinControl{}, "ControlJoined": ControlJoined{}, "ControlStatus": ControlStatus{}, "Enrol": Enrol{}, "Enrolled": Enrolled{}, "Terms": Terms{}, "Renew": Renew{}, "Beat": Beat{}, "BeatAnswer": BeatAnswer{}, "Start": Start{}, "SetMachine": SetMachine{}, "Checked": Checked{},
+		"Told": Told{}, "Decide": Decide{}, "Step": Step{}, "Reason": Reason{}, "Ship": Ship{}, "Status": Status{}, "Listed": Listed{}, "Machine": MachineStatus{},
+		"Checkpoint": Checkpoint{}, "LogSize": LogSize{}, "LogDigest": LogDigest{}, "Token": Token{}, "Revoke": Revoke{}, "TokenMade": TokenMade{}, "Excepted": release.Excepted{}, "Amend": Amend{}, "Replay": Replay{}, "Abort": Abort{}, "Agreed": release.Agreed{},
 		"Report": struct {
 			Release string         `json:"release"`
 			Report  release.Report `json:"report"`

@@ -13,8 +13,6 @@ package build
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,8 +23,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
-
 	"trysail/blueprint"
 	"trysail/internal/machine"
 	"trysail/internal/trace"
@@ -35,7 +31,7 @@ import (
 // Network is where a build's connections end: a recorder, or a replay.
 type Network interface {
 	NetNS() string      // path of the network namespace
-	CA() []byte         // PEM certificate of the authority that signs for it
+	CA() []byte         // PEM certificate of the authority that signs for it; nil: none does
 	ResolvConf() []byte // resolv.conf(5) for the build
 }
 
@@ -54,6 +50,7 @@ type Options struct {
 	// HostNetwork gives the command this machine's own network instead.
 	HostNetwork bool
 	Live        []blueprint.LiveDependency
+	Permits     Permits // of this machine, for what Live asks
 	// Host is true when the root is the machine's own: its devices and sockets
 	// are then reachable, so that a capture sees what the build wants of them.
 	Host   bool
@@ -74,7 +71,9 @@ type Result struct {
 	Outputs []blueprint.Output
 	// Unmatched lists output globs that matched nothing.
 	Unmatched []string
-	view      view
+	// Lowered says which resource limits are lower than the build asks for.
+	Lowered []string
+	view    view
 }
 
 // view finds where a path of the build's root really is on this machine.
@@ -138,7 +137,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	sp := machine.Spec{
 		Root: o.Root, Hostname: o.Hostname, Args: o.Build.Command, Dir: o.Build.WorkDirectory(),
 		UID: uint32(o.User.UID), GID: uint32(o.User.GID), Groups: o.Groups,
-		Mounts: mounts, HostDevices: o.Host, Stdout: o.Output, Stderr: o.Output,
+		Mounts: mounts, HostDevices: o.Host, NoNewPrivileges: o.Build.NoNewPrivileges && !o.Host, Stdout: o.Output, Stderr: o.Output,
 	}
 	env := map[string]string{}
 	for k, v := range o.Build.Environment {
@@ -146,11 +145,17 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	if o.Network != nil {
 		sp.NetNS = o.Network.NetNS()
-		extra, err := o.trust(env)
+		extra, err := o.names()
 		if err != nil {
 			return nil, err
 		}
 		sp.Mounts = append(sp.Mounts, extra...)
+		if o.Network.CA() != nil {
+			if extra, err = o.trust(env); err != nil {
+				return nil, err
+			}
+			sp.Mounts = append(sp.Mounts, extra...)
+		}
 	}
 	if o.HostNetwork {
 		sp.NetNS = "/proc/self/ns/net"
@@ -171,13 +176,13 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("build %s: umask %q: %w", o.Build.Name, o.Build.Umask, err)
 	}
 	sp.Umask = uint32(umask)
-	if sp.Limits, err = limits(o.Build.Limits); err != nil {
+	r := &Result{}
+	if sp.Limits, r.Lowered, err = limits(o.Build.Limits, hostLimit); err != nil {
 		return nil, err
 	}
 	if err := o.live(&sp); err != nil {
 		return nil, err
 	}
-	r := &Result{}
 	for _, m := range sp.Mounts {
 		r.view = append(r.view, machine.Mount{Source: m.Source, Target: m.Target})
 	}
@@ -299,125 +304,6 @@ func (e *LiveError) Hint() string {
 	return "connect it to this machine"
 }
 
-// live opens what the blueprint declares and someone confirmed.
-func (o *Options) live(sp *machine.Spec) error {
-	for _, l := range o.Live {
-		if l.Proposed || o.Host {
-			continue
-		}
-		switch l.Kind {
-		case "device", "unix", "file":
-			if strings.HasPrefix(l.Address, "@") {
-				continue // an abstract socket is no file
-			}
-			info, err := os.Stat(l.Address)
-			if err != nil {
-				return &LiveError{l, err}
-			}
-			// A blueprint names these: it may open a dongle or a service to the
-			// build, and neither this machine's disks nor its files for writing.
-			switch mode := info.Mode(); {
-			case l.Kind == "device" && mode&fs.ModeCharDevice == 0:
-				return fmt.Errorf("live dependency %s: %s is not a character device", l.Name, l.Address)
-			case l.Kind == "unix" && mode&fs.ModeSocket == 0:
-				return fmt.Errorf("live dependency %s: %s is not a socket", l.Name, l.Address)
-			case l.Kind == "device":
-				sp.Devices = append(sp.Devices, l.Address)
-			default:
-				sp.Mounts = append(sp.Mounts, machine.Mount{Source: l.Address, Target: l.Address, ReadOnly: l.Kind == "file"})
-			}
-		}
-	}
-	return nil
-}
-
-func limits(m map[string]string) ([]machine.Limit, error) {
-	var list []machine.Limit
-	for name, value := range m {
-		soft, hard, ok := strings.Cut(value, ":")
-		s, err := limit(soft)
-		h, herr := limit(hard)
-		if err != nil || herr != nil || !ok {
-			return nil, fmt.Errorf("limit %s: %q is not soft:hard", name, value)
-		}
-		list = append(list, machine.Limit{Type: name, Soft: s, Hard: h})
-	}
-	slices.SortFunc(list, func(a, b machine.Limit) int { return strings.Compare(a.Type, b.Type) })
-	return list, nil
-}
-
-func limit(s string) (uint64, error) {
-	if s == "unlimited" {
-		return ^uint64(0), nil
-	}
-	return strconv.ParseUint(s, 10, 64)
-}
-
-// Outputs lists what the globs match below dir, with digests, sorted by path.
-func Outputs(dir string, globs []string) (outputs []blueprint.Output, unmatched []string, err error) {
-	found := map[string]bool{}
-	for _, g := range globs {
-		names, err := doublestar.Glob(os.DirFS(dir), g, doublestar.WithNoFollow())
-		if err != nil {
-			return nil, nil, fmt.Errorf("output %q: %w", g, err)
-		}
-		before := len(found)
-		for _, n := range names {
-			err := filepath.WalkDir(filepath.Join(dir, n), func(p string, d fs.DirEntry, err error) error {
-				if err != nil {
-					return err
-				}
-				if d.Type().IsRegular() || d.Type()&fs.ModeSymlink != 0 {
-					rel, err := filepath.Rel(dir, p)
-					found[rel] = true
-					return err
-				}
-				return nil
-			})
-			if err != nil {
-				return nil, nil, err
-			}
-		}
-		if len(found) == before && len(names) == 0 {
-			unmatched = append(unmatched, g)
-		}
-	}
-	for name := range found {
-		o, err := output(dir, name)
-		if err != nil {
-			return nil, nil, err
-		}
-		outputs = append(outputs, *o)
-	}
-	slices.SortFunc(outputs, func(a, b blueprint.Output) int { return strings.Compare(a.Path, b.Path) })
-	return outputs, unmatched, nil
-}
-
-func output(dir, name string) (*blueprint.Output, error) {
-	p := filepath.Join(dir, name)
-	info, err := os.Lstat(p)
-	if err != nil {
-		return nil, err
-	}
-	o := &blueprint.Output{Path: name, Size: info.Size(), Mode: fmt.Sprintf("%04o", info.Mode().Perm())}
-	if info.Mode()&fs.ModeSymlink != 0 {
-		o.Mode = ""
-		o.Link, err = os.Readlink(p)
-		return o, err
-	}
-	f, err := os.Open(p)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return nil, err
-	}
-	o.SHA256 = "sha256:" + hex.EncodeToString(h.Sum(nil))
-	return o, nil
-}
-
 // NoUserError says that the blueprint lacks the user that a build runs as.
 type NoUserError struct{ Build, User string }
 
@@ -450,6 +336,8 @@ type FailedError struct {
 	Command []string
 	Exit    machine.Exit
 	Where   string // "on the captured machine", "on the rebuilt machine"
+	// Network says what of the build's network may be why, and what to do about it.
+	Network, Remedy string
 }
 
 func (e *FailedError) Error() string {
@@ -457,5 +345,11 @@ func (e *FailedError) Error() string {
 	if e.Exit.Signal != "" {
 		what = e.Exit.Signal
 	}
+	if e.Network != "" {
+		what += "; " + e.Network
+	}
 	return fmt.Sprintf("the build failed %s: %s: %s", e.Where, strings.Join(e.Command, " "), what)
 }
+
+// Hint says what to do; "" if only the build's own output tells.
+func (e *FailedError) Hint() string { return e.Remedy }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"trysail/internal/tree"
 )
 
 func TestJavaStores(t *testing.T) {
@@ -25,7 +27,12 @@ func TestJavaStores(t *testing.T) {
 	if err := os.Symlink("/etc/ssl/certs/java/cacerts", filepath.Join(link, "cacerts")); err != nil {
 		t.Fatal(err)
 	}
-	got, err := javaStores(root, "/srv/java", "/home/me")
+	d, err := tree.OpenRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	got, err := javaStores(d, "/srv/java", "/home/me")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,25 +2,24 @@ package capture
 
 import (
 	"bytes"
-	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"trysail/blueprint"
+	"trysail/internal/vcs"
 )
 
-// readSources reads apt's sources below root, both formats. Credentials in an
-// address are left out.
-func readSources(root string) []blueprint.AptSource {
+// readSources reads apt's sources below root, both formats, with the function
+// given. Credentials in an address are left out.
+func readSources(root string, read func(p string) ([]byte, error)) []blueprint.AptSource {
 	files, _ := filepath.Glob(filepath.Join(root, "etc/apt/sources.list.d/*")) // the pattern is valid
 	files = append([]string{filepath.Join(root, "etc/apt/sources.list")}, files...)
 	var list []blueprint.AptSource
 	for _, f := range files {
-		data, err := os.ReadFile(f)
+		data, err := read(f)
 		if err != nil {
-			continue // not there
+			continue // not there, or not for this user to read
 		}
 		switch filepath.Ext(f) {
 		case ".list":
@@ -58,7 +57,7 @@ func parseSourcesList(data []byte) []blueprint.AptSource {
 		if len(f) < 2 || strings.HasPrefix(f[0], "cdrom:") {
 			continue
 		}
-		s.URIs, s.Suites, s.Components = []string{withoutCredentials(f[0])}, f[1:2], f[2:]
+		s.URIs, s.Suites, s.Components = []string{vcs.WithoutUser(f[0])}, f[1:2], f[2:]
 		list = append(list, s)
 	}
 	return list
@@ -87,7 +86,7 @@ func parseSources(data []byte) []blueprint.AptSource {
 		}
 		s := blueprint.AptSource{Types: fields["types"], Suites: fields["suites"], Components: fields["components"]}
 		for _, u := range fields["uris"] {
-			s.URIs = append(s.URIs, withoutCredentials(u))
+			s.URIs = append(s.URIs, vcs.WithoutUser(u))
 		}
 		if by := fields["signed-by"]; len(by) == 1 {
 			s.SignedBy = by[0]
@@ -95,26 +94,4 @@ func parseSources(data []byte) []blueprint.AptSource {
 		list = append(list, s)
 	}
 	return list
-}
-
-func withoutCredentials(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		// An address that cannot be read may hold a password all the same.
-		scheme, rest, ok := strings.Cut(address, "://")
-		host, tail, slash := strings.Cut(rest, "/")
-		if !ok {
-			return address
-		}
-		address = scheme + "://" + host[strings.LastIndexByte(host, '@')+1:]
-		if slash {
-			address += "/" + tail
-		}
-		return address
-	}
-	if u.User == nil {
-		return address
-	}
-	u.User = nil
-	return u.String()
 }

@@ -2,26 +2,30 @@ package capture
 
 import (
 	"debug/elf"
+	"errors"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 
 	"trysail/blueprint"
 	"trysail/internal/debian"
 	"trysail/internal/trace"
+	"trysail/internal/tree"
 )
 
 // stat is what attribution needs to know of a path.
 type stat struct {
-	Type  string // file, dir, link, other; "" when it is not there
-	Mode  fs.FileMode
-	Size  int64
-	Owner string // user:group
-	Link  string
-	Err   error // why it could not be looked at, though it may be there
+	Type     string // file, dir, link, other; "" when it is not there
+	Mode     fs.FileMode
+	Size     int64
+	Owner    string // user:group
+	Modified time.Time
+	Link     string
+	Err      error // why it could not be looked at, though it may be there
 }
 
 // world is what attribution asks about the machine. It is an interface of
@@ -29,12 +33,17 @@ type stat struct {
 type world struct {
 	// stat looks at the machine as it was before the build.
 	stat func(p string) stat
+	// may says why the build's user cannot read a file, or see what is no file;
+	// nil where they can. It is the kernel's answer (fs.ErrPermission).
+	may func(p string) error
 	// made tells that the build made or changed the path.
 	made func(p string) bool
 	// sums hashes a regular file of the machine.
 	sums func(p string) (md5, sha256 string, err error)
 	// owners asks dpkg.
 	owners func(p string) []debian.Ownership
+	// younger tells that a file or link was put there after its package was unpacked.
+	younger func(p string, by *debian.Package) (bool, error)
 	// large tells that an unowned tree is software rather than settings: it
 	// holds programs, or more than anyone writes by hand.
 	large func(dir string) bool
@@ -133,11 +142,17 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 		}
 		return set(blueprint.ClassLive, p, "a device node: hardware cannot be captured")
 	}
+	if a.link(p, st) {
+		return set(blueprint.ClassConfig, p, "a link in place of a directory")
+	}
 	if r := matchRule(a.system, p); r != nil {
 		if r.name == "runtime" && st.Type == "other" && acc.Found && acc.Ops&trace.OpConnect != 0 {
 			return set(blueprint.ClassLive, p, "a socket of a service that runs outside of the build")
 		}
 		return set(blueprint.ClassSystem, r.name, r.why)
+	}
+	if errors.Is(a.may(p), fs.ErrPermission) && !(st.Type == "" && a.made(p)) {
+		return a.refused(p, st, acc, set)
 	}
 	if st.Err != nil && acc.Found && !a.made(p) {
 		return set(blueprint.ClassUnexplained, "", st.Err.Error())
@@ -145,6 +160,9 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 	if st.Type == "" {
 		if a.made(p) || acc.Found {
 			return set(blueprint.ClassTemporary, "", "made by the build")
+		}
+		if owners := a.owners(p); len(owners) > 0 {
+			return set(blueprint.ClassConfig, p, removed(owners))
 		}
 		return set(blueprint.ClassMissing, "", "looked for, and not on the machine")
 	}
@@ -171,6 +189,47 @@ func (a *attributor) attribute(acc trace.Access) blueprint.Observed {
 	return a.unowned(p, st, acc, &o, set)
 }
 
+// link tells a link that the administrator made in place of a directory of every system, or
+// of a home.
+func (a *attributor) link(p string, st stat) bool {
+	r := matchRule(a.system, p)
+	return st.Type == "link" && (r != nil && r.name == "top-level" || p == a.home || path.Dir(p) == "/home")
+}
+
+// removed says why a path that packages own is kept as absent.
+func removed(owners []debian.Ownership) string {
+	return "removed since " + owners[len(owners)-1].Package.Name + " was installed"
+}
+
+// refused classifies a path that the build's user may not read. Nothing of it is
+// kept or hashed, and it does not say whether anything is there.
+func (a *attributor) refused(p string, st stat, acc trace.Access, set func(blueprint.Class, string, string) blueprint.Observed) blueprint.Observed {
+	if r := matchRule(a.generated, p); r != nil && r.remade {
+		return set(blueprint.ClassGenerated, r.name, r.why)
+	}
+	// A program with more rights than the user (set-user-ID) may have read it.
+	if owners := a.owners(p); len(owners) > 0 && (st.Type != "file" || acc.Done&trace.OpOpen == 0) {
+		item := owners[len(owners)-1].Package.Key()
+		return set(blueprint.ClassPackage, item, "owned by "+item+"; the build's user may not read it, so it is not compared")
+	}
+	if dir := closedAbove(p, a.may); dir != "" {
+		return set(blueprint.ClassRefused, dir, "the build's user may not enter "+dir)
+	}
+	return set(blueprint.ClassRefused, p, notForUser)
+}
+
+// closedAbove finds the directory on the way to p that the user may not enter,
+// "" where the path itself is refused.
+func closedAbove(p string, may func(p string) error) string {
+	for _, q := range append(parents(p), p) {
+		var at *fs.PathError
+		if err := may(q); errors.Is(err, fs.ErrPermission) && errors.As(err, &at) && at.Op == "lstat" {
+			return path.Dir(q)
+		}
+	}
+	return ""
+}
+
 func (a *attributor) inWorkspace(p string, set func(blueprint.Class, string, string) blueprint.Observed) blueprint.Observed {
 	rel := strings.TrimPrefix(strings.TrimPrefix(p, a.workspace), "/")
 	switch {
@@ -189,7 +248,22 @@ func (a *attributor) owned(p string, st stat, acc trace.Access, owners []debian.
 	// A package that is split keeps the name of the one whose file it is now.
 	own := owners[len(owners)-1]
 	item := own.Package.Key()
-	if st.Type != "file" {
+	if st.Type == "dir" {
+		return set(blueprint.ClassPackage, item, "owned by "+item)
+	}
+	// Dpkg keeps no sum of a link, nor of what old packages brought.
+	younger := false
+	if st.Type == "link" || own.MD5 == "" {
+		var err error
+		if younger, err = a.younger(p, own.Package); err != nil {
+			return set(blueprint.ClassUnexplained, "", err.Error())
+		}
+	}
+	why := "changed since " + own.Package.Name + " was installed"
+	if st.Type == "link" {
+		if younger {
+			return set(blueprint.ClassConfig, p, why)
+		}
 		return set(blueprint.ClassPackage, item, "owned by "+item)
 	}
 	if acc.Ops&(trace.OpOpen|trace.OpExec) == 0 && !own.Conffile {
@@ -201,7 +275,7 @@ func (a *attributor) owned(p string, st stat, acc trace.Access, owners []debian.
 	}
 	o.SHA256 = "sha256:" + sha
 	for _, x := range owners {
-		if x.MD5 == "" || x.MD5 == md5 {
+		if x.MD5 == md5 || x.MD5 == "" && !younger {
 			return set(blueprint.ClassPackage, x.Package.Key(), "owned by "+x.Package.Key())
 		}
 	}
@@ -214,7 +288,6 @@ func (a *attributor) owned(p string, st stat, acc trace.Access, owners []debian.
 	if own.Conffile {
 		return set(blueprint.ClassConfig, p, "changed conffile of "+own.Package.Name)
 	}
-	why := "changed since " + own.Package.Name + " was installed"
 	if a.settings(p) {
 		return set(blueprint.ClassConfig, p, why)
 	}
@@ -262,11 +335,11 @@ func (a *attributor) unowned(p string, st stat, acc trace.Access, o *blueprint.O
 	if a.settings(p) && (st.Type == "link" || st.Size <= most) {
 		return set(blueprint.ClassConfig, p, "unowned")
 	}
-	tree := treeRoot(p, a.standing, []string{a.workspace, a.home})
-	if below(p, a.home) && st.Type == "file" && (tree != p && !a.large(tree) || tree == p && !a.large(p)) {
+	top := treeRoot(p, a.standing, []string{a.workspace, a.home})
+	if below(p, a.home) && st.Type == "file" && !a.large(top) {
 		return set(blueprint.ClassConfig, p, "unowned")
 	}
-	return set(blueprint.ClassSoftware, tree, "no package owns it")
+	return set(blueprint.ClassSoftware, top, "no package owns it")
 }
 
 // standing tells the directories that packages own or that every system has:
@@ -298,28 +371,28 @@ func modeText(m fs.FileMode) string {
 // links on the way to a file are paths that the build depends on as well.
 func physical(seen []trace.Access, readlink func(string) (string, bool), interpreter func(p string) string) []trace.Access {
 	m := map[string]*trace.Access{}
-	add := func(p string, ops trace.Op, found, missing bool) {
+	add := func(p string, a trace.Access) {
 		x := m[p]
 		if x == nil {
 			x = &trace.Access{Path: p}
 			m[p] = x
 		}
-		x.Ops |= ops
-		x.Found, x.Missing = x.Found || found, x.Missing || missing
+		x.Ops, x.Done = x.Ops|a.Ops, x.Done|a.Done
+		x.Found, x.Missing, x.Refused = x.Found || a.Found, x.Missing || a.Missing, x.Refused || a.Refused
 	}
 	var put func(a trace.Access)
 	put = func(a trace.Access) {
 		names := trace.Names(a.Path, readlink)
 		for i, n := range names {
 			if i < len(names)-1 {
-				add(n, trace.OpReadlink, true, false)
+				add(n, trace.Access{Ops: trace.OpReadlink, Done: trace.OpReadlink, Found: true})
 				continue
 			}
-			add(n, a.Ops, a.Found, a.Missing)
+			add(n, a)
 			if a.Ops&trace.OpExec != 0 && a.Found {
 				// The kernel itself opens an executable's loader.
 				if ld := interpreter(n); ld != "" && (m[ld] == nil || m[ld].Ops&trace.OpOpen == 0) {
-					put(trace.Access{Path: ld, Ops: trace.OpOpen, Found: true})
+					put(trace.Access{Path: ld, Ops: trace.OpOpen, Done: trace.OpOpen, Found: true})
 				}
 			}
 		}
@@ -337,11 +410,15 @@ func physical(seen []trace.Access, readlink func(string) (string, bool), interpr
 
 // loader reads the name of an ELF file's interpreter, "" if it has none.
 func loader(file string) string {
-	f, err := elf.Open(file)
+	in, err := tree.OpenFile(file)
+	if err != nil {
+		return "" // the build has put something else there
+	}
+	defer in.Close()
+	f, err := elf.NewFile(in)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
 	for _, prog := range f.Progs {
 		if prog.Type != elf.PT_INTERP || prog.Filesz > 4096 {
 			continue

@@ -22,16 +22,18 @@ const (
 
 // fake is a machine as attribution sees it: everything it answers is in maps.
 type fake struct {
-	stats  map[string]stat
-	made   map[string]bool
-	md5    map[string]string
-	broken map[string]bool
-	owned  map[string][]debian.Ownership
-	large  map[string]bool
+	stats   map[string]stat
+	made    map[string]bool
+	refused map[string]string // the call that was refused, by path
+	md5     map[string]string
+	broken  map[string]bool
+	owned   map[string][]debian.Ownership
+	younger map[string]bool
+	large   map[string]bool
 }
 
 func newFake() *fake {
-	f := &fake{stats: map[string]stat{}, made: map[string]bool{}, md5: map[string]string{}, broken: map[string]bool{}, owned: map[string][]debian.Ownership{}, large: map[string]bool{}}
+	f := &fake{stats: map[string]stat{}, made: map[string]bool{}, md5: map[string]string{}, broken: map[string]bool{}, owned: map[string][]debian.Ownership{}, large: map[string]bool{}, refused: map[string]string{}}
 	gcc := &debian.Package{Name: "gcc", Architecture: "amd64"}
 	ssl := &debian.Package{Name: "openssl", Architecture: "amd64"}
 	for _, dir := range []string{"/usr", "/usr/bin", "/usr/lib", "/etc", "/etc/ssl", "/opt", "/var", "/var/lib"} {
@@ -56,6 +58,14 @@ func newFake() *fake {
 	f.stats["/usr/bin/cc"] = stat{Type: "link", Link: "/etc/alternatives/cc", Mode: fs.ModeSymlink | 0o777}
 	f.stats["/etc/alternatives/cc"] = stat{Type: "link", Link: "/usr/bin/gcc", Mode: fs.ModeSymlink | 0o777}
 	f.owned["/usr/bin/cc"] = nil
+	f.stats["/usr/bin/turned-link"] = stat{Type: "link", Link: "/usr/local/bin/gcc"}
+	f.file("/usr/bin/no-link", changed)
+	f.file("/usr/bin/no-sum", changed)
+	for _, p := range []string{"turned-link", "no-link", "no-sum", "removed"} {
+		f.owned["/usr/bin/"+p] = []debian.Ownership{{Package: gcc}}
+	}
+	f.younger = map[string]bool{"/usr/bin/turned-link": true, "/usr/bin/no-link": true}
+	f.stats["/srv"], f.stats["/opt"] = stat{Type: "link", Link: "/data/srv"}, stat{Type: "dir"}
 	f.stats["/usr/bin/owned-link"] = stat{Type: "link", Link: "gcc"}
 	f.owned["/usr/bin/owned-link"] = []debian.Ownership{{Package: gcc}}
 	for _, p := range []string{"/etc/app.conf", "/opt/tool/bin/run", "/usr/local/bin/script", "/home/rel/.npmrc", "/home/rel/.config/tool/x", "/home/rel/sdk/bin/cc", "/home/rel/notes/todo", "/data/keys/list", "/etc/ld.so.cache", "/usr/lib/locale/locale-archive", "/srv/broken"} {
@@ -91,6 +101,12 @@ func (f *fake) file(p, md5 string) {
 func (f *fake) attributor() *attributor {
 	w := world{
 		stat: func(p string) stat { return f.stats[p] },
+		may: func(p string) error {
+			if op := f.refused[p]; op != "" {
+				return &fs.PathError{Op: op, Path: p, Err: fs.ErrPermission}
+			}
+			return nil
+		},
 		made: func(p string) bool { return f.made[p] },
 		sums: func(p string) (string, string, error) {
 			if f.broken[p] {
@@ -98,8 +114,9 @@ func (f *fake) attributor() *attributor {
 			}
 			return f.md5[p], sha, nil
 		},
-		owners: func(p string) []debian.Ownership { return f.owned[p] },
-		large:  func(dir string) bool { return f.large[dir] },
+		owners:  func(p string) []debian.Ownership { return f.owned[p] },
+		younger: func(p string, by *debian.Package) (bool, error) { return f.younger[p], nil },
+		large:   func(dir string) bool { return f.large[dir] },
 		several: func(dir string) bool {
 			return dir == "/opt/versions" || dir == "/home/rel/.pyenv" || dir == "/home/rel/.pyenv/versions"
 		},
@@ -126,6 +143,13 @@ func TestAttribute(t *testing.T) {
 		{"/usr/bin/gcc", look, blueprint.ClassPackage, "gcc:amd64", false},
 		{"/usr/bin", look, blueprint.ClassPackage, "openssl:amd64", false},
 		{"/usr/bin/owned-link", open, blueprint.ClassPackage, "gcc:amd64", false},
+		// What the administrator made of a package's.
+		{"/usr/bin/turned-link", open, blueprint.ClassConfig, "/usr/bin/turned-link", false},
+		{"/usr/bin/no-link", exec, blueprint.ClassSoftware, "/usr/bin/no-link", true},
+		{"/usr/bin/no-sum", exec, blueprint.ClassPackage, "gcc:amd64", true},
+		{"/usr/bin/removed", look, blueprint.ClassConfig, "/usr/bin/removed", false},
+		{"/srv", look, blueprint.ClassConfig, "/srv", false},
+		{"/opt", look, blueprint.ClassSystem, "top-level", false},
 		{"/usr/bin/shared", open, blueprint.ClassPackage, "openssl:amd64", true}, // the one whose bytes it has
 		{"/usr/lib/nosums.so", open, blueprint.ClassPackage, "gcc:amd64", true},
 		{"/etc/ssl/same.cnf", look, blueprint.ClassPackage, "openssl:amd64", true},
@@ -201,6 +225,39 @@ func TestAttribute(t *testing.T) {
 		}
 		if !o.Provided() && o.Type+o.Mode+o.Link != "" {
 			t.Errorf("%s says what it was, and no machine must provide it: %+v", c.path, o)
+		}
+	}
+}
+
+// TestAttributeRefused: of what the build's user may not read nothing is known but
+// its name, and of a closed directory not even whether it holds the path.
+func TestAttributeRefused(t *testing.T) {
+	f := newFake()
+	for _, p := range []string{"/etc/app.conf", "/usr/bin/gcc", "/etc/ssl/openssl.cnf", "/etc/ld.so.cache", "/opt/tool/bin/run", "/usr/lib/locale/locale-archive"} {
+		f.refused[p] = "open"
+	}
+	f.file("/etc/closed/there", changed)
+	f.refused["/etc/closed/there"], f.refused["/etc/closed/none"] = "lstat", "lstat"
+	for _, c := range []struct {
+		path  string
+		done  trace.Op
+		class blueprint.Class
+		item  string
+	}{
+		{"/etc/app.conf", 0, blueprint.ClassRefused, "/etc/app.conf"},
+		{"/opt/tool/bin/run", trace.OpExec, blueprint.ClassRefused, "/opt/tool/bin/run"},
+		{"/usr/lib/locale/locale-archive", 0, blueprint.ClassRefused, "/usr/lib/locale/locale-archive"},
+		{"/etc/closed/there", 0, blueprint.ClassRefused, "/etc/closed"},
+		{"/etc/closed/none", 0, blueprint.ClassRefused, "/etc/closed"},
+		{"/usr/bin/gcc", trace.OpExec, blueprint.ClassPackage, "gcc:amd64"},
+		{"/etc/ssl/openssl.cnf", 0, blueprint.ClassPackage, "openssl:amd64"},
+		// A set-user-ID program read it for the user.
+		{"/etc/ssl/openssl.cnf", trace.OpOpen, blueprint.ClassRefused, "/etc/ssl/openssl.cnf"},
+		{"/etc/ld.so.cache", 0, blueprint.ClassGenerated, "ld.so-cache"},
+	} {
+		o := f.attributor().attribute(trace.Access{Path: c.path, Ops: trace.OpOpen | c.done, Done: c.done, Refused: c.done == 0, Found: c.done != 0})
+		if o.Class != c.class || o.Item != c.item || o.SHA256 != "" || !o.Provided() && o.Type+o.Mode+o.Link != "" {
+			t.Errorf("%s: %+v, want %s %s", c.path, o, c.class, c.item)
 		}
 	}
 }

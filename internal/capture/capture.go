@@ -27,6 +27,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
 	"trysail/internal/build"
@@ -43,6 +45,7 @@ import (
 	"trysail/internal/machine"
 	"trysail/internal/recorder"
 	"trysail/internal/trace"
+	"trysail/internal/vcs"
 )
 
 // Options say what to capture.
@@ -56,6 +59,7 @@ type Options struct {
 	Outputs []string // globs relative to the root of the working copy
 	User    string   // default: who called sudo, else the caller
 	Env     []string // NAME or NAME=value to pass beyond the known ones
+	Umask   int      // of the caller, and so of the build
 	KeepAll bool     // all installed packages, not only those used
 	Twice   bool     // run the build again, to tell where it differs from itself
 	// Into is the blueprint that this capture is added to, if there is one.
@@ -103,7 +107,7 @@ type Draft struct {
 	Root        string // of the working copy
 	depot       *depot.Depot
 	state       *machine.State
-	ws          *Workspace
+	ws          *vcs.Copy
 	recording   *recorder.Recording
 	log         *slog.Logger
 }
@@ -112,9 +116,11 @@ type Draft struct {
 type capture struct {
 	Options
 	db        *debian.Database
-	ws        *Workspace
+	ws        *vcs.Copy
 	session   *machine.Session
 	user      blueprint.User
+	rights    *rights           // of the build's user
+	anyone    *rights           // of a user who owns nothing
 	uppers    map[string]string // mount point -> upper directory
 	checkout  string
 	draft     *Draft
@@ -138,12 +144,13 @@ func (c *capture) attention(item, why, remedy string) {
 func Run(ctx context.Context, o Options) (d *Draft, err error) {
 	c := &capture{Options: o, uppers: map[string]string{}, hashes: map[string][2]string{}}
 	c.Step("reading the machine")
-	if c.ws, err = FindWorkspace(ctx, o.Dir); err != nil {
+	if c.ws, err = vcs.Find(ctx, o.Dir); err != nil {
 		return nil, err
 	}
 	if c.db, err = debian.ReadDatabase("/"); err != nil {
 		return nil, err
 	}
+	defer func() { c.rights.close(); c.anyone.close() }()
 	if err := c.describe(); err != nil {
 		return nil, err
 	}
@@ -198,8 +205,7 @@ func (c *capture) describe() error {
 	if b.Users, b.Groups, err = ReadUsers("/"); err != nil {
 		return err
 	}
-	b.Apt = &blueprint.Apt{Sources: readSources("/")}
-	name, err := Invoker(c.User)
+	name, err := buildUser(c.User, c.ws.Owner())
 	if err != nil {
 		return err
 	}
@@ -208,60 +214,128 @@ func (c *capture) describe() error {
 		return fmt.Errorf("user %s is not in /etc/passwd: Trysail seeds a rebuilt machine's users from that file; use --user with one that is", name)
 	}
 	c.user = b.Users[i]
+	if contains(c.ws.Root, c.user.Home) {
+		return &HomeError{c.ws.Root, c.user.Name, c.user.Home}
+	}
+	if err := c.takeRights(b.Groups); err != nil {
+		return err
+	}
+	b.Apt = &blueprint.Apt{Sources: readSources("/", c.rights.readFile)}
 	x := blueprint.Build{Name: c.Build, Command: c.Command, Workspace: c.ws.Root, Directory: c.ws.Directory, Source: c.ws.Source, User: c.user.Name, Home: c.user.Home, Outputs: c.Outputs}
 	if x.Name == "" {
 		x.Name = b.Name
 	}
+	for _, name := range []string{b.Name, x.Name} {
+		if !blueprint.UsableName(name) {
+			return &NameError{name}
+		}
+	}
 	if x.Environment, x.EnvironmentWithheld, err = chooseEnvironment(os.Environ(), c.Env, c.user); err != nil {
 		return err
 	}
-	if x.Umask, err = readUmask(); err != nil {
-		return err
-	}
+	x.Umask = fmt.Sprintf("%04o", c.Umask)
 	if x.Limits, err = readLimits(); err != nil {
 		return err
 	}
 	b.Builds = []blueprint.Build{x}
 	c.b, c.x, c.draft.Blueprint, c.draft.Build = b, &b.Builds[0], b, x.Name
-	if n := len(c.ws.Changed); n > 0 {
-		c.attention(c.ws.Changed[0], fmt.Sprintf("%d file(s) differ from the committed revision and are not in the build", n), "commit them and capture again, if they belong to the release")
-	}
 	return nil
 }
 
-func safeName(s string) string {
-	s = strings.Trim(strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
+// takeRights takes the rights by which this capture decides what it may keep.
+func (c *capture) takeRights(all []blueprint.Group) (err error) {
+	var groups []int
+	for _, g := range all {
+		if slices.Contains(g.Members, c.user.Name) {
+			groups = append(groups, g.GID)
 		}
-		return '-'
-	}, s), "-.")
-	if s == "" {
-		return "build"
 	}
-	return strings.TrimRight(s[:min(len(s), 60)], "-.")
+	if c.rights, err = rightsOf(c.user.UID, c.user.GID, groups); err != nil {
+		return err
+	}
+	c.anyone, err = rightsOf(stranger, stranger, nil)
+	return err
 }
 
-// source makes the clean checkout and keeps it as an original.
+// safeName makes a usable name of a directory's or a host's.
+func safeName(s string) string {
+	words := strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' })
+	name := strings.Join(words, "-")
+	for _, pair := range []string{"..", "-.", ".-"} {
+		for strings.Contains(name, pair) {
+			name = strings.ReplaceAll(name, pair, pair[:1])
+		}
+	}
+	if name = strings.Trim(name[:min(len(name), 60)], "-."); name == "" {
+		return "build"
+	}
+	return name
+}
+
+// contains tells whether a directory is another one, or above it.
+func contains(dir, p string) bool {
+	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// HomeError says that a working copy holds the home of the build's user: a build sees the
+// committed revision in its place, and none of the user's settings and programs.
+type HomeError struct{ Root, User, Home string }
+
+func (e *HomeError) Error() string {
+	what := "the working copy " + e.Root + " is the home of user " + e.User
+	if e.Root != e.Home {
+		what = "the working copy " + e.Root + " holds the home of user " + e.User + ", " + e.Home
+	}
+	return what + ": the build would see the committed files there, and nothing else of the home"
+}
+
+// Hint says what to do.
+func (e *HomeError) Hint() string {
+	return "clone the repository into a directory of its own and capture there, or name another user with --user"
+}
+
+// NameError says that a name that a person gave cannot be a blueprint's or a build's.
+type NameError struct{ Name string }
+
+func (e *NameError) Error() string { return fmt.Sprintf("the name %q is not usable", e.Name) }
+
+// Hint says what is.
+func (e *NameError) Hint() string { return blueprint.NameRemedy }
+
+// source keeps a clean checkout as an original, and lays it out.
 func (c *capture) source(ctx context.Context) error {
 	c.Step("checking out " + short(c.ws.Source.Revision) + " from " + c.ws.Source.VCS)
-	c.checkout = c.session.Path("checkout")
-	if err := c.ws.Checkout(ctx, c.checkout); err != nil {
-		return err
-	}
-	if err := own(c.checkout, c.user.UID, c.user.GID); err != nil {
-		return err
-	}
-	digest, err := PutTree(ctx, c.Depot, func(w io.Writer) error { return WriteTree(c.checkout, w, c.user.UID, c.user.GID) })
+	digest, err := PutTree(ctx, c.Depot, func(w io.Writer) error {
+		return c.ws.Archive(ctx, c.session.Dir, c.user.UID, c.user.GID, w)
+	})
 	if err != nil {
-		return fmt.Errorf("keep the source: %w", err)
+		return err
+	}
+	if n := len(c.ws.Changed) + c.ws.More; n > 0 {
+		c.attention(c.ws.Changed[0], fmt.Sprintf("%d file(s) differ from the committed revision and are not in the build", n), "commit them and capture again, if they belong to the release")
+	}
+	if m := c.ws.Mixture; m != "" {
+		c.attention(c.ws.Root, "svnversion says "+m+": the copy mixes revisions (:), other branches (S) or parts of directories (P), and the build gets this mixture, which may not be revision "+c.ws.Source.Revision, "svn update --set-depth infinity, svn switch back, and capture again, to build one revision")
 	}
 	c.x.Source.Original = digest
 	c.draft.Sum[c.x.SourceName()] = digest
-	return nil
+	c.checkout, err = build.Source(ctx, c.session, c.Depot, digest, c.user)
+	return err
+}
+
+// trackedFiles lists what a checkout holds, relative to its root, sorted.
+func trackedFiles(dir string) ([]string, error) {
+	var list []string
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		list = append(list, rel)
+		return err
+	})
+	slices.Sort(list)
+	return list, err
 }
 
 func short(rev string) string {
@@ -269,15 +343,6 @@ func short(rev string) string {
 		return rev[:12]
 	}
 	return "revision " + rev
-}
-
-func own(dir string, uid, gid int) error {
-	return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(p, uid, gid)
-	})
 }
 
 // hostRoot is the machine's own files, to be built on.
@@ -291,8 +356,14 @@ type hostRoot struct {
 // file system, so that nothing of the build reaches them.
 func mountHost(n *machine.Session, st *machine.State, workspace, name string) (*hostRoot, error) {
 	upper := n.Path(name + "-upper")
-	root, err := n.Overlay(name, []string{"/"}, upper, false)
+	if err := likeLower(upper, "/"); err != nil {
+		return nil, err
+	}
+	root, err := n.MkdirAll(0o755, name)
 	if err != nil {
+		return nil, err
+	}
+	if err := n.OverlayHost(root, "/", upper); err != nil {
 		return nil, err
 	}
 	h := &hostRoot{dir: root, uppers: map[string]string{"/": upper}}
@@ -320,12 +391,85 @@ func mountHost(n *machine.Session, st *machine.State, workspace, name string) (*
 			continue
 		}
 		up := n.Path(fmt.Sprintf("%s-upper-%d", name, i))
-		if err := n.OverlayAt(filepath.Join(root, p), []string{p}, up, false); err != nil {
+		if err := likeLower(up, p); err != nil {
+			return nil, err
+		}
+		if err := n.OverlayHost(filepath.Join(root, p), p, up); err != nil {
 			return nil, fmt.Errorf("%w (file system %s)", err, m.FSType)
 		}
 		h.uppers[p] = up
 	}
 	return h, nil
+}
+
+// likeLower makes an upper directory with the owner, mode and access list of the
+// directory below it: the overlay shows those of the upper one, and must open to
+// nobody what is closed on the machine.
+func likeLower(upper, lower string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(lower, &st); err != nil {
+		return fmt.Errorf("%s: %w", lower, err)
+	}
+	if err := errors.Join(os.Mkdir(upper, 0o700), os.Chown(upper, int(st.Uid), int(st.Gid)), unix.Chmod(upper, st.Mode&0o7777)); err != nil {
+		return err
+	}
+	for _, name := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+		list := make([]byte, 64<<10) // the largest there is
+		n, err := unix.Getxattr(lower, name, list)
+		if err == unix.ENODATA || err == unix.EOPNOTSUPP {
+			continue
+		}
+		if err == nil {
+			err = unix.Setxattr(upper, name, list[:n], 0)
+		}
+		if err != nil {
+			return fmt.Errorf("access list of %s: %w", lower, err)
+		}
+	}
+	return nil
+}
+
+// networkTrouble says which hosts a failed build may have lacked because a recorder stood
+// between, and what to do; "" if it lacked none.
+func networkTrouble(list []recorder.Connection) (what, remedy string) {
+	var refused []string
+	for _, x := range list {
+		if x.Why == recorder.TLSRefused && !x.Allowed && !slices.Contains(refused, x.Address) {
+			refused = append(refused, x.Address)
+		}
+	}
+	if len(refused) == 0 {
+		return "", ""
+	}
+	hosts := clipList(refused, 3)
+	return "a program of the build did not trust the recorder's certificate for " + hosts,
+		"let that program use the system's certificate authorities: add a private authority to them (update-ca-certificates) instead of naming its file, or declare the address under live_dependencies, which is reached directly and not recorded"
+}
+
+// ownTrouble says which programs of this machine a failed build wanted that listen on the
+// loopback, where a build sees only its own; "" if it wanted none.
+func ownTrouble(list []trace.Connect, listens func(address string) bool) (what, remedy string) {
+	var wanted []string
+	for _, x := range list {
+		host, port, err := net.SplitHostPort(x.Address)
+		if err != nil || x.Network != "tcp" || port == "0" {
+			continue
+		}
+		if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() && listens(x.Address) {
+			wanted = append(wanted, x.Address)
+		}
+	}
+	if len(wanted) == 0 {
+		return "", ""
+	}
+	return "the build connects to " + clipList(wanted, 3) + ". A program of this machine listens there, and the build cannot reach it: a build has a loopback (localhost) of its own",
+		"let that program listen on an address of this machine that is not loopback, and name this address in the build: it is recorded then; or let the build start the program itself"
+}
+
+// listens tells whether somebody takes connections at an address of this machine.
+func listens(address string) bool {
+	c, err := net.DialTimeout("tcp", address, time.Second)
+	return err == nil && c.Close() == nil
 }
 
 func pseudo(fstype string) bool {
@@ -338,22 +482,23 @@ func (c *capture) build(ctx context.Context) error {
 		return err
 	}
 	c.uppers = host.uppers
-	tracked, err := TrackedFiles(c.checkout)
+	tracked, err := trackedFiles(c.checkout)
 	if err != nil {
 		return err
 	}
 	c.Step("building: " + strings.Join(c.Command, " "))
-	rec, err := recorder.Start(ctx, recorder.Options{Store: c.Depot, Live: c.b.LiveDependencies, Log: c.Log})
+	o, err := hostBuild(c.session, c.State, host, c.b, c.x, c.checkout)
+	if err != nil {
+		return err
+	}
+	rec, err := recorder.Start(ctx, recorder.Options{Store: c.Depot, Live: c.b.LiveDependencies, UID: o.User.UID, Log: c.Log})
 	if err != nil {
 		return err
 	}
 	stop := sync.OnceValues(rec.Stop)
 	defer stop() //nolint:errcheck // an error of the build is more to the point
-	o, err := hostBuild(c.session, c.State, host, c.b, c.x, c.checkout)
-	if err != nil {
-		return err
-	}
 	o.Trace, o.Network, o.Output = true, rec, c.Output
+	began := time.Now()
 	bctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o.Progress = func(t *trace.Tracer) { go c.watch(bctx, t, rec) }
@@ -367,10 +512,18 @@ func (c *capture) build(ctx context.Context) error {
 	}
 	c.dropped = rec.Stats().Blocked
 	if code := c.result.Exit.Code; code != 0 {
-		return &build.FailedError{Command: c.Command, Exit: *c.result.Exit, Where: "on the captured machine"}
+		network, remedy := networkTrouble(recording.Connections)
+		if network == "" {
+			network, remedy = ownTrouble(c.result.Trace.Connects, listens)
+		}
+		return &build.FailedError{Command: c.Command, Exit: *c.result.Exit, Where: "on the captured machine", Network: network, Remedy: remedy}
 	}
 	if len(c.result.Outputs) == 0 {
-		return &NoOutputError{Globs: c.Outputs, Root: c.ws.Root}
+		made, err := build.Made(c.checkout, began)
+		if err != nil {
+			return err
+		}
+		return &NoOutputError{Globs: c.Outputs, Root: c.ws.Root, Made: made}
 	}
 	for _, g := range c.result.Unmatched {
 		c.attention(g, "this output glob matched nothing", "correct --output, relative to the root of the working copy")

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -20,18 +20,29 @@ import (
 	"trysail/blueprint"
 	"trysail/internal/build"
 	"trysail/internal/depot"
+	"trysail/internal/tree"
 )
 
 // collect puts what the observation found into the blueprint.
 func (c *capture) collect(ctx context.Context) error {
 	trees := map[string]bool{}
+	refused := map[string][]string{} // by the directory that is closed, or by itself
 	for _, o := range c.draft.Observation {
 		switch o.Class {
 		case blueprint.ClassSoftware:
 			trees[o.Item] = true
+		case blueprint.ClassRefused:
+			refused[o.Item] = append(refused[o.Item], o.Path)
 		case blueprint.ClassUnexplained:
 			c.draft.Stats.Unexplained++
 			c.attention(o.Path, "the build uses this path, and where it comes from is not known: "+o.Why, "own it by a package, put it under /etc, /opt or /usr/local, or name an ignore rule for it in the blueprint")
+		}
+	}
+	for _, at := range sortedKeys(refused) {
+		if slices.Equal(refused[at], []string{at}) {
+			c.refuse(at)
+		} else {
+			c.refuseBelow(at, len(refused[at]))
 		}
 	}
 	// The trust store is made anew from the authorities that the machine added.
@@ -66,7 +77,18 @@ func (c *capture) collect(ctx context.Context) error {
 			continue
 		}
 		anyway := len(c.db.Owners(dir)) > 0 || matchRule(systemRules(), dir) != nil || below(dir, "/tmp") || below(dir, "/var/tmp")
-		if st := statPath(dir); st.Type == "dir" && dir != "/" && (!anyway || dir == c.user.Home) {
+		st := statPath(dir)
+		if st.Type == "link" && dir == c.user.Home {
+			if err := c.file(ctx, dir, "a link in place of a directory"); err != nil {
+				return err
+			}
+			real, err := filepath.EvalSymlinks(dir)
+			if err != nil {
+				return err
+			}
+			dir, st = real, statPath(real)
+		}
+		if st.Type == "dir" && dir != "/" && (!anyway || dir == c.user.Home) {
 			c.b.Directories = append(c.b.Directories, blueprint.Directory{Path: dir, Mode: modeText(st.Mode), Owner: st.Owner})
 		}
 	}
@@ -91,14 +113,7 @@ func (c *capture) uses(rule string) bool {
 	})
 }
 
-func sortedKeys(m map[string]bool) []string {
-	var list []string
-	for k := range m {
-		list = append(list, k)
-	}
-	slices.Sort(list)
-	return list
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // around keeps configuration that a machine has whether the build looked at it
 // or not: apt's sources, pins and keys, the loader's directories, the locale.
@@ -130,6 +145,9 @@ func (c *capture) around(ctx context.Context) error {
 				continue
 			}
 			md5, _, err := c.sums(p)
+			if errors.Is(err, fs.ErrPermission) {
+				continue // whether it was changed is not for the build's user to know
+			}
 			if err != nil {
 				return err
 			}
@@ -139,15 +157,12 @@ func (c *capture) around(ctx context.Context) error {
 			}
 			why = "changed conffile of " + own.Package.Name
 		}
-		if below(p, "/etc/apt") && st.Type == "file" {
-			_, sha, err := c.sums(p)
-			if err != nil {
-				return err
-			}
-			c.b.Apt.Files = append(c.b.Apt.Files, blueprint.AptFile{Path: p, SHA256: "sha256:" + sha})
-		}
 		if err := c.file(ctx, p, why); err != nil {
 			return err
+		}
+		i := slices.IndexFunc(c.b.Config, func(f blueprint.File) bool { return f.Path == p })
+		if i >= 0 && below(p, "/etc/apt") && st.Type == "file" {
+			c.b.Apt.Files = append(c.b.Apt.Files, blueprint.AptFile{Path: p, SHA256: c.b.Config[i].SHA256})
 		}
 	}
 	return nil
@@ -159,9 +174,18 @@ func (c *capture) file(ctx context.Context, p, why string) error {
 		slices.ContainsFunc(c.b.Withheld, func(w blueprint.Withheld) bool { return w.Path == p }) {
 		return nil
 	}
+	if errors.Is(c.rights.judge([]string{p})[0], fs.ErrPermission) {
+		c.refuse(p)
+		return nil
+	}
 	st := statPath(p)
 	f := blueprint.File{Path: p, Owner: st.Owner, Why: why}
 	switch st.Type {
+	case "":
+		if len(c.db.Owners(p)) > 0 {
+			c.b.Config = append(c.b.Config, blueprint.File{Path: p, Absent: true, Why: why})
+		}
+		return nil
 	case "link":
 		f.Link = st.Link
 		c.b.Config = append(c.b.Config, f)
@@ -170,16 +194,32 @@ func (c *capture) file(ctx context.Context, p, why string) error {
 	default:
 		return nil // gone since the build
 	}
-	f.Mode = modeText(st.Mode)
-	data, err := os.ReadFile(p)
+	f.Mode, f.Modified = modeText(st.Mode), st.Modified.UTC()
+	data, err := c.rights.readFile(p)
 	if err != nil {
 		return err
 	}
+	secret, err := c.secretFile(p, data)
+	if err != nil {
+		return err
+	}
+	if secret != "" && len(c.b.Recipients) == 0 {
+		c.withhold(secret, p)
+		return nil
+	}
+	return c.keepConfig(ctx, f, data, secret != "")
+}
+
+// keepConfig keeps a configuration file, encrypted if it is a secret.
+func (c *capture) keepConfig(ctx context.Context, f blueprint.File, data []byte, secret bool) (err error) {
 	sum := sha256.Sum256(data)
 	f.SHA256 = "sha256:" + hex.EncodeToString(sum[:])
-	stored, ok, err := c.protect(&f, data)
-	if err != nil || !ok {
-		return err
+	stored := data
+	if secret {
+		f.Encrypted = true
+		if stored, err = c.encrypt(f.Path, data); err != nil {
+			return err
+		}
 	}
 	digest, err := c.Depot.PutBytes(ctx, stored)
 	if err != nil {
@@ -193,7 +233,16 @@ func (c *capture) file(ctx context.Context, p, why string) error {
 
 func (c *capture) generated(ctx context.Context, o blueprint.Observed) error {
 	st := statPath(o.Path)
-	digest, _, err := c.Depot.PutFile(ctx, o.Path)
+	if c.private(o.Path) {
+		c.withhold(onlyRoot, o.Path)
+		return nil
+	}
+	in, err := c.rights.open(o.Path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	digest, _, err := c.Depot.Put(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -223,53 +272,41 @@ func treeFile(tree string, others []blueprint.Software) string {
 	return name
 }
 
-// software keeps one whole tree, whichever of its files were used.
-func (c *capture) software(ctx context.Context, tree string) error {
-	c.Step("keeping " + tree)
-	s := blueprint.Software{Path: tree, File: treeFile(tree, c.b.Software)}
-	skip := append(build.Caches(c.user.Home, c.x.Environment), c.ws.Root, c.State.Dir)
+// software keeps one whole tree, whichever of its files were used, but for what
+// the build's user may not read and what is secret.
+func (c *capture) software(ctx context.Context, top string) error {
+	c.Step("keeping " + top)
+	t := &softwareTree{
+		kept: blueprint.Software{Path: top, File: treeFile(top, c.b.Software)},
+		skip: append(build.Caches(c.user.Home, c.x.Environment), c.ws.Root, c.State.Dir), secrets: map[string][]string{}, names: map[inode]string{}, private: c.private,
+		seen: func(files int, size int64) { c.Progress(fmt.Sprintf("%d files, %d MB", files, size>>20)) },
+	}
 	digest, err := PutTree(ctx, c.Depot, func(w io.Writer) error {
 		tw := tar.NewWriter(w)
 		// Directories above the tree that no package brings.
-		for _, dir := range parents(tree) {
-			if len(c.db.Owners(dir)) == 0 {
-				if err := addToTar(tw, dir, dir[1:], nil); err != nil {
-					return err
-				}
+		for _, dir := range parents(top) {
+			if len(c.db.Owners(dir)) > 0 {
+				continue
 			}
-		}
-		err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+			info, err := tree.Lstat(dir)
 			if err != nil {
 				return err
 			}
-			if err := ctx.Err(); err != nil {
+			if err := addToTar(tw, dir[1:], info, statPath(dir).Link, nil, nil); err != nil {
 				return err
 			}
-			if p != tree && slices.Contains(skip, p) {
-				return fs.SkipDir
-			}
-			if d.Type().IsRegular() {
-				info, err := d.Info()
-				if err != nil {
-					return err
-				}
-				keep, err := c.screen(p, info)
-				if err != nil || !keep {
-					return err
-				}
-				s.Files++
-				s.Size += info.Size()
-			}
-			return addToTar(tw, p, p[1:], nil)
-		})
+		}
+		var err error
+		c.rights.do(func() { err = t.write(ctx, tw) })
 		return errors.Join(err, tw.Close())
 	})
 	if err != nil {
-		return fmt.Errorf("keep %s: %w", tree, err)
+		return fmt.Errorf("keep %s: %w", top, err)
 	}
-	c.b.Software = append(c.b.Software, s)
-	c.draft.Sum[s.OriginalName()] = digest
-	return nil
+	c.b.Software = append(c.b.Software, t.kept)
+	c.draft.Sum[t.kept.OriginalName()] = digest
+	c.refuse(t.refused...)
+	return c.secrets(ctx, t.secrets)
 }
 
 func parents(p string) []string {
@@ -283,14 +320,22 @@ func parents(p string) []string {
 // PutTree keeps what write produces, compressed with zstd.
 func PutTree(ctx context.Context, d *depot.Depot, write func(io.Writer) error) (string, error) {
 	pr, pw := io.Pipe()
+	wrote := make(chan error, 1)
 	go func() {
 		zw, err := zstd.NewWriter(pw, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2), zstd.WithLowerEncoderMem(true))
 		if err == nil {
-			err = errors.Join(write(zw), zw.Close())
+			err = write(zw)
+			if closed := zw.Close(); err == nil {
+				err = closed
+			}
 		}
+		wrote <- err
 		pw.CloseWithError(err)
 	}()
 	digest, _, err := d.Put(ctx, pr)
 	pr.CloseWithError(err)
+	if cause := <-wrote; cause != nil && (err == nil || errors.Is(err, cause)) {
+		err = cause // without the depot's words
+	}
 	return digest, err
 }

@@ -30,7 +30,9 @@ type Drift struct {
 }
 
 // FindDrift compares the live machine with a blueprint, item by item. What
-// cannot be compared, for want of rights or originals, is in unknown.
+// cannot be compared, for want of rights or originals, is in unknown. A
+// blueprint names any path, so files are read with the rights of who asks: of
+// the user who called sudo, where root was asked through it.
 func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d *depot.Depot, progress func(string)) (drift []Drift, unknown []string, err error) {
 	db, err := debian.ReadDatabase("/")
 	if err != nil {
@@ -59,15 +61,26 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 			add("package "+p.Key(), p.Version, have.Version)
 		}
 	}
+	who, err := asking()
+	if err != nil {
+		return nil, nil, err
+	}
+	asker, err := rightsOf(who.UID, who.GID, who.Groups)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer asker.close()
 	for _, list := range []struct {
 		kind  string
 		files []blueprint.File
 	}{{"config", b.Config}, {"generated", b.Generated}} {
 		for _, f := range list.files {
-			want, have, err := compareFile(f)
+			var want, have string
+			var err error
+			asker.do(func() { want, have, err = compareFile(f) })
 			switch {
 			case errors.Is(err, fs.ErrPermission):
-				unknown = append(unknown, list.kind+" "+f.Path+": not readable without root")
+				unknown = append(unknown, list.kind+" "+f.Path+": user "+who.Name+" may not read it")
 			case err != nil:
 				return nil, nil, err
 			case want != have:
@@ -89,7 +102,11 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 		}
 	}
 	for _, dir := range b.Directories {
-		if st := statPath(dir.Path); st.Type != "dir" {
+		var st stat
+		asker.do(func() { st = statPath(dir.Path) })
+		if errors.Is(st.Err, fs.ErrPermission) {
+			unknown = append(unknown, "directory "+dir.Path+": user "+who.Name+" may not look at it")
+		} else if st.Type != "dir" {
 			add("directory "+dir.Path, "a directory", "not there")
 		} else if mode := modeText(st.Mode); mode != dir.Mode || st.Owner != dir.Owner {
 			add("directory "+dir.Path, dir.Mode+" "+dir.Owner, mode+" "+st.Owner)
@@ -102,7 +119,7 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 	drift = append(drift, comparePeople(b, users, groups)...)
 	for _, s := range b.Software {
 		progress(s.Path)
-		what, err := compareTree(ctx, s, sum[s.OriginalName()], d)
+		what, err := compareTree(ctx, b, s, sum[s.OriginalName()], d, asker)
 		var missing *depot.NotFoundError
 		switch {
 		case errors.As(err, &missing), errors.Is(err, fs.ErrPermission):
@@ -137,6 +154,9 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 
 func compareFile(f blueprint.File) (want, have string, err error) {
 	st := statPath(f.Path)
+	if f.Absent {
+		return orMissing(""), orMissing(st.Type), st.Err
+	}
 	if f.Link != "" {
 		if st.Type == "link" {
 			return "-> " + f.Link, "-> " + st.Link, nil
@@ -147,7 +167,7 @@ func compareFile(f blueprint.File) (want, have string, err error) {
 	if st.Type != "file" {
 		return want, orMissing(st.Type), nil
 	}
-	r, err := os.Open(f.Path)
+	r, err := openRegular(f.Path)
 	if err != nil {
 		return "", "", err
 	}
@@ -207,7 +227,7 @@ func comparePeople(b *blueprint.Blueprint, users []blueprint.User, groups []blue
 
 // compareTree compares a software tree with its original and names the first
 // file that differs.
-func compareTree(ctx context.Context, s blueprint.Software, digest string, d *depot.Depot) (string, error) {
+func compareTree(ctx context.Context, b *blueprint.Blueprint, s blueprint.Software, digest string, d *depot.Depot, asker *rights) (what string, err error) {
 	r, err := d.Get(ctx, digest)
 	if err != nil {
 		return "", err
@@ -218,7 +238,12 @@ func compareTree(ctx context.Context, s blueprint.Software, digest string, d *de
 		return "", err
 	}
 	defer zr.Close()
-	tr := tar.NewReader(zr)
+	asker.do(func() { what, err = compareMembers(ctx, b, s, tar.NewReader(zr)) })
+	return what, err
+}
+
+// compareMembers compares with the rights of the calling thread.
+func compareMembers(ctx context.Context, b *blueprint.Blueprint, s blueprint.Software, tr *tar.Reader) (string, error) {
 	seen := map[string]bool{}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -238,13 +263,26 @@ func compareTree(ctx context.Context, s blueprint.Software, digest string, d *de
 			return what, err
 		}
 	}
+	// What was left out of the tree when it was captured is not new.
+	for _, w := range b.Withheld {
+		seen[w.Path] = true
+	}
+	for _, f := range b.Config {
+		seen[f.Path] = true
+	}
 	extra := ""
-	err = filepath.WalkDir(s.Path, func(p string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(s.Path, func(p string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) && p != s.Path {
+			return nil // nor did the capture see it
+		}
 		if err != nil {
 			return err
 		}
 		if !seen[p] && extra == "" && !e.IsDir() && (e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0) {
 			extra = p + " is new"
+		}
+		if e.IsDir() && slices.ContainsFunc(b.Withheld, func(w blueprint.Withheld) bool { return w.Path == p }) {
+			return fs.SkipDir
 		}
 		return nil
 	})
@@ -262,6 +300,15 @@ func compareMember(p string, h *tar.Header, r io.Reader) (string, error) {
 		if st.Link != h.Linkname {
 			return p + " leads elsewhere", nil
 		}
+	case tar.TypeLink:
+		a, err := os.Lstat(p)
+		if err != nil {
+			return p + " is not there", nil
+		}
+		b, err := os.Lstat("/" + path.Clean(h.Linkname))
+		if err != nil || !os.SameFile(a, b) {
+			return p + " is no name of /" + path.Clean(h.Linkname), nil
+		}
 	case tar.TypeReg:
 		if st.Type != "file" {
 			return p + " is " + orMissing(st.Type), nil
@@ -269,7 +316,7 @@ func compareMember(p string, h *tar.Header, r io.Reader) (string, error) {
 		if st.Size != h.Size || modeText(st.Mode) != fmt.Sprintf("%04o", h.Mode&0o7777) {
 			return p + " has another size or mode", nil
 		}
-		f, err := os.Open(p)
+		f, err := openRegular(p)
 		if err != nil {
 			return "", err
 		}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
+	"trysail/internal/account"
 	"trysail/internal/debian"
 	"trysail/internal/secret"
 )
@@ -169,20 +170,28 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// Invoker is the user whose build this is: the one named, the one who called
-// sudo, or the one who runs the program.
-func Invoker(name string) (string, error) {
-	if name == "" && os.Geteuid() == 0 {
-		name = os.Getenv("SUDO_USER")
+// buildUser is the user who builds: the one named; else, where root captures, the owner
+// of the working copy, because its scripts are that user's; else who asks.
+func buildUser(name string, owner account.Account) (string, error) {
+	switch {
+	case name != "":
+		return name, nil
+	case os.Geteuid() == 0 && owner.UID != 0:
+		return owner.Name, nil
 	}
-	if name == "" {
-		u, err := user.Current()
-		if err != nil {
-			return "", err
-		}
-		name = u.Username
+	return invoker()
+}
+
+// invoker is who called sudo, else who runs the program.
+func invoker() (string, error) {
+	if name := os.Getenv("SUDO_USER"); name != "" && os.Geteuid() == 0 {
+		return name, nil
 	}
-	return name, nil
+	u, err := user.Current()
+	if err != nil {
+		return "", err
+	}
+	return u.Username, nil
 }
 
 // allowedVariables are passed to a captured build when the shell has them:
@@ -278,35 +287,21 @@ func limitText(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// readUmask reads the umask of this process without changing it.
-func readUmask() (string, error) {
-	data, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(data)) {
-		if v, ok := strings.CutPrefix(line, "Umask:"); ok {
-			return strings.TrimSpace(v), nil
-		}
-	}
-	return "", fmt.Errorf("/proc/self/status has no Umask line")
-}
-
 // readUnits finds systemd units, timers and cron entries whose text names one
 // of the paths: they may change what the build depends on between two builds.
 // touched tells of each path whether it is the machine's own. The units that
 // packages bring name programs of packages all the time, which says nothing:
 // of these only those count that name something of the machine's own.
-func readUnits(root string, touched map[string]bool, packaged func(p string) bool) []blueprint.Unit {
+func readUnits(root string, touched map[string]bool, packaged func(p string) bool, read func(p string) ([]byte, error)) []blueprint.Unit {
 	var units []blueprint.Unit
 	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system", "etc/cron.d", "etc/cron.hourly", "etc/cron.daily", "etc/cron.weekly", "etc/cron.monthly", "var/spool/cron/crontabs", "etc/crontab"} {
 		_ = filepath.WalkDir(filepath.Join(root, dir), func(p string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return nil // not there, or no file: names nothing
 			}
-			data, err := os.ReadFile(p)
+			data, err := read(p)
 			if err != nil {
-				return nil
+				return nil // gone, or not for the build's user to read
 			}
 			u := blueprint.Unit{Path: strings.TrimPrefix(p, strings.TrimSuffix(root, "/"))}
 			theirs := packaged(u.Path)

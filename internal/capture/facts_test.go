@@ -10,6 +10,10 @@ import (
 	"testing"
 
 	"trysail/blueprint"
+	"trysail/internal/account"
+	"trysail/internal/debian"
+	"trysail/internal/recorder"
+	"trysail/internal/vcs"
 )
 
 // root writes files below a new directory.
@@ -91,7 +95,7 @@ func TestChooseEnvironment(t *testing.T) {
 	}
 }
 
-func TestReadLimitsAndUmask(t *testing.T) {
+func TestReadLimits(t *testing.T) {
 	limits, err := readLimits()
 	if err != nil || !strings.Contains(limits["RLIMIT_NOFILE"], ":") {
 		t.Errorf("%q %v", limits, err)
@@ -100,10 +104,6 @@ func TestReadLimitsAndUmask(t *testing.T) {
 		if got := limitText(n); got != want {
 			t.Errorf("%d is %q", n, got)
 		}
-	}
-	umask, err := readUmask()
-	if err != nil || len(umask) != 4 {
-		t.Errorf("%q %v", umask, err)
 	}
 }
 
@@ -118,7 +118,7 @@ func TestReadUnits(t *testing.T) {
 		"etc/cron.daily/../elsewhere/job":    "/opt/app/bin/run\n",
 	})
 	got := readUnits(dir, map[string]bool{"/opt/app/bin/run": true, "/etc/app.conf": true, "/bin/sh": true, "/opt/app": true, "/usr/bin/find": false},
-		func(p string) bool { return strings.HasPrefix(p, "/usr/lib") })
+		func(p string) bool { return strings.HasPrefix(p, "/usr/lib") }, os.ReadFile)
 	want := []blueprint.Unit{{Path: "/etc/systemd/system/app.service", Names: []string{"/etc/app.conf", "/opt/app/bin/run"}}, {Path: "/usr/lib/systemd/system/app.service", Names: []string{"/opt/app/bin/run"}}, {Path: "/etc/cron.d/nightly", Names: []string{"/opt/app/bin/run"}}, {Path: "/etc/crontab", Names: []string{"/etc/app.conf"}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
@@ -188,10 +188,10 @@ Signed-By:
 func TestReadSources(t *testing.T) {
 	line := "deb http://deb.example.com/ x main\n"
 	dir := root(t, map[string]string{"etc/apt/sources.list": line, "etc/apt/sources.list.d/a.list": line, "etc/apt/sources.list.d/b.sources": "Types: deb\nURIs: https://b.example.com/\nSuites: x\n", "etc/apt/sources.list.d/c.list.disabled": line, "etc/apt/sources.list.d/d.save": line})
-	if got := readSources(dir); len(got) != 3 {
+	if got := readSources(dir, os.ReadFile); len(got) != 3 {
 		t.Errorf("%+v", got)
 	}
-	if got := readSources(t.TempDir()); len(got) != 0 {
+	if got := readSources(t.TempDir(), os.ReadFile); len(got) != 0 {
 		t.Errorf("nothing is read as %+v", got)
 	}
 }
@@ -200,17 +200,95 @@ func TestWithoutCredentials(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://deb.example.com/x": "https://deb.example.com/x", "https://me:s3cret@deb.example.com/x?y=1": "https://deb.example.com/x?y=1", "https://token@deb.example.com": "https://deb.example.com",
 		"https://me:s3%ret@deb.example.com/x%": "https://deb.example.com/x%", "https://me:s3%zzret@deb.example.com": "https://deb.example.com", "file:/srv/mirror": "file:/srv/mirror", "mirror+file:/etc/apt/mirrors": "mirror+file:/etc/apt/mirrors", "a:b@c%": "a:b@c%", "http://[::1": "http://[::1", "": "",
+		"http://me:s3/cret@deb.example.com/x": "http://deb.example.com/x", "a:://me:s3cret@b": "a:://b", "//me:s3cret@b/x": "//b/x", "https://b/x@y": "https://b/x@y", "file:/srv//x@y": "file:/srv//x@y",
 	} {
-		if got := withoutCredentials(in); got != want {
+		if got := vcs.WithoutUser(in); got != want {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
 	}
 }
 
 func TestSafeName(t *testing.T) {
-	for in, want := range map[string]string{"Build-01.Example.com": "build-01.example.com", "10.0.0.1:27000": "10.0.0.1-27000", "": "build", "---": "build", "Größe": "gr--e", strings.Repeat("a", 100): strings.Repeat("a", 60), strings.Repeat("a", 59) + ".b": strings.Repeat("a", 59)} {
-		if got := safeName(in); got != want {
+	for in, want := range map[string]string{"Build-01.Example.com": "build-01.example.com", "10.0.0.1:27000": "10.0.0.1-27000", "": "build", "---": "build", "Größe": "gr-e", "team__app": "team-app", "My Job @2": "my-job-2", "a..b.-.c": "a.b.c", "-x.": "x", "a--b": "a-b", strings.Repeat("a", 100): strings.Repeat("a", 60), strings.Repeat("a", 59) + ".b": strings.Repeat("a", 59)} {
+		if got := safeName(in); got != want || !blueprint.UsableName(got) {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestHomeInAWorkingCopy(t *testing.T) {
+	for _, c := range []struct {
+		root, home string
+		want       bool
+	}{
+		{"/home/ann", "/home/ann", true},
+		{"/home", "/home/ann", true},
+		{"/", "/root", true},
+		{"/home/ann/app", "/home/ann", false},
+		{"/home/an", "/home/ann", false},
+		{"/srv/app", "/home/ann", false},
+	} {
+		if got := contains(c.root, c.home); got != c.want {
+			t.Errorf("working copy %s, home %s: %v", c.root, c.home, got)
+		}
+	}
+}
+
+// A working copy's scripts run as its owner, unless root says otherwise.
+func TestBuildUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root builds as another user")
+	}
+	stranger, root := account.Account{UID: 4242, Name: "stranger"}, account.Account{Name: "root"}
+	for _, x := range []struct {
+		sudo, named string
+		owner       account.Account
+		want        string
+	}{
+		{"", "", stranger, "stranger"},
+		{"ann", "", stranger, "stranger"},
+		{"ann", "bob", stranger, "bob"},
+		{"", "root", stranger, "root"},
+		{"ann", "", root, "ann"},
+		{"", "", root, "root"},
+	} {
+		t.Setenv("SUDO_USER", x.sudo)
+		if got, err := buildUser(x.named, x.owner); err != nil || got != x.want {
+			t.Errorf("%+v: %q, %v", x, got, err)
+		}
+	}
+}
+
+func TestRepackings(t *testing.T) {
+	list := repackings([]blueprint.Package{
+		{Name: "a"},
+		{Name: "b", Repacked: debian.NoIndex},
+		{Name: "c", Repacked: debian.OldIndex + ": it has 1"},
+		{Name: "d", Repacked: "no configured source has this version any more: they have 2"},
+		{Name: "e", Repacked: debian.NoDownload + ": no route"},
+	})
+	if len(list) != 4 || list[0].names[0] != "b" || list[0].remedy != list[1].remedy || list[1].names[0] != "c" || list[2].names[0] != "e" || list[3].names[0] != "d" {
+		t.Errorf("%+v", list)
+	}
+	if list := repackings([]blueprint.Package{{Name: "a"}}); len(list) != 0 {
+		t.Errorf("nothing was packed again: %+v", list)
+	}
+}
+
+func TestNetworkTrouble(t *testing.T) {
+	for _, c := range []struct {
+		list []recorder.Connection
+		want string
+	}{
+		{nil, ""},
+		{[]recorder.Connection{{Address: "git.example.com:22", Why: "ssh"}}, ""},
+		{[]recorder.Connection{{Address: "a.example.com:443", Why: recorder.TLSRefused, Allowed: true}}, ""},
+		{[]recorder.Connection{{Address: "a.example.com:443", Why: recorder.TLSRefused}, {Address: "a.example.com:443", Why: recorder.TLSRefused}}, "certificate for a.example.com:443"},
+		{[]recorder.Connection{{Address: "a:1", Why: recorder.TLSRefused}, {Address: "b:1", Why: recorder.TLSRefused}}, "a:1, b:1"},
+	} {
+		what, remedy := networkTrouble(c.list)
+		if (what == "") != (c.want == "") || (remedy == "") != (c.want == "") || !strings.Contains(what, c.want) {
+			t.Errorf("%v: %q, %q", c.list, what, remedy)
 		}
 	}
 }

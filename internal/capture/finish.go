@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"trysail/blueprint"
 	"trysail/internal/debian"
 	"trysail/internal/depot"
+	"trysail/internal/recorder"
+	"trysail/internal/tree"
 )
 
 // alternatives keeps the groups that the build came through, and those that the
@@ -72,15 +74,13 @@ func (c *capture) finish(ctx context.Context) error {
 			touched[o.Path] = o.Class == blueprint.ClassConfig || o.Class == blueprint.ClassSoftware
 		}
 	}
-	c.b.Units = readUnits("/", touched, func(p string) bool { return len(c.db.Owners(p)) > 0 })
-	c.connections()
-	for _, out := range c.x.Made {
-		if out.SHA256 == "" {
-			continue
-		}
-		if _, _, err := c.Depot.PutFile(ctx, filepath.Join(c.checkout, out.Path)); err != nil {
-			return err
-		}
+	c.b.Units = readUnits("/", touched, func(p string) bool { return len(c.db.Owners(p)) > 0 }, c.rights.readFile)
+	if err := c.connections(); err != nil {
+		return err
+	}
+	c.x.NoNewPrivileges = !blueprint.GainsPrivileges(c.draft.Observation)
+	if err := c.keepMade(ctx); err != nil {
+		return err
 	}
 	data, err := blueprint.MarshalObservation(c.draft.Observation)
 	if err != nil {
@@ -99,9 +99,33 @@ func (c *capture) finish(ctx context.Context) error {
 	return c.draft.Blueprint.Validate()
 }
 
+// keepMade puts what the build made into the depot.
+func (c *capture) keepMade(ctx context.Context) error {
+	checkout, err := tree.Open(c.checkout)
+	if err != nil {
+		return err
+	}
+	defer checkout.Close()
+	for _, out := range c.x.Made {
+		if out.SHA256 == "" {
+			continue
+		}
+		f, err := checkout.Open(out.Path)
+		if err != nil {
+			return err
+		}
+		_, err = c.Depot.PutExpected(ctx, f, out.SHA256)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("keep %s: %w", out.Path, err)
+		}
+	}
+	return nil
+}
+
 // connections proposes live dependencies for what the build reached outside of
 // the machine by other ways than a download, and looks at those it has.
-func (c *capture) connections() {
+func (c *capture) connections() error {
 	for _, l := range c.b.LiveDependencies {
 		if why, remedy := l.Trouble(c.Now()); why != "" && !l.Proposed {
 			c.attention(l.Name, why, remedy)
@@ -124,6 +148,20 @@ func (c *capture) connections() {
 		c.b.LiveDependencies = append(slices.Clip(c.b.LiveDependencies), l)
 		c.attention(l.Address, l.Why, remedy)
 	}
+	formats, err := foreignFormats("/proc/sys/fs/binfmt_misc")
+	if err != nil {
+		return err
+	}
+	for _, f := range formats {
+		if slices.ContainsFunc(c.draft.Observation, func(o blueprint.Observed) bool {
+			return strings.Contains(o.Ops, "exec") && f.is(c.beginning(o.Path), o.Path)
+		}) {
+			propose(blueprint.LiveDependency{
+				Name: safeName("binfmt-" + f.name), Kind: "other", Address: "binfmt_misc " + f.name,
+				Why: "the kernel of this machine starts programs of the build by " + f.interpreter + " (binfmt_misc " + f.name + "); a rebuilt machine runs on the kernel of its host, which may not",
+			}, "register it on each host that rebuilds (update-binfmts, systemd-binfmt), or call the interpreter by name in the build; then confirm this under live_dependencies (owner, fallback)")
+		}
+	}
 	for _, x := range c.recording.Connections {
 		if x.Allowed {
 			continue
@@ -131,7 +169,7 @@ func (c *capture) connections() {
 		switch x.Why {
 		case "ssh":
 			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build fetches by ssh, which cannot be recorded"}, "fetch by https instead (git config url.https://….insteadOf), or confirm it under live_dependencies")
-		case "tls-refused":
+		case recorder.TLSRefused:
 			c.attention(x.Address, "a program does not trust the recorder, so its download is not recorded", "tell the program to use the system's certificate authorities, or fetch the file another way")
 		default:
 			propose(blueprint.LiveDependency{Name: safeName(x.Address), Kind: "tcp", Address: x.Address, Why: "the build connects to this by a protocol that cannot be recorded (a licence server, a database?)"}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
@@ -156,6 +194,7 @@ func (c *capture) connections() {
 		}
 		propose(blueprint.LiveDependency{Name: safeName(path.Base(o.Path)), Kind: kind, Address: o.Path, Why: what}, "if the release needs it, confirm it under live_dependencies (owner, expires, fallback) and remove \"proposed\"; else build without it")
 	}
+	return nil
 }
 
 func containerEngine(p string) string {
@@ -242,5 +281,10 @@ func (d *Draft) Write(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeFiles(dir, files, d.Config)
+	private := map[string]bool{}
+	for _, f := range d.Blueprint.Config {
+		mode, err := strconv.ParseUint(f.Mode, 8, 32)
+		private[f.ConfigName()] = err == nil && mode&0o004 == 0 && !f.Encrypted
+	}
+	return writeFiles(dir, files, d.Config, private)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -19,13 +18,14 @@ import (
 // Inspect drafts a blueprint of the machine without watching a build: all
 // installed packages, every configuration file that was changed or that no
 // package owns, every tree of software beside the packages. It changes nothing
-// and keeps no original. limits says what could not be seen.
+// and keeps no original. limits says what could not be seen. Files are read with the
+// rights of who asks, as [FindDrift] does.
 func Inspect(ctx context.Context, name string, now time.Time, progress func(string)) (b *blueprint.Blueprint, limits []string, err error) {
 	db, err := debian.ReadDatabase("/")
 	if err != nil {
 		return nil, nil, err
 	}
-	b = &blueprint.Blueprint{Trysail: blueprint.Version, Name: name, Captured: now.UTC().Truncate(time.Second), Unobserved: true, Apt: &blueprint.Apt{Sources: readSources("/")}}
+	b = &blueprint.Blueprint{Trysail: blueprint.Version, Name: name, Captured: now.UTC().Truncate(time.Second), Unobserved: true}
 	if b.Machine, err = ReadMachine(db); err != nil {
 		return nil, nil, err
 	}
@@ -35,10 +35,48 @@ func Inspect(ctx context.Context, name string, now time.Time, progress func(stri
 	if b.Users, b.Groups, err = ReadUsers("/"); err != nil {
 		return nil, nil, err
 	}
-	unreadable := 0
+	who, err := asking()
+	if err != nil {
+		return nil, nil, err
+	}
+	asker, err := rightsOf(who.UID, who.GID, who.Groups)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer asker.close()
+	b.Apt = &blueprint.Apt{Sources: readSources("/", asker.readFile)}
+	var unreadable int
+	asker.do(func() { unreadable, err = inspectFiles(ctx, db, b, progress) })
+	if err != nil {
+		return nil, nil, err
+	}
+	alts, err := debian.ReadAlternatives("/")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, alt := range alts {
+		if alt.Manual {
+			b.Alternatives = append(b.Alternatives, blueprint.Alternative{Name: alt.Name, Link: alt.Link, Value: alt.Value, Manual: true})
+		}
+	}
+	for _, d := range db.Diversions() {
+		if d.By == ":" {
+			b.Diversions = append(b.Diversions, blueprint.Diversion{From: d.From, To: d.To})
+		}
+	}
+	b.Sort()
+	limits = append(limits, "no build was watched: what of this a release needs is not known; trysail capture finds out")
+	if unreadable > 0 {
+		limits = append(limits, "files or directories that this user may not read were passed over; as root they are seen")
+	}
+	return b, limits, nil
+}
+
+// inspectFiles adds what stands beside the packages, with the rights of the calling thread.
+func inspectFiles(ctx context.Context, db *debian.Database, b *blueprint.Blueprint, progress func(string)) (unreadable int, err error) {
 	for _, p := range db.Installed() {
 		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+			return 0, err
 		}
 		b.Packages = append(b.Packages, blueprint.Package{Name: p.Name, Version: p.Version, Architecture: p.Architecture, File: fileName(p.FileName()), Essential: p.Essential, Why: "kept"})
 		for path, want := range p.Conffiles {
@@ -48,7 +86,7 @@ func Inspect(ctx context.Context, name string, now time.Time, progress func(stri
 			case errors.Is(err, fs.ErrPermission):
 				unreadable++
 			case err != nil:
-				return nil, nil, err
+				return 0, err
 			case have != want:
 				b.Config = append(b.Config, fileFacts(path, "changed conffile of "+p.Name))
 			}
@@ -73,7 +111,7 @@ func Inspect(ctx context.Context, name string, now time.Time, progress func(stri
 		return ctx.Err()
 	})
 	if err != nil {
-		return nil, nil, err
+		return 0, err
 	}
 	progress("software that no package owns")
 	a := newAttributor(world{owners: db.Owners, several: func(string) bool { return false }}, layout{home: "/nonexistent", workspace: "/nonexistent"}, nil, nil)
@@ -94,33 +132,14 @@ func Inspect(ctx context.Context, name string, now time.Time, progress func(stri
 			return ctx.Err()
 		})
 		if err != nil {
-			return nil, nil, err
+			return 0, err
 		}
 	}
-	alts, err := debian.ReadAlternatives("/")
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, alt := range alts {
-		if alt.Manual {
-			b.Alternatives = append(b.Alternatives, blueprint.Alternative{Name: alt.Name, Link: alt.Link, Value: alt.Value, Manual: true})
-		}
-	}
-	for _, d := range db.Diversions() {
-		if d.By == ":" {
-			b.Diversions = append(b.Diversions, blueprint.Diversion{From: d.From, To: d.To})
-		}
-	}
-	b.Sort()
-	limits = append(limits, "no build was watched: what of this a release needs is not known; trysail capture finds out")
-	if unreadable > 0 {
-		limits = append(limits, "files or directories that this user may not read were passed over; as root they are seen")
-	}
-	return b, limits, nil
+	return unreadable, nil
 }
 
 func md5Of(p string) (string, error) {
-	f, err := os.Open(p)
+	f, err := openRegular(p)
 	if err != nil {
 		return "", err
 	}

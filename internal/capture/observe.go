@@ -17,23 +17,26 @@ import (
 	"strings"
 	"syscall"
 
+	"trysail/blueprint"
 	"trysail/internal/build"
 	"trysail/internal/debian"
 	"trysail/internal/machine"
 	"trysail/internal/trace"
+	"trysail/internal/tree"
 )
 
 // NoOutputError says that a build made nothing that --output names.
 type NoOutputError struct {
 	Globs []string
 	Root  string
+	Made  string // what it made instead
 }
 
 func (e *NoOutputError) Error() string {
 	if len(e.Globs) == 0 {
 		return "no --output was given, so there is nothing to prove"
 	}
-	return fmt.Sprintf("the build succeeded but made no file that matches %s", strings.Join(e.Globs, ", "))
+	return fmt.Sprintf("the build succeeded but made no file that matches %s: %s", strings.Join(e.Globs, ", "), e.Made)
 }
 
 // Hint says what to do.
@@ -55,7 +58,16 @@ func (c *capture) attributeAll(ctx context.Context) error {
 	for _, t := range c.tracked {
 		tracked[t] = true
 	}
-	a := newAttributor(world{stat: statPath, made: c.made, sums: c.sums, owners: c.db.Owners, large: c.large, several: c.several()},
+	asked := map[string]error{}
+	may := func(p string) error {
+		err, ok := asked[p]
+		if !ok {
+			err = c.rights.judge([]string{p})[0]
+			asked[p] = err
+		}
+		return err
+	}
+	a := newAttributor(world{stat: statPath, may: may, made: c.made, sums: c.sums, owners: c.db.Owners, younger: c.younger, large: c.large, several: c.several()},
 		layout{
 			workspace: c.x.Workspace, home: c.user.Home, tracked: tracked, outputs: c.x.Outputs,
 			scratch: []string{"/tmp", "/var/tmp", "/run/lock"}, caches: build.Caches(c.user.Home, c.x.Environment), masked: []string{c.State.Dir, c.State.Run, machine.InitPath, build.TrustDir},
@@ -63,12 +75,20 @@ func (c *capture) attributeAll(ctx context.Context) error {
 	readlink := func(p string) (string, bool) {
 		real, _ := c.result.Real(p)
 		target, err := os.Readlink(real)
-		return target, err == nil
+		// Where a link leads that the build's user may not see is not followed.
+		return target, err == nil && !errors.Is(c.rights.judge([]string{p})[0], fs.ErrPermission)
 	}
 	accesses := physical(c.result.Trace.Accesses, readlink, func(p string) string {
 		real, _ := c.result.Real(p)
 		return loader(real)
 	})
+	paths := make([]string, len(accesses))
+	for i, acc := range accesses {
+		paths[i] = acc.Path
+	}
+	for i, err := range c.rights.judge(paths) {
+		asked[paths[i]] = err
+	}
 	for i, acc := range accesses {
 		if i%512 == 0 {
 			if err := ctx.Err(); err != nil {
@@ -80,7 +100,7 @@ func (c *capture) attributeAll(ctx context.Context) error {
 	}
 	pass(c.draft.Observation, func(dir string) []string {
 		var list []string
-		entries, err := os.ReadDir(dir)
+		entries, err := tree.ReadDir(dir)
 		if err != nil {
 			return nil // gone since, or not a directory any more: nothing is passed by
 		}
@@ -90,21 +110,59 @@ func (c *capture) attributeAll(ctx context.Context) error {
 		return list
 	}, func(p string) []string { return trace.Names(p, readlink) })
 	gather(c.draft.Observation, func(dir string) int { return len(c.db.Owners(dir)) })
+	if err := c.removed(); err != nil {
+		return err
+	}
 	c.draft.Stats.Seconds, c.draft.Stats.Paths = c.x.Seconds, len(accesses)
 	c.draft.Stats.Events, c.draft.Stats.LostEvents = c.result.Trace.Events, c.result.Trace.Lost
 	return c.changedByBuild()
 }
 
+// younger tells that a file or link is younger than what its package was unpacked from.
+func (c *capture) younger(p string, by *debian.Package) (bool, error) {
+	info, err := tree.Lstat(p)
+	if err != nil {
+		return false, err
+	}
+	return info.ModTime().After(c.db.Unpacked(by)), nil
+}
+
+// removed adds the files of packages that the administrator removed from the directories that
+// the build listed: a list is another one without them.
+func (c *capture) removed() error {
+	listed, seen := map[string]bool{}, map[string]bool{}
+	for _, o := range c.draft.Observation {
+		seen[o.Path] = true
+		listed[o.Path] = listed[o.Path] || o.Class == blueprint.ClassPackage && o.Type == "dir" && strings.Contains(o.Ops, "open")
+	}
+	for _, p := range c.db.Installed() {
+		for _, f := range c.db.Files(p) {
+			if !listed[path.Dir(f)] || seen[f] || matchAny(leftOut(), f) {
+				continue
+			}
+			st := statPath(f)
+			if st.Err != nil {
+				return st.Err
+			}
+			if st.Type == "" {
+				seen[f] = true
+				c.draft.Observation = append(c.draft.Observation, blueprint.Observed{Path: f, Class: blueprint.ClassConfig, Item: f, Why: removed(c.db.Owners(f)), Ops: "list"})
+			}
+		}
+	}
+	return nil
+}
+
 // statPath looks at the machine itself, never through the overlay.
 func statPath(p string) stat {
-	info, err := os.Lstat(p)
+	info, err := tree.Lstat(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return stat{}
 	}
 	if err != nil {
 		return stat{Err: err}
 	}
-	s := stat{Mode: info.Mode(), Size: info.Size(), Owner: ownerOf(info)}
+	s := stat{Mode: info.Mode(), Size: info.Size(), Owner: ownerOf(info), Modified: info.ModTime()}
 	switch {
 	case info.Mode().IsRegular():
 		s.Type = "file"
@@ -112,7 +170,7 @@ func statPath(p string) stat {
 		s.Type = "dir"
 	case info.Mode()&fs.ModeSymlink != 0:
 		s.Type = "link"
-		if s.Link, err = os.Readlink(p); err != nil {
+		if s.Link, err = tree.Readlink(p); err != nil {
 			return stat{Err: err}
 		}
 	default:
@@ -158,12 +216,12 @@ func (c *capture) inUpper(p string) string {
 	return filepath.Join(c.uppers[best], strings.TrimPrefix(p, best))
 }
 
-// sums hashes a file of the machine, once.
+// sums hashes a file of the machine that the build's user may read, once.
 func (c *capture) sums(p string) (string, string, error) {
 	if h, ok := c.hashes[p]; ok {
 		return h[0], h[1], nil
 	}
-	f, err := os.Open(p)
+	f, err := c.rights.open(p)
 	if err != nil {
 		return "", "", err
 	}

@@ -3,8 +3,10 @@ package capture
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,7 @@ import (
 
 	"trysail/blueprint"
 	"trysail/internal/debian"
+	"trysail/internal/tree"
 )
 
 // packages closes the used packages over their dependencies and finds every original.
@@ -73,12 +76,19 @@ func (c *capture) packages(ctx context.Context) error {
 			if why[p.Key()] == "" {
 				why[p.Key()] = "kept"
 			}
+			used[p.Key()] = true
+		}
+		_, missing = c.db.Closure(sortedKeys(used))
+	}
+	for _, p := range pkgs {
+		if lacks := missing[p]; len(lacks) > 0 {
+			c.attention("package "+p.Key(), "it was installed by force, without what it depends on: "+strings.Join(lacks, ", ")+"; the rebuilt machine has it in the same way", "do nothing if the build works; otherwise install what it depends on, and capture again")
 		}
 	}
-	for _, m := range missing {
-		c.attention(m, "a dependency of an installed package is not installed", "apt-get -f install on the captured machine, then capture again")
+	for _, p := range c.db.Lost() {
+		c.attention("package "+p.Key(), "dpkg has lost the list of its files (/var/lib/dpkg/info/"+p.InfoName()+".list), so they count as files of no package", "apt-get install --reinstall "+p.Name+", and capture again")
 	}
-	return c.originals(ctx, pkgs, why)
+	return c.originals(ctx, pkgs, why, missing)
 }
 
 // installed adds the packages of the machine that answer to one of the names.
@@ -106,8 +116,13 @@ func (c *capture) asked(used map[string]bool) bool {
 	if !status {
 		return false
 	}
+	checkout, err := tree.Open(c.checkout)
+	if err != nil {
+		return false // nothing is built there
+	}
+	defer checkout.Close()
 	for _, p := range control {
-		data, err := os.ReadFile(filepath.Join(c.checkout, strings.TrimPrefix(p, c.x.Workspace)))
+		data, err := checkout.ReadFile(strings.TrimPrefix(p, c.x.Workspace+"/"), 4<<20)
 		if err != nil {
 			continue // the build removed it
 		}
@@ -141,18 +156,26 @@ func documentation(p string) bool {
 	return matchAny([]string{"/usr", "/usr/share", "/usr/share/{doc,lintian,bug}{,/**}"}, p)
 }
 
-func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map[string]string) error {
+func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map[string]string, missing map[*debian.Package][]string) error {
 	c.Step(fmt.Sprintf("finding the originals of %d packages", len(pkgs)))
 	scratch, err := c.session.MkdirAll(0o755, "originals")
 	if err != nil {
 		return err
 	}
+	var left []string
 	repacked := recall(filepath.Join(c.Depot.Dir(), ".trysail-repacked.json"))
 	found, err := debian.FetchOriginals(ctx, c.db, pkgs, debian.FetchOptions{
 		Scratch: scratch, Log: c.Log,
-		Have:     func(sha string) bool { return c.Depot.Has("sha256:" + sha) },
-		Known:    repacked.known,
-		Learn:    repacked.learn,
+		Have:  func(sha string) bool { return c.Depot.Has("sha256:" + sha) },
+		Known: repacked.known,
+		Learn: repacked.learn,
+		Leave: func(p string) bool {
+			leave := c.closed(p)
+			if leave && !slices.Contains(left, p) {
+				left = append(left, p)
+			}
+			return leave
+		},
 		Progress: func(done, total int, name string) { c.Progress(fmt.Sprintf("%d of %d: %s", done, total, name)) },
 	}, func(ctx context.Context, o *debian.Original, r io.Reader) error {
 		_, err := c.Depot.PutExpected(ctx, r, "sha256:"+o.SHA256)
@@ -164,29 +187,68 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 	if err := repacked.save(); err != nil {
 		return err
 	}
-	again := 0
+	for _, p := range left {
+		c.attention(p, "left out of its package, which had to be packed again: it was changed, and no ordinary user or the build's user may not read it", "keep the package's own archive on a mirror, or let the build's user read the file")
+	}
 	for _, o := range found {
 		p := blueprint.Package{
 			Name: o.Package.Name, Version: o.Package.Version, Architecture: o.Package.Architecture, File: fileName(o.Package.FileName()),
-			Essential: o.Package.Essential, Why: why[o.Package.Key()],
+			Essential: o.Package.Essential, Why: why[o.Package.Key()], Lacks: missing[o.Package],
 		}
 		if o.From == "repacked" {
 			p.Repacked = o.Why
-			again++
 		}
 		c.b.Packages = append(c.b.Packages, p)
 		c.draft.Sum[p.DebName()] = "sha256:" + o.SHA256
 	}
-	if again > 0 {
-		names := []string{}
-		for _, p := range c.b.Packages {
-			if p.Repacked != "" {
-				names = append(names, p.Name)
-			}
-		}
-		c.attention(fmt.Sprintf("%d repacked package(s)", again), "packed again from the installed files, because no source has these versions any more: "+clipList(names, 6), "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps")
+	for _, r := range repackings(c.b.Packages) {
+		c.attention(fmt.Sprintf("%d repacked package(s)", len(r.names)), "packed again from the installed files, because "+r.why+": "+clipList(r.names, 6), r.remedy)
 	}
 	return nil
+}
+
+// repacking is why some packages had to be packed again, and what a person can do.
+type repacking struct {
+	why, remedy string
+	names       []string
+}
+
+// repackings groups the packages that had to be packed again by what a person can do.
+func repackings(pkgs []blueprint.Package) []repacking {
+	list := []repacking{
+		{why: debian.NoIndex, remedy: "run apt-get update, and capture again"},
+		{why: "apt's index is older than they are", remedy: "run apt-get update, and capture again"},
+		{why: "their download failed", remedy: "capture again once the mirror answers"},
+		{why: "no source has these versions", remedy: "keep this depot well: these originals are nowhere else; or upgrade to versions that a mirror keeps"},
+	}
+	for _, p := range pkgs {
+		at := 3
+		switch {
+		case p.Repacked == "":
+			continue
+		case p.Repacked == debian.NoIndex:
+			at = 0
+		case strings.HasPrefix(p.Repacked, debian.OldIndex):
+			at = 1
+		case strings.HasPrefix(p.Repacked, debian.NoDownload):
+			at = 2
+		}
+		list[at].names = append(list[at].names, p.Name)
+	}
+	return slices.DeleteFunc(list, func(r repacking) bool { return len(r.names) == 0 })
+}
+
+// closed tells a changed file of a package that the build's user may not read, or
+// that only root may. What is as its package brought it is no secret.
+func (c *capture) closed(p string) bool {
+	if !errors.Is(c.rights.judge([]string{p})[0], fs.ErrPermission) && !c.private(p) {
+		return false
+	}
+	if st := statPath(p); st.Type != "file" {
+		return false
+	}
+	have, err := md5Of(p)
+	return err != nil || !slices.ContainsFunc(c.db.Owners(p), func(o debian.Ownership) bool { return o.MD5 == have })
 }
 
 // fileName makes a package's file name fit for blueprint.sum.

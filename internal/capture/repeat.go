@@ -43,11 +43,8 @@ func (d *Draft) Repeat(ctx context.Context, o RepeatOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	checkout := n.Path("checkout")
-	if err := d.ws.Checkout(ctx, checkout); err != nil {
-		return err
-	}
-	if err := own(checkout, u.UID, u.GID); err != nil {
+	checkout, err := build.Source(ctx, n, d.depot, x.Source.Original, u)
+	if err != nil {
 		return err
 	}
 	host, err := mountHost(n, d.state, d.ws.Root, "root")
@@ -58,7 +55,7 @@ func (d *Draft) Repeat(ctx context.Context, o RepeatOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	net, err := recorder.Start(ctx, recorder.Options{Replay: d.recording, Store: d.depot, Live: d.Blueprint.LiveDependencies, Log: d.log})
+	net, err := recorder.Start(ctx, recorder.Options{Replay: d.recording, Store: d.depot, Live: d.Blueprint.LiveDependencies, UID: b.User.UID, Log: d.log})
 	if err != nil {
 		return err
 	}

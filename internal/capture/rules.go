@@ -58,6 +58,12 @@ func ignoredRules() []rule {
 	}
 }
 
+// leftOut are the directories that small images have dpkg leave out (path-exclude): of
+// documents and translations, not of what programs are made from.
+func leftOut() []string {
+	return []string{"/usr/share/{doc,man,locale,info,lintian,groff,linda,bug,gnome/help,omf}{,/**}"}
+}
+
 // systemRules name what is the kernel's or the network's, not the machine's.
 func systemRules() []rule {
 	return []rule{

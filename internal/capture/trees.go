@@ -1,12 +1,12 @@
 package capture
 
 import (
-	"os"
 	"path"
 	"slices"
 	"strings"
 
 	"trysail/blueprint"
+	"trysail/internal/tree"
 )
 
 // gather joins what people changed inside of one package's own directory. A
@@ -117,7 +117,7 @@ func pass(list []blueprint.Observed, entries func(dir string) []string, names fu
 func holdsInstallations(dir string, large func(dir string) bool) bool {
 	var find func(dir string, depth int) bool
 	find = func(dir string, depth int) bool {
-		entries, err := os.ReadDir(dir)
+		entries, err := tree.ReadDir(dir)
 		if err != nil {
 			return false // not a directory, or gone
 		}

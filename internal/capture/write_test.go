@@ -31,7 +31,7 @@ func TestWriteFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "work/trysail")
 	files := map[string][]byte{"blueprint.yaml": []byte("y1"), "blueprint.sum": []byte("s1"), "REBUILD.md": []byte("r1")}
 	config := map[string][]byte{"config/etc/a.conf": []byte("a1"), "config/etc/deep/b": nil, "config/etc/c": {}}
-	if err := writeFiles(dir, files, config); err != nil {
+	if err := writeFiles(dir, files, config, map[string]bool{"config/etc/c": true}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := listFiles(t, dir), "REBUILD.md=r1\nblueprint.sum=s1\nblueprint.yaml=y1\nconfig/etc/a.conf=a1\nconfig/etc/c=\nconfig/etc/deep/b=\n"; got != want {
@@ -41,19 +41,22 @@ func TestWriteFiles(t *testing.T) {
 	if err != nil || info.Mode() != 0o644 {
 		t.Errorf("%v %v", info, err)
 	}
+	if info, err := os.Stat(filepath.Join(dir, "config/etc/c")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("a file that not everybody could read is now %v (%v)", info.Mode(), err)
+	}
 	// What the next capture no longer has goes; what people put beside it stays.
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "NOTES.md"), []byte("n"), 0o644), os.WriteFile(filepath.Join(dir, "config/stray"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	files["blueprint.yaml"] = []byte("y2")
-	if err := writeFiles(dir, files, map[string][]byte{"config/etc/a.conf": []byte("a2")}); err != nil {
+	if err := writeFiles(dir, files, map[string][]byte{"config/etc/a.conf": []byte("a2")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := listFiles(t, dir), "NOTES.md=n\nREBUILD.md=r1\nblueprint.sum=s1\nblueprint.yaml=y2\nconfig/etc/a.conf=a2\n"; got != want {
 		t.Errorf("written again\n%swant\n%s", got, want)
 	}
 	for _, bad := range []string{"../x", "/etc/x", "config/../../x"} {
-		if err := writeFiles(dir, files, map[string][]byte{bad: []byte("bad")}); err == nil {
+		if err := writeFiles(dir, files, map[string][]byte{bad: []byte("bad")}, nil); err == nil {
 			t.Errorf("%s is written", bad)
 		}
 	}
@@ -63,14 +66,14 @@ func TestWriteFiles(t *testing.T) {
 // speaks of, so that a capture that is cut leaves the old truth.
 func TestWriteFilesTruthLast(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "trysail")
-	if err := writeFiles(dir, map[string][]byte{"blueprint.yaml": []byte("old")}, nil); err != nil {
+	if err := writeFiles(dir, map[string][]byte{"blueprint.yaml": []byte("old")}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	// A directory where a file must go: writing ends there.
 	if err := os.MkdirAll(filepath.Join(dir, "config/zzz/x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := writeFiles(dir, map[string][]byte{"blueprint.yaml": []byte("new"), "blueprint.sum": []byte("new")}, map[string][]byte{"config/zzz": []byte("new")})
+	err := writeFiles(dir, map[string][]byte{"blueprint.yaml": []byte("new"), "blueprint.sum": []byte("new")}, map[string][]byte{"config/zzz": []byte("new")}, nil)
 	if err == nil {
 		t.Fatal("a file took a directory's place")
 	}
@@ -98,7 +101,7 @@ func TestWriteFilesLinks(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := writeFiles(dir, map[string][]byte{"blueprint.yaml": []byte("y")}, map[string][]byte{"config/etc/a.conf": []byte("bad")})
+		err := writeFiles(dir, map[string][]byte{"blueprint.yaml": []byte("y")}, map[string][]byte{"config/etc/a.conf": []byte("bad")}, nil)
 		if (err == nil) != (name == "a file") { // the link itself is replaced
 			t.Errorf("%s: %v", name, err)
 		}
@@ -121,7 +124,7 @@ func TestWriteFilesOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(work, "trysail")
-	if err := writeFiles(dir, map[string][]byte{"blueprint.yaml": nil}, map[string][]byte{"config/etc/deep/a": nil}); err != nil {
+	if err := writeFiles(dir, map[string][]byte{"blueprint.yaml": nil}, map[string][]byte{"config/etc/deep/a": nil}, nil); err != nil {
 		t.Fatal(err)
 	}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {

@@ -9,14 +9,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"trysail/internal/api"
+	"trysail/internal/tree"
 )
 
 // certificate is a machine's own: of the key that it made when it joined, which never
@@ -70,7 +68,7 @@ func (k *certificate) renew(ctx context.Context, c *api.Client) error {
 	if err := c.Do(ctx, http.MethodPost, "/renew", api.Renew{Request: request}, &answer); err != nil {
 		return err
 	}
-	own, err := os.ReadFile(filepath.Join(k.dir, "key.pem"))
+	own, err := tree.ReadFile(filepath.Join(k.dir, "key.pem"), maxDocument)
 	if err != nil {
 		return err
 	}
@@ -81,7 +79,7 @@ func (k *certificate) renew(ctx context.Context, c *api.Client) error {
 	if !made.Leaf.NotAfter.After(now.Leaf.NotAfter) {
 		return fmt.Errorf("control gives a certificate until %s, and this machine has one until %s: is control's clock right?", made.Leaf.NotAfter.Format(time.DateOnly), now.Leaf.NotAfter.Format(time.DateOnly))
 	}
-	if err := renameio.WriteFile(filepath.Join(k.dir, "cert.pem"), answer.Certificate, 0o600); err != nil {
+	if err := tree.WriteFile(filepath.Join(k.dir, "cert.pem"), answer.Certificate, 0o600); err != nil {
 		return err
 	}
 	return k.read()

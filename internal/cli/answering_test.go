@@ -33,6 +33,10 @@ func answers(t *testing.T, list map[string]any) *answering {
 				t.Error(err)
 			}
 			c.said = append(c.said, path+" "+strings.TrimSpace(string(body)))
+		} else if r.Method == http.MethodPut { // a blob
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				t.Error(err)
+			}
 		} else if x = c.answers[path]; x == nil {
 			w.WriteHeader(http.StatusNotFound)
 			x = &api.Problem{Message: path + " is unknown"}
@@ -51,6 +55,6 @@ func answers(t *testing.T, list map[string]any) *answering {
 func (c *answering) run(t *testing.T, args ...string) (out, errOut string, code int) {
 	t.Helper()
 	var o, e bytes.Buffer
-	code = Run(t.Context(), append([]string{"--control", c.link, "--state", t.TempDir()}, args...), strings.NewReader(""), &o, &e)
+	code = Run(t.Context(), append([]string{"--control", c.link, "--state", t.TempDir()}, args...), 0o022, strings.NewReader(""), &o, &e)
 	return o.String(), e.String(), code
 }

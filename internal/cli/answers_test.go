@@ -31,7 +31,7 @@ func TestAnswersOfWords(t *testing.T) {
 		{[]string{"fleet", "dismiss", "c:1"}, `{"control":"c:1","done":"dismiss"}`, exitYes},
 		{[]string{"release", "withdraw", "4.2", "legal"}, `{"done":"withdraw","item":"legal","event":7}`, exitYes},
 		{[]string{"release", "wait", "4.2"}, `{"version":"4.2","phase":"running","moving":0,"open":2,"waits":["gold waits: amendment 6 is open: gold waits"],"asks":[{"item":"legal","what":"licences","people":["eve"],"needed":1,"type":"sign"}]}`, exitWaiting},
-		{[]string{"release", "wait"}, `{"error":{"message":"accepts 1 arg(s), received 0","exit":2}}`, exitUsage},
+		{[]string{"release", "wait"}, `{"error":{"message":"VERSION is missing: trysail release wait VERSION","exit":2}}`, exitUsage},
 		{[]string{"release", "log", "4.2", "compile"}, `{"error":{"message":"a log is bytes as the step wrote them, and not JSON: leave --json away, or list the runs with --runs","exit":2}}`, exitUsage},
 	} {
 		out, errOut, code := answers(t, map[string]any{"/releases/4.2": status}).run(t, append(c.args, "--json")...)

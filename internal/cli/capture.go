@@ -20,6 +20,8 @@ import (
 	"trysail/internal/capture"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
+	"trysail/internal/tree"
+	"trysail/internal/vcs"
 )
 
 // captureOptions are the flags that capture and rehearse share.
@@ -44,7 +46,7 @@ func (o *captureOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.keep, "keep", "used", "packages to keep: used (and what they need) or all")
 	f.StringVar(&o.name, "name", "", "name of the blueprint (default: the working copy's)")
 	f.StringVar(&o.build, "build", "", "name of this build, where several share one machine")
-	f.StringVar(&o.user, "user", "", "user to build as (default: who called sudo, else you)")
+	f.StringVar(&o.user, "user", "", "user to build as (default: the owner of the working copy; in a copy of root, who called sudo, else root)")
 	f.StringArrayVar(&o.env, "env", nil, "pass a variable to the build: `NAME` or NAME=VALUE (repeatable)")
 	f.StringArrayVar(&o.recipients, "recipient", nil, "encrypt secrets to this age recipient or SSH public key (repeatable)")
 	f.BoolVar(&o.twice, "twice", false, "build a second time, to tell where the build differs from itself")
@@ -63,6 +65,9 @@ func (a *app) captureCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.explain != "" {
 				return a.explain(cmd.Context(), o)
+			}
+			if err := unquoted(args, o.outputs); err != nil {
+				return err
 			}
 			return a.capture(cmd.Context(), o, args)
 		},
@@ -164,7 +169,7 @@ func (o *captureOptions) directory(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := capture.FindRoot(wd)
+	root, err := vcs.FindRoot(wd)
 	if err != nil {
 		return "", err
 	}
@@ -178,10 +183,13 @@ func (a *app) captureDraft(ctx context.Context, st *machine.State, d *depot.Depo
 		return nil, err
 	}
 	co := capture.Options{
-		State: st, Depot: d, Dir: wd, Name: o.name, Build: o.build, Command: args, Outputs: o.outputs, User: o.user, Env: o.env,
+		State: st, Depot: d, Dir: wd, Name: o.name, Build: o.build, Command: args, Outputs: o.outputs, User: o.user, Env: o.env, Umask: a.umask,
 		KeepAll: o.keep == "all", Twice: o.twice, Recipients: o.recipients, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Now: time.Now,
 	}
 	if dir != "" {
+		if err := capture.CheckDirectory(dir); err != nil {
+			return nil, err
+		}
 		b, sum, err := readBlueprint(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -210,24 +218,31 @@ func (a *app) buildOutput() *tail {
 	return t
 }
 
+// maxDocument bounds a blueprint, a runbook, a scenario and whatever else people
+// write or review, in bytes.
+const maxDocument = 64 << 20
+
 // readBlueprint reads and checks a blueprint directory.
 func readBlueprint(dir string) (*blueprint.Blueprint, blueprint.Sum, error) {
-	file := filepath.Join(dir, "blueprint.yaml")
-	data, err := os.ReadFile(file)
+	d, err := tree.Open(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := blueprint.Parse(file, data)
+	defer d.Close()
+	data, err := d.ReadFile("blueprint.yaml", maxDocument)
 	if err != nil {
 		return nil, nil, err
 	}
-	file = filepath.Join(dir, "blueprint.sum")
-	if data, err = os.ReadFile(file); errors.Is(err, fs.ErrNotExist) && b.Unobserved {
+	b, err := blueprint.Parse(filepath.Join(dir, "blueprint.yaml"), data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if data, err = d.ReadFile("blueprint.sum", maxDocument); errors.Is(err, fs.ErrNotExist) && b.Unobserved {
 		return b, nil, nil // a draft keeps no originals
 	} else if err != nil {
 		return nil, nil, err
 	}
-	sum, err := blueprint.ParseSum(file, data)
+	sum, err := blueprint.ParseSum(filepath.Join(dir, "blueprint.sum"), data)
 	return b, sum, err
 }
 

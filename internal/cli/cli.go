@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -33,8 +34,10 @@ import (
 	"trysail/internal/clock"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
+	"trysail/internal/lock"
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
+	"trysail/internal/rootless"
 	"trysail/release"
 )
 
@@ -54,6 +57,8 @@ const exitHelp = "\n\nExit status: 0 yes, 1 failed, 2 wrong usage, 3 the answer 
 
 // usageError is a wrong command line.
 type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
 
 func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
@@ -81,14 +86,37 @@ type app struct {
 	control        string
 	fingerprint    string // of the control that client speaks to
 	drillClock     string
+	umask          int // of who called this program
 	clock          *clock.Clock
 	ui             *ui
 	log            *slog.Logger
 }
 
-// Run is the whole program. It returns the exit status.
-func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+// Run is the whole program. It returns the exit status. umask is the caller's,
+// which captured builds have.
+func Run(ctx context.Context, args []string, umask int, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{umask: umask, stdin: stdin, stdout: stdout, stderr: stderr}
+	root, err := a.rootCommand()
+	if err != nil {
+		return a.report(ctx, nil, err)
+	}
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	a.json = a.json || a.ui == nil && asksForJSON(args)
+	if errors.Is(err, errNeedsNamespace) {
+		var code int
+		if code, err = rootless.Enter(ctx, cmd.Annotations[rootlessKey] == rootlessAlone, args, stdin, stdout, stderr); err == nil {
+			return code
+		}
+	}
+	if a.ui != nil {
+		a.ui.end()
+	}
+	return a.report(ctx, cmd, err)
+}
+
+// rootCommand is the command line, with all commands and their flags.
+func (a *app) rootCommand() (*cobra.Command, error) {
 	root := &cobra.Command{
 		Use:           "trysail",
 		Short:         "Would we still ship on time if the build server died right now?",
@@ -101,18 +129,21 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			if err := c.ValidateFlagGroups(); err != nil {
 				return usageError{err}
 			}
-			return a.begin()
+			if err := a.begin(); err != nil {
+				return err
+			}
+			if c.Annotations[rootlessKey] != "" && os.Geteuid() != 0 {
+				return errNeedsNamespace
+			}
+			return nil
 		},
 	}
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	root.SetVersionTemplate("trysail {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print the answer as one JSON object")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the build's own output and what is done")
@@ -121,15 +152,12 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f.StringVar(&a.control, "control", "", "link to control, or a file that holds it (default $TRYSAIL_CONTROL, else the control on this machine)")
 	f.StringVar(&a.drillClock, "drill-clock", "", "`FILE` that sets the clock of a drill's machine")
 	if err := f.MarkHidden("drill-clock"); err != nil {
-		return a.report(ctx, nil, err)
+		return nil, err
 	}
 	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand(),
 		a.releaseCommand(), a.drillCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand(), a.verifyCommand(), a.reproveCommand(), a.diligenceCommand(), a.keyCommand())
-	cmd, err := root.ExecuteContextC(ctx)
-	if a.ui != nil {
-		a.ui.end()
-	}
-	return a.report(ctx, cmd, err)
+	checkWords(root)
+	return root, nil
 }
 
 func (a *app) begin() error {
@@ -152,7 +180,7 @@ func (a *app) begin() error {
 	}
 	if a.state == "" {
 		a.state = "/var/lib/trysail"
-		if os.Geteuid() != 0 {
+		if os.Geteuid() != 0 || rootless.Inside() {
 			base := os.Getenv("XDG_DATA_HOME")
 			if base == "" {
 				base = filepath.Join(os.Getenv("HOME"), ".local/share")
@@ -195,9 +223,10 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	code := exitFailed
 	var held *rebuild.HeldError
 	var seat *ledger.HeldError
+	var taken *lock.HeldError
 	var use usageError
 	switch {
-	case errors.As(err, &held), errors.As(err, &seat):
+	case errors.As(err, &held), errors.As(err, &seat), errors.As(err, &taken):
 		code = exitHeld
 	case ctx.Err() != nil:
 		code, err = exitInterrupted, errors.New("interrupted; nothing was left behind")
@@ -206,10 +235,14 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	case errors.As(err, &use), cmd != nil && a.ui == nil: // cobra took it for no command line
 		code = exitUsage
 	}
+	err = spoken(err)
 	hint := ""
 	var h hinted
 	var p *api.Problem
+	var joined *joinedError
 	switch {
+	case errors.As(err, &joined):
+		hint = joined.Hint() // this machine knows better
 	case errors.As(err, &p) && p.Hint != "":
 		hint = p.Hint // control knows best
 	case errors.As(err, &h):
@@ -222,20 +255,54 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 			Message string `json:"message"`
 			Hint    string `json:"hint,omitempty"`
 			Exit    int    `json:"exit"`
+			Details any    `json:"details,omitempty"`
+		}
+		var facts interface{ Details() any }
+		var details any
+		if errors.As(err, &facts) {
+			details = facts.Details()
 		}
 		if jerr := a.printJSON(struct {
 			Error problem `json:"error"`
-		}{problem{err.Error(), hint, code}}); jerr != nil {
+		}{problem{err.Error(), hint, code, details}}); jerr != nil {
 			return exitFailed
 		}
 		return code
 	}
-	fmt.Fprintln(a.stderr, "trysail:", plainLines(err.Error()))
+	said := "trysail: " + plainLines(err.Error()) + "\n"
+	if isTerminal(a.stderr) {
+		said = fold(said, widthOf(a.stderr))
+	}
+	fmt.Fprint(a.stderr, said)
 	if hint != "" {
 		fmt.Fprintln(a.stderr, "  →", plainLines(hint))
 	}
 	return code
 }
+
+// spoken gives an error of the system in words, where its own are no help.
+func spoken(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "listen" && op.Addr != nil {
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return &listenError{op.Addr.String(), "another program listens there", "if it is control, it runs already; else choose another address: --listen ADDRESS:PORT"}
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			return &listenError{op.Addr.String(), "this machine has no such address", "ip address lists those that it has; choose one: --listen ADDRESS:PORT"}
+		case errors.Is(err, syscall.EACCES):
+			return &listenError{op.Addr.String(), "ports below 1024 need root", "choose another: --listen ADDRESS:PORT"}
+		}
+	}
+	return err
+}
+
+// listenError says why nothing can listen at an address.
+type listenError struct{ address, why, remedy string }
+
+func (e *listenError) Error() string { return "cannot listen at " + e.address + ": " + e.why }
+
+// Hint says what to do.
+func (e *listenError) Hint() string { return e.remedy }
 
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.stdout)
@@ -254,13 +321,21 @@ func (a *app) printf(format string, args ...any) {
 	for i, x := range said {
 		said[i] = plainly(x)
 	}
-	fmt.Fprintf(a.stdout, format, said...)
+	a.answer(fmt.Sprintf(format, said...))
+}
+
+// answer writes what was asked for, in lines that a terminal has room for.
+func (a *app) answer(text string) {
+	if isTerminal(a.stdout) {
+		text = fold(text, widthOf(a.stdout))
+	}
+	fmt.Fprint(a.stdout, text)
 }
 
 // print prints text of several lines.
 func (a *app) print(text string) {
 	if !a.json {
-		fmt.Fprint(a.stdout, plainLines(text))
+		a.answer(plainLines(text))
 	}
 }
 
@@ -298,9 +373,30 @@ func plainLines(text string) string {
 
 // openState opens the state directory; it needs root.
 func (a *app) openState(ctx context.Context) (*machine.State, error) {
-	return machine.OpenState(ctx, a.state, runDir, a.log)
+	return machine.OpenState(ctx, a.state, a.runDirectory(), a.log)
 }
 
-const runDir = "/run/trysail"
+// openScratch opens the state directory for scratch directories alone, as whoever calls.
+func (a *app) openScratch(ctx context.Context) (*machine.State, error) {
+	return machine.OpenScratch(ctx, a.state, a.runDirectory(), a.log)
+}
+
+// runDirectory holds what ends with the machine's run. Without root, mounts end with a
+// namespace.
+func (a *app) runDirectory() string {
+	if os.Geteuid() != 0 || rootless.Inside() {
+		return filepath.Join(a.state, "run")
+	}
+	return "/run/trysail"
+}
+
+// rootlessKey annotates commands that work without root, in a user namespace.
+const (
+	rootlessKey   = "rootless"
+	rootlessHere  = "with this machine's network"
+	rootlessAlone = "without any network"
+)
+
+var errNeedsNamespace = errors.New("this command runs in a user namespace")
 
 func (a *app) openDepot() (*depot.Depot, error) { return depot.Open(a.depotDir) }

@@ -15,9 +15,7 @@ func (a *app) depotCommand() *cobra.Command {
 		Short: "The originals: list, verify, push, pull",
 		Long:  "The depot holds every original by its digest, as an OCI image layout that other tools read too." + exitHelp,
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("depot needs a command: ls, verify, push, pull, forget or prune")
-		},
+		RunE:  needsCommand,
 	}
 	var insecure bool
 	ls := &cobra.Command{

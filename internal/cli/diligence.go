@@ -15,6 +15,7 @@ import (
 
 	"trysail/internal/sbom"
 	"trysail/internal/secret"
+	"trysail/internal/tree"
 )
 
 // diligenceCommand holds what steps of due diligence run: they find it as $TRYSAIL.
@@ -24,9 +25,7 @@ func (a *app) diligenceCommand() *cobra.Command {
 		Short: "Look into what is about to be shipped: licences, changes, secrets",
 		Long:  "Diligence looks into files, and into the archives and programs in them. Steps of a runbook run it as \"$TRYSAIL\" diligence;\ntrysail runbook phases writes such steps." + exitHelp,
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usage("diligence needs a command: licences, changes or secrets")
-		},
+		RunE:  needsCommand,
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use: "licences FILE…", Short: "List the licences that what is in it declares", Args: cobra.MinimumNArgs(1),
@@ -49,14 +48,14 @@ func (a *app) diligenceCommand() *cobra.Command {
 func (a *app) bill(ctx context.Context, files []string, each func(at string, r io.Reader) error) (*sbom.BOM, error) {
 	var list []sbom.Artifact
 	for _, file := range files {
-		info, err := os.Stat(file)
+		info, err := tree.Stat(file)
 		if err != nil {
 			return nil, err
 		}
 		if !info.Mode().IsRegular() {
 			return nil, usage("%s is no file", file)
 		}
-		f, err := os.Open(file)
+		f, err := tree.OpenFile(file)
 		if err != nil {
 			return nil, err
 		}
@@ -65,9 +64,17 @@ func (a *app) bill(ctx context.Context, files []string, each func(at string, r i
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
-		list = append(list, sbom.Artifact{Path: filepath.ToSlash(filepath.Clean(file)), SHA256: digest.NewDigest(digest.SHA256, h).String(), Size: n, Open: sbom.File(file)})
+		list = append(list, sbom.Artifact{Path: filepath.ToSlash(filepath.Clean(file)), SHA256: digest.NewDigest(digest.SHA256, h).String(), Size: n, Open: func() (io.ReadCloser, error) { return opened(tree.OpenFile(file)) }})
 	}
 	return sbom.Shipped(ctx, sbom.Release{Version: os.Getenv("TRYSAIL_RELEASE"), Revision: os.Getenv("TRYSAIL_REVISION")}, list, sbom.Options{Tool: Version(), Each: each})
+}
+
+// opened gives a file as a reader, and an error without one.
+func opened(f *os.File, err error) (io.ReadCloser, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 func (a *app) diligenceLicences(ctx context.Context, files []string) error {
@@ -75,7 +82,7 @@ func (a *app) diligenceLicences(ctx context.Context, files []string) error {
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenRoot("/")
+	root, err := tree.OpenRoot("/")
 	if err != nil {
 		return err
 	}
@@ -91,7 +98,7 @@ func (a *app) diligenceChanges(ctx context.Context, since string, files []string
 	if since == "" {
 		return usage("say since when: --since shipped.cdx.json")
 	}
-	data, err := os.ReadFile(since)
+	data, err := tree.ReadFile(since, maxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
 		return usage("there is no %s: commit sbom/shipped.cdx.json of the evidence of the release before, beside the runbook", since)
 	}

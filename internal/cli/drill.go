@@ -15,16 +15,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"trysail/drill"
 	"trysail/internal/api"
-	"trysail/internal/capture"
 	"trysail/internal/exercise"
 	"trysail/internal/lab"
 	"trysail/internal/machine"
-	"trysail/internal/notify"
+	"trysail/internal/tree"
+	"trysail/internal/vcs"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -43,9 +42,7 @@ func (a *app) drillCommand() *cobra.Command {
 		Long: "Drill runs the release of a working copy on disposable machines on this host, breaks what a scenario says, and\n" +
 			"gives a verdict from what was recorded. It needs root, and leaves nothing behind." + exitHelp,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usage("drill needs a command: init, check, run, faults, schema, list, report, trend, schedule, stranger or clean")
-		},
+		RunE: needsCommand,
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }}
@@ -97,7 +94,7 @@ func (a *app) drillCommand() *cobra.Command {
 func (a *app) drillsDir() string { return filepath.Join(a.state, "drills") }
 
 func readScenario(file string) (*drill.Plan, []byte, error) {
-	data, err := os.ReadFile(file)
+	data, err := tree.ReadFile(file, maxDocument)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -160,7 +157,7 @@ func (a *app) drillRun(ctx context.Context, file string, o drillOptions) error {
 		v, err := a.runDrill(ctx, file, o)
 		return given(v, err)
 	}
-	told, err := notify.Load(o.notify)
+	told, err := readNotify(o.notify)
 	if err != nil {
 		return err
 	}
@@ -195,7 +192,10 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	if err != nil {
 		return nil, err
 	}
-	w, err := capture.FindWorkspace(ctx, wd)
+	w, err := vcs.Find(ctx, wd)
+	if err == nil {
+		err = callers().own(w)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 	if err != nil {
 		return nil, err
 	}
-	if err := renameio.WriteFile(filepath.Join(dir, "scenario.yaml"), data, 0o644); err != nil {
+	if err := tree.WriteFile(filepath.Join(dir, "scenario.yaml"), data, 0o600); err != nil {
 		return nil, err
 	}
 	hours, err := workingHours(book)
@@ -234,8 +234,7 @@ func (a *app) runDrill(ctx context.Context, file string, o drillOptions) (*judge
 		Plan: p, Header: h, Dir: dir, Stage: stage, Hours: hours, Look: look, Log: a.log, Progress: a.ui.Step,
 		Root: w.Root,
 		Start: func(ctx context.Context, c *api.Client, version string, ship time.Time, source string, signers []byte) error {
-			_, _, err := a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source, rehearsers: signers})
-			return err
+			return a.startWith(ctx, c, version, releaseOptions{runbook: p.Release.Runbook, ship: ship.Format(time.RFC3339), clone: source, rehearsers: signers})
 		},
 		Ask: a.asker(ctx),
 	})
@@ -266,13 +265,13 @@ func (a *app) stage(st *machine.State) func() (lab.Stage, error) {
 // runDir makes the directory of a run, which gets a name that no other has: two may
 // begin in one second.
 func (a *app) runDir(h *drill.Header) (string, error) {
-	if err := os.MkdirAll(a.drillsDir(), 0o755); err != nil {
+	if err := tree.Private(a.drillsDir()); err != nil {
 		return "", err
 	}
 	name := h.Run
 	for n := 2; ; n++ {
 		dir := filepath.Join(a.drillsDir(), h.Run)
-		err := os.Mkdir(dir, 0o755)
+		err := os.Mkdir(dir, 0o700)
 		if !errors.Is(err, fs.ErrExist) {
 			return dir, err
 		}
@@ -347,14 +346,14 @@ func (a *app) readRun(run string) (dir string, p *drill.Plan, history []drill.Re
 		return "", nil, nil, usage("%q is not the name of a run", run)
 	}
 	dir = filepath.Join(a.drillsDir(), run)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := tree.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return "", nil, nil, &noDrillError{run}
 	}
 	p, _, err = readScenario(filepath.Join(dir, "scenario.yaml"))
 	if err != nil {
 		return "", nil, nil, err
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "history.jsonl"))
+	data, err := tree.ReadFile(filepath.Join(dir, "history.jsonl"), maxDocument)
 	if err != nil {
 		return "", nil, nil, err
 	}

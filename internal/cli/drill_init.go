@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
 	"trysail/drill"
+	"trysail/internal/tree"
 )
 
 const (
@@ -18,7 +18,7 @@ const (
 
 // drillInit writes a first scenario for the runbook of a working copy.
 func (a *app) drillInit(file string) error {
-	if _, err := os.Lstat(firstScenario); err == nil {
+	if _, err := tree.Lstat(firstScenario); err == nil {
 		return usage("%s is there already: trysail drill check %s, or remove it", firstScenario, firstScenario)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -42,16 +42,10 @@ func (a *app) drillInit(file string) error {
 	if err := p.Against(book); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(firstScenario), 0o755); err != nil {
+	if err := tree.MakeDir(filepath.Dir(firstScenario), 0o755); err != nil {
 		return err
 	}
-	// Exclusively: what another wrote meanwhile stays.
-	f, err := os.OpenFile(firstScenario, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := writeNew(firstScenario, text); err != nil {
 		return err
 	}
 	if a.json {

@@ -7,17 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"trysail/drill"
 	"trysail/internal/notify"
+	"trysail/internal/tree"
 	"trysail/release"
 )
 
@@ -36,7 +34,7 @@ type judged struct {
 // judge judges a history, keeps the reports that its scenario asks for beside it,
 // and prints the verdict.
 func (a *app) judge(dir string, p *drill.Plan, history []drill.Record) (*judged, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "history.jsonl"))
+	data, err := tree.ReadFile(filepath.Join(dir, "history.jsonl"), maxDocument)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +92,7 @@ func writeReports(dir string, r *drill.Report, v judged) ([]string, error) {
 			return nil, err
 		}
 		file := filepath.Join(dir, format.file)
-		if err := renameio.WriteFile(file, data, 0o644); err != nil {
+		if err := tree.WriteFile(file, data, 0o600); err != nil {
 			return nil, err
 		}
 		files = append(files, file)
@@ -104,7 +102,7 @@ func writeReports(dir string, r *drill.Report, v judged) ([]string, error) {
 
 // runs are all that were run here, in few words, the oldest first.
 func (a *app) runs(wanted func(dir string) bool) ([]drill.Past, error) {
-	dirs, err := os.ReadDir(a.drillsDir())
+	dirs, err := tree.ReadDir(a.drillsDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func again(t *testing.T, state, run string, change func(history []byte) []byte) 
 func typed(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = Run(t.Context(), args, strings.NewReader(""), &out, &errs)
+	code = Run(t.Context(), args, 0o022, strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -77,7 +77,7 @@ func TestDrillReport(t *testing.T) {
 		t.Errorf("%d %v\n%s", code, err, out)
 	}
 	code, out, _ = typed(t, "--state", state, "drill", "trend", "two-servers-lost")
-	if code != exitYes || !strings.HasPrefix(out, "two-servers-lost  ▅▅·  3 runs: 2 pass, 1 unknown\n") || strings.Count(out, "4.1 s of 8.0 s") != 2 {
+	if code != exitYes || !strings.HasPrefix(out, "two-servers-lost  ▅▅·  3 runs: 2 pass, 1 unknown\n") || strings.Count(out, "4.1 s of 8 s") != 2 {
 		t.Errorf("%d\n%s", code, out)
 	}
 	code, out, _ = typed(t, "--state", state, "--json", "drill", "trend")
@@ -243,7 +243,7 @@ func TestDrillThatCannotTell(t *testing.T) {
 		t.Fatal(err)
 	}
 	var errs bytes.Buffer
-	code := Run(context.Background(), []string{"--state", dir, "drill", "run", "--notify", file, filepath.Join(dir, "none.yaml")}, strings.NewReader(""), io.Discard, &errs)
+	code := Run(context.Background(), []string{"--state", dir, "drill", "run", "--notify", file, filepath.Join(dir, "none.yaml")}, 0o022, strings.NewReader(""), io.Discard, &errs)
 	if code != exitFailed || !strings.Contains(errs.String(), "the verdict was not told") || !strings.Contains(errs.String(), "410") {
 		t.Errorf("%d %s", code, errs.String())
 	}

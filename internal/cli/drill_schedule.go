@@ -11,11 +11,10 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"trysail/internal/notify"
+	"trysail/internal/tree"
 )
 
 type scheduleOptions struct {
@@ -119,7 +118,7 @@ func (a *app) giveSchedule(files []scheduled, o scheduleOptions, name string) er
 			continue
 		}
 		files[i].File = filepath.Join(o.into, f.File)
-		if err := renameio.WriteFile(files[i].File, []byte(f.Text), 0o644); err != nil {
+		if err := tree.WriteFile(files[i].File, []byte(f.Text), 0o644); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				return usage("%s is no directory: make it first", o.into)
 			}
@@ -142,7 +141,7 @@ func (a *app) command(file, notice string) (dir string, args []string, err error
 		return "", nil, err
 	}
 	if notice != "" {
-		if _, err := notify.Load(notice); err != nil {
+		if _, err := readNotify(notice); err != nil {
 			return "", nil, err
 		}
 		if notice, err = filepath.Abs(notice); err != nil {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,15 +13,26 @@ import (
 	"trysail/internal/lab"
 	"trysail/internal/machine"
 	"trysail/internal/site"
+	"trysail/internal/tree"
 )
 
-// readHosts reads the hosts of a drill.
+// readHosts reads the hosts of a drill. The file says where root logs in, and its
+// ssh_config which programs run here on the way.
 func readHosts(file string) (*site.Hosts, error) {
-	data, err := os.ReadFile(file)
+	name, err := callers().ownFile(file)
 	if err != nil {
 		return nil, err
 	}
-	return site.ParseHosts(file, data)
+	data, err := tree.ReadFile(name, maxDocument)
+	if err != nil {
+		return nil, err
+	}
+	h, err := site.ParseHosts(file, data)
+	if err != nil || h.Config == "" {
+		return h, err
+	}
+	h.Config, err = callers().ownFile(h.Config)
+	return h, err
 }
 
 // drillHosts looks at real hosts, and says whether a drill may break them.

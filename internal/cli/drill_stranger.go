@@ -4,16 +4,16 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"trysail/drill"
+	"trysail/internal/tree"
+	"trysail/runbook"
 )
 
 // drillStranger shows a blueprint's REBUILD.md command by command to somebody who
@@ -21,7 +21,7 @@ import (
 // stumble. It runs none of the commands, and needs no root.
 func (a *app) drillStranger(ctx context.Context, dir, owner, due string) error {
 	file := filepath.Join(dir, "REBUILD.md")
-	data, err := os.ReadFile(file)
+	data, err := tree.ReadFile(file, maxDocument)
 	if err != nil {
 		return err
 	}
@@ -33,13 +33,13 @@ func (a *app) drillStranger(ctx context.Context, dir, owner, due string) error {
 	run := filepath.Join(a.state, "by-hand", now.UTC().Format("20060102-150405"))
 	m := drill.Mender{Run: "by-hand-" + filepath.Base(run), Owner: owner}
 	if due != "" {
-		d, ok := drill.Duration(due)
-		if !ok || d == 0 {
-			return usage("--due %s is not how long there is to mend what is found: 14d", due)
+		d, err := runbook.ParsePeriod(due)
+		if err != nil {
+			return usage("--due: %v", err)
 		}
 		m.Due = now.Add(d).UTC().Format(time.DateOnly)
 	}
-	if err := os.MkdirAll(run, 0o755); err != nil {
+	if err := errors.Join(tree.Private(a.state), tree.MakeDir(run, 0o700)); err != nil {
 		return err
 	}
 	commands := 0
@@ -145,5 +145,5 @@ func keepByHand(dir string, v drill.ByHand) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, "by-hand.json"), append(data, '\n'), 0o644)
+	return tree.WriteFile(filepath.Join(dir, "by-hand.json"), append(data, '\n'), 0o600)
 }

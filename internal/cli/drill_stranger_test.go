@@ -31,7 +31,7 @@ func TestStranger(t *testing.T) {
 		{"nobody", "", exitNo, drill.Unknown, "", 0},
 	} {
 		var out, errOut bytes.Buffer
-		exit := Run(t.Context(), []string{"drill", "stranger", dir, "--json", "--owner", "ann", "--due", "14d", "--state", filepath.Join(dir, x.what)}, strings.NewReader(x.typed), &out, &errOut)
+		exit := Run(t.Context(), []string{"drill", "stranger", dir, "--json", "--owner", "ann", "--due", "14d", "--state", filepath.Join(dir, x.what)}, 0o022, strings.NewReader(x.typed), &out, &errOut)
 		var v drill.ByHand
 		if err := json.Unmarshal(out.Bytes(), &v); err != nil {
 			t.Fatalf("%s: %v\n%s%s", x.what, err, &out, &errOut)
@@ -52,7 +52,7 @@ func TestStranger(t *testing.T) {
 		}
 	}
 	var out, errOut bytes.Buffer
-	if exit := Run(t.Context(), []string{"drill", "stranger", filepath.Join(dir, "nowhere"), "--state", dir}, strings.NewReader(""), &out, &errOut); exit != exitFailed {
+	if exit := Run(t.Context(), []string{"drill", "stranger", filepath.Join(dir, "nowhere"), "--state", dir}, 0o022, strings.NewReader(""), &out, &errOut); exit != exitFailed {
 		t.Errorf("no document: exit %d", exit)
 	}
 }

@@ -2,21 +2,27 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"trysail/internal/api"
+	"trysail/internal/tree"
+	"trysail/release"
 )
 
 func (a *app) fleetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fleet",
 		Short: "The machines: state, drain, retire, readmit, tokens",
-		Long:  "Fleet lists the machines: rank, state, what each runs, which rebuilt servers are ready there." + exitHelp,
+		Long:  "Fleet lists the machines: rank, state, the roles that each serves, whether steps may run plainly on it (outside of\na rebuilt server, as root), what it runs, which rebuilt servers are ready there." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.fleetList(cmd.Context()) },
 	}
@@ -40,11 +46,14 @@ func (a *app) fleetCommand() *cobra.Command {
 		cmd.AddCommand(c)
 	}
 	var t api.Token
+	var out string
 	token := &cobra.Command{
 		Use: "token", Short: "Print a link for one machine to join with, or for a person", Args: cobra.NoArgs,
-		Long: "Token prints a link: for one machine, once, within the hour; or, with --person, for a person's own use.\nThe link is a secret: whoever has it may join or sign." + exitHelp,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.fleetToken(cmd.Context(), t) },
+		Long:    "Token prints a link: for one machine, once, within the hour; or, with --person, for a person's own use.\nThe link is a secret: anybody who has it can join the fleet, or sign as that person. --out writes it to a file that nobody else can read." + exitHelp,
+		Example: "  trysail fleet token --out link",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.fleetToken(cmd.Context(), t, out) },
 	}
+	token.Flags().StringVar(&out, "out", "", "write the link to the new `FILE`, which only you can read (mode 0600)")
 	token.Flags().BoolVar(&t.Control, "for-control", false, "for another control: trysail serve --join LINK")
 	token.Flags().StringVar(&t.Person, "person", "", "the person, as the runbook names them")
 	token.Flags().StringVar(&t.Role, "role", "approver", "what the person may do: viewer, operator or approver")
@@ -98,7 +107,7 @@ func (a *app) controls(ctx context.Context) error {
 	}
 	switch lose := answer - votes/2 - 1; {
 	case votes < 2:
-		a.printf("One control: two more survive the loss of any. Here: trysail fleet token --for-control > link; on another machine, with that file: sudo trysail serve --listen ADDRESS --join link\n")
+		a.printf("One control: two more survive the loss of any. Here: trysail fleet token --for-control --out link; on another machine, with that file: sudo trysail serve --listen ADDRESS --join link\n")
 	case lose <= 0:
 		a.printf("%d of %d controls answer: if one more goes, nothing moves until it is back\n", answer, votes)
 	default:
@@ -138,12 +147,12 @@ func (a *app) fleetList(ctx context.Context) error {
 		return a.printJSON(list)
 	}
 	if len(list) == 0 {
-		a.printf("No machine has joined. Here: trysail fleet token > link; on it, with that file: sudo trysail agent --join link\n")
+		a.printf("No machine has joined. Here: trysail fleet token --out link; on it, with that file: sudo trysail agent --join link\n")
 	}
 	for _, m := range list {
 		heard := "never heard of"
 		if m.Heard >= 0 {
-			heard = "heard " + seconds(m.Heard) + " ago"
+			heard = "heard " + release.Seconds(m.Heard) + " ago"
 		}
 		var runs []string
 		for _, h := range m.Running {
@@ -152,7 +161,7 @@ func (a *app) fleetList(ctx context.Context) error {
 		if len(runs) == 0 {
 			runs = []string{"idle"}
 		}
-		a.printf("%-16s %-8s %-9s %s; %s; %d server(s) ready\n", m.Name, m.Rank, m.Condition, heard, strings.Join(runs, ", "), len(m.Warm))
+		a.printf("%-16s %-8s %-9s %s; %s; %s; %d server(s) ready\n", m.Name, m.Rank, m.Condition, serves(m.Serves, m.Plain), heard, strings.Join(runs, ", "), len(m.Warm))
 		if m.Why != "" {
 			a.printf("  %s\n", m.Why)
 		}
@@ -163,14 +172,28 @@ func (a *app) fleetList(ctx context.Context) error {
 	return nil
 }
 
+// serves says which steps a machine is for.
+func serves(roles []string, plain bool) string {
+	text := "any role"
+	if len(roles) == 1 {
+		text = "role " + roles[0]
+	} else if len(roles) > 1 {
+		text = "roles " + strings.Join(roles, ", ")
+	}
+	if plain {
+		text += ", plain"
+	}
+	return text
+}
+
 // wrongClock is how many seconds a machine's clock may be off before people are told.
 const wrongClock = 30
 
 func off(ahead float64) string {
 	if ahead < 0 {
-		return seconds(-ahead) + " behind control's"
+		return release.Seconds(-ahead) + " behind control's"
 	}
-	return seconds(ahead) + " ahead of control's"
+	return release.Seconds(ahead) + " ahead of control's"
 }
 
 func (a *app) fleetSet(ctx context.Context, what, name string, b api.SetMachine) error {
@@ -214,7 +237,25 @@ func (a *app) fleetRevoke(ctx context.Context, person string) error {
 	return nil
 }
 
-func (a *app) fleetToken(ctx context.Context, t api.Token) error {
+func (a *app) fleetToken(ctx context.Context, t api.Token, out string) (err error) {
+	var file *os.File // made first: a link that cannot be kept is not asked for
+	if out != "" {
+		dir, err := tree.Open(filepath.Dir(out))
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		if file, err = dir.Create(filepath.Base(out), 0o600); errors.Is(err, fs.ErrExist) {
+			return usage("%s is there already: name another file, or remove it", out)
+		} else if err != nil {
+			return err
+		}
+		defer func() {
+			if err = errors.Join(err, file.Close()); err != nil {
+				err = errors.Join(err, dir.Remove(filepath.Base(out)))
+			}
+		}()
+	}
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -227,6 +268,18 @@ func (a *app) fleetToken(ctx context.Context, t api.Token) error {
 		return err
 	}
 	l := api.Link{Address: strings.Join(c.Addresses(), ","), Fingerprint: made.Fingerprint, Secret: made.Secret}
+	if file != nil {
+		if _, err := fmt.Fprintln(file, l.String()); err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(struct {
+				File string `json:"file"`
+			}{out})
+		}
+		a.printf("Wrote the link to %s. It is a secret: anybody who has it can join the fleet, or sign as that person\n", out)
+		return nil
+	}
 	if a.json {
 		return a.printJSON(struct {
 			Link string `json:"link"`

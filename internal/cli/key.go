@@ -19,6 +19,7 @@ import (
 	"trysail/evidence"
 	"trysail/internal/keys"
 	"trysail/internal/secret"
+	"trysail/internal/tree"
 )
 
 // keyOptions say how the release key is opened.
@@ -39,7 +40,7 @@ func (a *app) keyCommand() *cobra.Command {
 		Long: "A release key is ECDSA P-256 and lives in a file that is encrypted with age, in an SSH agent or on a\n" +
 			"token: FILE.age, agent:SHA256:…, agent:COMMENT or 'pkcs11:token=…;object=…'." + exitHelp,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return usage("key needs a command: new or show") },
+		RunE: needsCommand,
 	}
 	var o keyOptions
 	var recipients []string
@@ -101,7 +102,7 @@ func (a *app) keyNew(ctx context.Context, file string, recipients []string, o ke
 func recipientsOf(list []string) ([]string, error) {
 	var all []string
 	for _, r := range list {
-		data, err := os.ReadFile(r)
+		data, err := tree.ReadFile(r, maxDocument)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) {
 			all = append(all, r)
 			continue
@@ -163,7 +164,7 @@ func (a *app) openKey(ctx context.Context, ref string, o keyOptions) (keys.Key, 
 // passphrase reads one from a file, or asks for it at the terminal.
 func (a *app) passphrase(ctx context.Context, of, file string) (string, error) {
 	if file != "" {
-		f, err := os.Open(file)
+		f, err := tree.OpenFile(file)
 		if err != nil {
 			return "", err
 		}

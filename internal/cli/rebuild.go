@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,6 +18,8 @@ import (
 	"trysail/internal/machine"
 	"trysail/internal/rebuild"
 	"trysail/internal/secret"
+	"trysail/internal/tree"
+	"trysail/release"
 )
 
 type rebuildOptions struct {
@@ -25,21 +29,24 @@ type rebuildOptions struct {
 	build              string
 	accept             string
 	identity           []string
+	permits            permitFlags
+	trusted            []string // fingerprints of blueprints
 }
 
 func (a *app) rebuildCommand() *cobra.Command {
 	var o rebuildOptions
 	cmd := &cobra.Command{
-		Use:     "rebuild [--cold] [--into DIR | --oci FILE | --shell] [--prove]",
-		Short:   "Make the build server again from its blueprint, with no network",
-		Long:    "Rebuild makes a root file system from the blueprint and the originals in the depot. A root that was\nmade before from the same inputs is mounted, unless --cold asks for originals only." + exitHelp,
-		Example: "  sudo trysail rebuild --prove\n  sudo trysail rebuild --shell\n  sudo trysail rebuild --cold --into /srv/new-root",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.rebuild(cmd.Context(), o) },
+		Use:         "rebuild [--cold] [--into DIR | --oci FILE | --shell] [--prove]",
+		Short:       "Make the build server again from its blueprint, with no network",
+		Long:        "Rebuild makes a root file system from the blueprint and the originals in the depot. A root that was\nmade before from the same inputs is mounted, unless --cold asks for originals only." + exitHelp,
+		Example:     "  sudo trysail rebuild --prove\n  sudo trysail rebuild --shell\n  sudo trysail rebuild --cold --into /srv/new-root",
+		Annotations: map[string]string{rootlessKey: rootlessHere},
+		Args:        cobra.NoArgs,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return a.rebuild(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.cold, "cold", false, "use originals only, whatever is cached")
-	f.StringVar(&o.into, "into", "", "copy the root file system to an empty `DIR`")
+	f.StringVar(&o.into, "into", "", "copy the root file system to an empty `DIR`, which only you may enter: it has set-user-ID programs")
 	f.StringVar(&o.oci, "oci", "", "write the root file system as an OCI image archive to `FILE`")
 	f.BoolVar(&o.shell, "shell", false, "open a shell in the rebuilt server; what it writes is thrown away")
 	f.BoolVar(&o.prove, "prove", false, "run the recorded builds and compare what they make")
@@ -47,6 +54,8 @@ func (a *app) rebuildCommand() *cobra.Command {
 	f.StringVar(&o.build, "build", "", "prove only this build")
 	f.StringVar(&o.accept, "accept", "", "exit 0 for this verdict too: equivalent")
 	f.StringArrayVarP(&o.identity, "identity", "i", nil, "`FILE` with an age identity or SSH private key that opens encrypted configuration (repeatable)")
+	o.permits.add(f)
+	f.StringArrayVar(&o.trusted, "trust", nil, "run a blueprint that others can write, if it has this `FINGERPRINT`, sha256:… (repeatable)")
 	cmd.MarkFlagsMutuallyExclusive("into", "oci", "shell")
 	return cmd
 }
@@ -59,7 +68,7 @@ func (a *app) findBlueprint(ctx context.Context, dir string) (string, *blueprint
 		if err != nil {
 			return "", nil, nil, err
 		}
-		if _, err := os.Stat(filepath.Join(wd, "blueprint.yaml")); err == nil {
+		if _, err := tree.Stat(filepath.Join(wd, "blueprint.yaml")); err == nil {
 			dir = wd
 		} else {
 			o := captureOptions{}
@@ -91,9 +100,13 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 		return usage("--accept knows only equivalent, not %q", o.accept)
 	}
 	if o.into != "" {
-		if list, err := os.ReadDir(o.into); err == nil && len(list) > 0 {
+		if list, err := tree.ReadDir(o.into); err == nil && len(list) > 0 {
 			return usage("--into %s: the directory is not empty", o.into)
 		}
+	}
+	permits, err := a.permits(o.permits)
+	if err != nil {
+		return err
 	}
 	dir, b, sum, err := a.findBlueprint(ctx, o.blueprint)
 	if err != nil {
@@ -101,6 +114,9 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	}
 	if b.Unobserved {
 		return usage("%s is a draft (unobserved): it keeps no originals to rebuild from and no build to prove; trysail capture makes a blueprint that does", dir)
+	}
+	if err := a.trusts(dir, b, sum, o.trusted); err != nil {
+		return err
 	}
 	var ids []age.Identity
 	for _, f := range o.identity {
@@ -126,7 +142,7 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	ro.Cold, ro.Identities = o.cold, ids
 	var r *result
 	if o.prove {
-		r = &result{}
+		r = &result{permits: permits}
 		if err := a.prove(ctx, ro, sum, o.builds(b), r); err != nil {
 			return err
 		}
@@ -168,7 +184,7 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	if server.Cold {
 		how = "made from originals"
 	}
-	a.printf("Rebuilt %s: %d packages, %s in %s. %s\n", b.Name, len(b.Packages), how, seconds(server.Seconds), server.Digest)
+	a.printf("Rebuilt %s: %d packages, %s in %s. %s\n", b.Name, len(b.Packages), how, release.Seconds(server.Seconds), server.Digest)
 	if o.into == "" && o.oci == "" {
 		a.printf("Prove it: trysail rebuild --prove; look around: trysail rebuild --shell\n")
 	}
@@ -193,13 +209,23 @@ func (o *rebuildOptions) builds(b *blueprint.Blueprint) []string {
 
 // importConfig puts the configuration files beside the blueprint into the depot.
 func importConfig(ctx context.Context, d *depot.Depot, dir string, b *blueprint.Blueprint, sum blueprint.Sum) error {
+	at, err := tree.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	return putConfig(ctx, d, dir, b, sum, func(name string) (io.ReadCloser, error) { return at.Open(name) })
+}
+
+// putConfig puts the configuration that the depot lacks into it, from wherever it is opened.
+func putConfig(ctx context.Context, d *depot.Depot, dir string, b *blueprint.Blueprint, sum blueprint.Sum, open func(name string) (io.ReadCloser, error)) error {
 	for _, f := range b.Config {
 		name := f.ConfigName()
 		if f.Link != "" || sum[name] == "" || d.Has(sum[name]) {
 			continue
 		}
-		r, err := os.Open(filepath.Join(dir, name))
-		if errors.Is(err, os.ErrNotExist) {
+		r, err := open(name)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // the rebuild will name it
 		}
 		if err != nil {
@@ -214,6 +240,20 @@ func importConfig(ctx context.Context, d *depot.Depot, dir string, b *blueprint.
 	return nil
 }
 
+// shellOf names the shell for a person in a root file system.
+func shellOf(root string) (string, error) {
+	d, err := tree.OpenRoot(root)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	f, err := d.Open("bin/bash")
+	if err != nil {
+		return "/bin/sh", nil
+	}
+	return "/bin/bash", f.Close()
+}
+
 func (a *app) shell(ctx context.Context, st *machine.State, b *blueprint.Blueprint, server *rebuild.Server) (err error) {
 	n, err := st.Begin()
 	if err != nil {
@@ -224,9 +264,9 @@ func (a *app) shell(ctx context.Context, st *machine.State, b *blueprint.Bluepri
 	if err != nil {
 		return err
 	}
-	sh := "/bin/sh"
-	if _, err := os.Stat(filepath.Join(root, "bin/bash")); err == nil {
-		sh = "/bin/bash"
+	sh, err := shellOf(root)
+	if err != nil {
+		return err
 	}
 	_, terminal := a.stdin.(*os.File)
 	terminal = terminal && isTerminal(a.stdin.(*os.File)) && isTerminal(a.stdout)

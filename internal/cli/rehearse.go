@@ -13,14 +13,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"trysail/blueprint"
+	"trysail/internal/build"
 	"trysail/internal/capture"
 	"trysail/internal/depot"
 	"trysail/internal/rebuild"
+	"trysail/release"
 )
 
 func (a *app) rehearseCommand() *cobra.Command {
 	var o captureOptions
 	var accept string
+	var allow permitFlags
 	cmd := &cobra.Command{
 		Use:     "rehearse --output GLOB -- COMMAND …",
 		Short:   "Capture, rebuild from nothing and prove, in one go",
@@ -30,15 +33,23 @@ func (a *app) rehearseCommand() *cobra.Command {
 			if accept != "" && accept != "equivalent" {
 				return usage("--accept knows only equivalent, not %q", accept)
 			}
-			return a.rehearse(cmd.Context(), o, args, accept)
+			if err := unquoted(args, o.outputs); err != nil {
+				return err
+			}
+			permits, err := a.permits(allow)
+			if err != nil {
+				return err
+			}
+			return a.rehearse(cmd.Context(), o, args, accept, permits)
 		},
 	}
 	o.add(cmd)
+	allow.add(cmd.Flags())
 	cmd.Flags().StringVar(&accept, "accept", "", "exit 0 for this verdict too: equivalent")
 	return cmd
 }
 
-func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, accept string) error {
+func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, accept string, permits build.Permits) error {
 	if err := o.check(args); err != nil {
 		return err
 	}
@@ -73,7 +84,7 @@ func (a *app) rehearse(ctx context.Context, o captureOptions, args []string, acc
 			return err
 		}
 	}
-	r := &result{Capture: draft.Stats, Attention: slices.Clone(draft.Attention)}
+	r := &result{Capture: draft.Stats, Attention: slices.Clone(draft.Attention), permits: permits}
 	r.repeat = func(ctx context.Context) error {
 		err := draft.Repeat(ctx, capture.RepeatOptions{Output: a.buildOutput(), Step: a.ui.Step})
 		for _, at := range draft.Attention {
@@ -106,6 +117,8 @@ type result struct {
 	Failure string `json:"failure,omitempty"`
 	// repeat builds again on the captured machine, where this is it.
 	repeat func(ctx context.Context) error
+	// permits is what this machine opens to the builds that are proved.
+	permits build.Permits
 }
 
 type rebuildStats struct {
@@ -129,6 +142,9 @@ func (a *app) prove(ctx context.Context, o rebuild.Options, sum blueprint.Sum, b
 	b := o.Blueprint
 	if len(builds) == 0 {
 		return usage("the blueprint has no build to prove: trysail capture records one")
+	}
+	if err := r.permits.Check(b.LiveDependencies); err != nil {
+		return err
 	}
 	if err := rebuild.Check(o.Depot, b, sum, builds); err != nil {
 		return err
@@ -196,7 +212,7 @@ func (a *app) proveIn(ctx context.Context, o rebuild.Options, builds []string, s
 	}
 	for _, name := range builds {
 		out := a.buildOutput()
-		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: o.State, Depot: o.Depot, Blueprint: o.Blueprint, Build: o.Blueprint.Build(name), Server: server, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Repeat: r.repeat})
+		p, err := rebuild.Prove(ctx, rebuild.ProveOptions{State: o.State, Depot: o.Depot, Blueprint: o.Blueprint, Build: o.Blueprint.Build(name), Server: server, Permits: r.permits, Output: out, Log: a.log, Step: a.ui.Step, Progress: a.ui.Progress, Repeat: r.repeat})
 		if err != nil {
 			return err
 		}
@@ -223,11 +239,17 @@ func (r *result) add(p *rebuild.Proof) {
 	for _, dev := range rebuild.ByItem(p.Deviations) {
 		r.attention(dev.Item, dev.Path+" "+dev.What+" on the rebuilt machine", "capture the build again, or restore this item in the blueprint")
 	}
+	for _, what := range p.Lowered {
+		name, why, _ := strings.Cut(what, " ")
+		r.attention(name, why, "if the build needs more, raise the limit of the user who runs trysail (ulimit), or fs.nr_open")
+	}
 	for _, u := range p.Unanswered {
-		if address, ok := strings.CutPrefix(u, "tcp "); ok {
-			u = address // a proposed dependency has it for a name
+		what := strings.TrimPrefix(u.What, "tcp ") // a proposed dependency has it for a name
+		if u.OtherQuery {
+			r.attention(what, "the rebuilt machine's build asked for this, and the recording has this address with another query (after the question mark): the address is new each time", "let the build ask for the same address each time, without a time or a random number in it, and capture again; or declare the host under live_dependencies")
+			continue
 		}
-		r.attention(u, "the rebuilt machine's build asked for this and no recording answers it", "capture the build again; declare what cannot be recorded under live_dependencies")
+		r.attention(what, "the rebuilt machine's build asked for this and no recording answers it", "capture the build again; declare what cannot be recorded under live_dependencies")
 	}
 }
 
@@ -282,7 +304,7 @@ func short(digest string) string {
 // sentence says the verdict to a release manager, and no more than was seen.
 func (r *result) sentence() string {
 	var s string
-	cost := seconds(r.Rebuild.ColdSeconds + r.Prove.Seconds)
+	cost := release.Seconds(r.Rebuild.ColdSeconds + r.Prove.Seconds)
 	switch r.Verdict {
 	case rebuild.Identical:
 		s = "the rebuilt machine makes the same bytes. Losing this one costs " + cost + " of machine time."
@@ -316,13 +338,17 @@ func (r *result) live(list []blueprint.LiveDependency, day time.Time) {
 			r.attention(l.Name, why, remedy)
 		}
 	}
+	_, closed := r.permits.Allow.Remote(list)
+	for _, l := range closed {
+		r.attention(l.Name, "the build was not let through to "+l.Address+": this machine has no permission for it", "if the release needs it, add "+blueprint.Flags(l))
+	}
 }
 
 // survivors names what the rebuilt machine was let through to.
 func (r *result) survivors() []string {
 	var names []string
 	for _, l := range r.LiveDependencies {
-		if !l.Proposed {
+		if !l.Proposed && (!l.Remote() || r.permits.Allow.Allow(l)) {
 			names = append(names, l.Name)
 		}
 	}

@@ -32,6 +32,8 @@ type releaseOptions struct {
 	rehearsers    []byte // who may sign in a drill, in place of the team
 	source        bool
 	machines, no  bool
+	allowDirty    bool // what is not committed is left out
+	force, yes    bool
 	signers       bool
 	signing       signOptions
 	bundle        bundleOptions
@@ -46,9 +48,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Short: "Run a release from its runbook on the fleet",
 		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usage("release needs a command: start, status, wait, watch, events, checkpoint, log, sign, reject, withdraw, retry, waive, amend, agree, except, hold, resume, abort, ship, bundle, report or list")
-		},
+		RunE:  needsCommand,
 	}
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }}
@@ -60,6 +60,13 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	start.Flags().StringVar(&o.runbook, "runbook", "RELEASE.md", "the runbook's `FILE`")
 	start.Flags().StringVar(&o.ship, "ship", "", "ship date, if the runbook names none (2026-12-01T09:00:00Z)")
+	start.Flags().BoolVar(&o.yes, "yes", false, "start without asking, for scripts")
+	start.Flags().BoolVar(&o.force, "force", false, "start in spite of what is found wrong, with --reason")
+	start.Flags().StringVar(&o.reason, "reason", "", "why, with --force; the ledger keeps it")
+	dirty := func(c *cobra.Command) {
+		c.Flags().BoolVar(&o.allowDirty, "allow-dirty", false, "leave out what the working copy has and the revision has not; the ledger names it")
+	}
+	dirty(start)
 	add("list", "List the releases", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.releaseList(ctx) })
 	add("status VERSION", "Will we ship on time, who must do what, what runs where, what went wrong", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseStatus(ctx, args[0])
@@ -103,6 +110,10 @@ func (a *app) releaseCommand() *cobra.Command {
 		c.Flags().StringVar(&o.as, "as", "", "the person who decides (root on control may name anybody)")
 		c.Flags().StringVar(&o.reason, "reason", "", "why")
 	}
+	decides := func(c *cobra.Command) {
+		person(c)
+		o.signing.flags(c, false)
+	}
 	for _, d := range []struct {
 		name, short string
 		decision    release.Decision
@@ -111,13 +122,14 @@ func (a *app) releaseCommand() *cobra.Command {
 			return a.releaseSign(ctx, args[0], args[1], d.decision, o)
 		})
 		person(c)
-		c.Flags().DurationVar(&o.spent, "spent", 0, "the time that it took you, such as 1h30m")
+		c.Flags().Var(&duration{&o.spent, runbook.ParseDelay}, "spent", "the `TIME` that it took you, such as 1h30m")
 		o.signing.flags(c, d.decision == release.Approve)
 	}
 	amend := add("amend VERSION", "Propose a change of the running release: the runbook, the source, the machines", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseAmend(ctx, args[0], o)
 	})
-	person(amend)
+	decides(amend)
+	dirty(amend)
 	amend.Flags().StringVar(&o.amended, "runbook", "", "take the runbook anew from `FILE`")
 	amend.Flags().BoolVar(&o.source, "source", false, "take the source anew from the committed revision: the next candidate")
 	amend.Flags().BoolVar(&o.signers, "signers", false, "take who may sign anew from the files that the runbook names")
@@ -125,33 +137,37 @@ func (a *app) releaseCommand() *cobra.Command {
 	agree := add("agree VERSION", "Approve the proposed change, or refuse it with --no", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseAgree(ctx, args[0], o)
 	})
-	person(agree)
+	decides(agree)
 	agree.Flags().BoolVar(&o.no, "no", false, "refuse it")
 	except := add("except VERSION", "Sign for each difference of an equivalent second build of gold", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.tell(ctx, args[0], "except", release.Excepted{Person: o.as, Differences: o.differences, Reason: o.reason}, "signed for", args[0])
+		return a.decide(ctx, args[0], a.exception(args[0], o), o)
 	})
-	person(except)
+	decides(except)
 	except.Flags().StringArrayVar(&o.differences, "difference", nil, "a difference, word for word as status names it (repeatable: all of them)")
 	withdraw := add("withdraw VERSION ITEM", "Take a signature back", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return a.tell(ctx, args[0], "withdraw", api.Step{Item: args[1], Person: o.as, Reason: o.reason}, "withdraw", args[1])
+		return a.decide(ctx, args[0], a.withdrawal(args[1], o), o)
 	})
-	person(withdraw)
+	decides(withdraw)
 	waive := add("waive VERSION STEP TEST", "Let a failed test not stop the release", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
-		return a.tell(ctx, args[0], "waive", api.Step{Item: args[1], Test: args[2], Person: o.as, Reason: o.reason}, "waive", args[1])
+		return a.decide(ctx, args[0], a.waiver(args[1], args[2], o), o)
 	})
-	person(waive)
+	decides(waive)
 	retry := add("retry VERSION STEP", "Run a failed step again", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.tell(ctx, args[0], "retry", api.Step{Item: args[1], Reason: o.reason}, "retry", args[1])
 	})
 	retry.Flags().StringVar(&o.reason, "reason", "", "why")
 	for _, w := range []struct{ name, short string }{
-		{"hold", "Start nothing new"}, {"resume", "Go on after a hold"}, {"abort", "End the release without shipping"},
+		{"hold", "Start nothing new"}, {"resume", "Go on after a hold"},
 	} {
 		c := add(w.name+" VERSION", w.short, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 			return a.tell(ctx, args[0], w.name, api.Reason{Reason: o.reason}, w.name, args[0])
 		})
 		c.Flags().StringVar(&o.reason, "reason", "", "why")
 	}
+	abort := add("abort VERSION", "End the release without shipping; without gold, its version may be started again", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		return a.releaseAbort(ctx, args[0], o)
+	})
+	decides(abort)
 	bundled := func(c *cobra.Command, into string) {
 		c.Flags().StringVar(&o.bundle.into, into, "", "write the evidence of the release into `DIR`")
 		c.Flags().StringVar(&o.bundle.key, "key", "", "the release key: FILE.age, agent:FINGERPRINT or pkcs11:…")
@@ -184,7 +200,7 @@ func (a *app) releaseList(ctx context.Context) error {
 		return a.printJSON(list)
 	}
 	for _, l := range list {
-		a.printf("%-16s %-8s ships %s, changed %s\n", l.Version, l.Phase, l.Ship.Format(time.RFC3339), l.Changed.Format(time.RFC3339))
+		a.printf("%-16s %-8s ships %s, changed %s\n", l.Version, l.Phase, release.When(l.Ship, api.Zone(l.Zone)), release.When(l.Changed, api.Zone(l.Zone)))
 		if l.Error != "" {
 			a.printf("  ! %s\n", l.Error)
 		}
@@ -207,111 +223,6 @@ func (a *app) releaseStatus(ctx context.Context, version string) error {
 	}
 	a.printStatus(s)
 	return nil
-}
-
-// willShip is what a status comes to, and never says more than is known.
-func willShip(s *api.Status) string {
-	var stopped []string
-	for _, b := range s.Blocked {
-		if b.Final && s.Phase != release.Done && s.Phase != release.Ended {
-			return fmt.Sprintf("Release %s will not ship: %s is stopped, and nothing mends it: %s.", s.Version, b.Item, b.Why)
-		}
-		stopped = append(stopped, b.Item)
-	}
-	mended := ""
-	if len(stopped) > 0 {
-		mended = " if " + strings.Join(stopped, ", ") + map[bool]string{true: " is", false: " are"}[len(stopped) == 1] + " mended at once"
-	}
-	slack := time.Duration(s.Slack * float64(time.Second))
-	dates := fmt.Sprintf("the rest ends %s, it ships %s.", s.Ends.Format(time.RFC3339), s.Ship.Format(time.RFC3339))
-	switch {
-	case s.Phase == release.Done:
-		return fmt.Sprintf("Release %s is shipped.", s.Version)
-	case s.Phase == release.Ended:
-		return fmt.Sprintf("Release %s was aborted: %s", s.Version, s.Why)
-	case slack < 0:
-		if mended != "" {
-			mended = ", even" + mended
-		}
-		return fmt.Sprintf("Release %s will be late by %s%s: %s", s.Version, release.Roundly(-slack), mended, dates)
-	case len(s.Unknown) > 0:
-		mended += fmt.Sprintf(", with %s for what has no budget", release.Roundly(slack))
-	default:
-		mended += fmt.Sprintf(", with %s to spare", release.Roundly(slack))
-	}
-	return fmt.Sprintf("Release %s will ship on time%s: %s", s.Version, mended, dates)
-}
-
-func (a *app) printStatus(s *api.Status) {
-	a.printf("%s\n", willShip(s))
-	if s.Phase == release.Holding {
-		a.printf("It is held: %s\n", s.Why)
-	}
-	if len(s.Chain) > 0 {
-		a.printf("It hangs on: %s\n", strings.Join(s.Chain, " → "))
-	}
-	if len(s.Unknown) > 0 {
-		a.printf("  ! no budget is set for %s: what they take is not counted\n", strings.Join(s.Unknown, ", "))
-	}
-	a.printf("People: %.1f h spent, %.1f h to come", s.Spent, s.Open)
-	if s.Budget > 0 {
-		a.printf(", of %.1f h", s.Budget)
-	}
-	a.printf(".\n\nWho must do what now\n")
-	for _, k := range s.Asks {
-		who := strings.Join(k.People, ", ")
-		if who == "" {
-			who = "anybody"
-		}
-		a.printf("  %s: %s (%s)\n", who, k.What, k.Item)
-		for _, command := range hints(s.Version, k, s.Gold) {
-			a.printf("    → %s\n", command)
-		}
-	}
-	if len(s.Asks) == 0 {
-		a.printf("  nobody\n")
-	}
-	a.printf("\nWhat runs where\n")
-	for _, x := range s.Items {
-		text := string(x.Status)
-		switch {
-		case x.Since != nil: // the second build of gold, too
-			text += " on " + x.Machine + " for " + seconds(time.Since(*x.Since).Seconds())
-		case x.Waiting != "":
-			text += ": " + x.Waiting
-		case x.Took > 0:
-			text += " on " + x.Machine + ", " + seconds(x.Took)
-		}
-		if x.Failed != "" {
-			text += ": " + x.Failed
-		}
-		if x.Moves > 0 {
-			text += fmt.Sprintf(" (moved %d times, last because %s)", x.Moves, x.Moved)
-		}
-		a.printf("  %-24s %s\n", x.Name, text)
-	}
-	if g := s.Gold; g != nil {
-		a.printf("\nGold, made on %s, event %d", g.Machine, g.Event)
-		if g.By != "" {
-			a.printf("; built again on %s: %s", g.By, g.Verdict)
-		}
-		a.printf("\n")
-		for _, o := range g.Outputs {
-			a.printf("  %s  %s\n", o.Digest, o.Path)
-		}
-		for _, d := range g.Differences {
-			a.printf("  ! %s\n", d)
-		}
-	}
-	if len(s.Refused)+len(s.Trouble) > 0 {
-		a.printf("\nWhat went wrong\n")
-	}
-	for _, t := range s.Trouble {
-		a.printf("  %s\n", t)
-	}
-	for _, r := range s.Refused {
-		a.printf("  the result of %s from %s (epoch %d) was refused: %s\n", r.Item, r.Machine, r.Epoch, r.Why)
-	}
 }
 
 // releaseWatch prints events as they come, until the release is over.

@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"trysail/evidence"
 	"trysail/internal/api"
+	"trysail/internal/tree"
 	"trysail/internal/witness"
 )
 
@@ -43,7 +42,7 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 	var kept []byte
 	from := o.since
 	if o.since != "" {
-		if kept, err = os.ReadFile(o.since); err != nil {
+		if kept, err = tree.ReadFile(o.since, maxDocument); err != nil {
 			return err
 		}
 	} else if o.commit { // what stands there already is to be the beginning
@@ -65,7 +64,7 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 		}
 	}
 	if o.into != "" {
-		if err := renameio.WriteFile(o.into, []byte(now.Note), 0o644); err != nil {
+		if err := tree.WriteFile(o.into, []byte(now.Note), 0o644); err != nil {
 			return err
 		}
 	}
@@ -74,7 +73,7 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 		if err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(o.into+witness.StampEnd, token, 0o644); err != nil {
+		if err := tree.WriteFile(o.into+witness.StampEnd, token, 0o644); err != nil {
 			return err
 		}
 	}

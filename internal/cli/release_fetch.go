@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
-	"trysail/evidence"
 	"trysail/internal/api"
+	"trysail/internal/tree"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -33,12 +33,21 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 	if err != nil {
 		return err
 	}
-	outputs, err := madeBy(l.State, step)
+	made, err := madeBy(l.State, step)
+	if err != nil {
+		return err
+	}
+	outputs, err := c.Files(ctx, made)
 	if err != nil {
 		return err
 	}
 	a.ui.Step("fetching what " + step + " made")
-	if err := fetchArtifacts(ctx, c, outputs, into); err != nil {
+	dir, err := tree.MkdirAll(into, 0o755)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := fetchArtifacts(ctx, c, outputs, dir, ""); err != nil {
 		return err
 	}
 	a.ui.end()
@@ -53,42 +62,51 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 			a.printf("%s is a link to %s, and was not made\n", x.Path, release.Plainly(x.Link))
 			continue
 		}
-		a.printf("%s  %s\n", x.Digest, filepath.Join(into, x.Path))
+		if x.Dir {
+			a.printf("%s is a directory with nothing in it, and was not made\n", release.Plainly(x.Path))
+			continue
+		}
+		a.printf("%s  %s\n", x.Digest, release.Plainly(filepath.Join(into, x.Path)))
 	}
 	return nil
 }
 
 // madeBy is what a step of a release made.
-func madeBy(s *release.State, step string) ([]release.Artifact, error) {
+func madeBy(s *release.State, step string) (release.Made, error) {
 	x := s.Item(step)
 	switch {
 	case x == nil || x.Kind == runbook.SignOff || x.Kind == runbook.Wait:
-		return nil, usage("release %s has no step %s: trysail release status %s", s.Started.Version, step, s.Started.Version)
+		return release.Made{}, usage("release %s has no step %s: trysail release status %s", s.Started.Version, step, s.Started.Version)
 	case x.Gold && s.Gold != nil:
-		return s.Gold.Outputs, nil
+		return s.Gold.Made(), nil
 	case x.Gold || s.Status(x) != release.Complete:
-		return nil, usage("%s is not done", step)
+		return release.Made{}, usage("%s is not done", step)
 	}
-	if r := s.Progress[step].Result; r != nil && len(r.Outputs) > 0 {
-		return r.Outputs, nil
+	if m := s.Made(step); m.Files > 0 {
+		return m, nil
 	}
-	return nil, usage("%s makes no files (its log: trysail release log %s %s)", step, s.Started.Version, step)
+	return release.Made{}, usage("%s makes no files (its log: trysail release log %s %s)", step, s.Started.Version, step)
 }
 
-// fetchArtifacts lays files below a directory, each as its digest says.
-func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact, dir string) error {
+// fetchArtifacts lays files below a name in a directory, each as its digest says.
+func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact, dir *tree.Dir, below string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
 	for _, x := range list {
 		if x.Digest == "" {
 			continue
 		}
-		if err := fetchArtifact(ctx, c, x, dir); err != nil {
-			return fmt.Errorf("%s: %w", x.Path, err)
-		}
+		g.Go(func() error {
+			if err := fetchArtifact(ctx, c, x, dir, below); err != nil {
+				return fmt.Errorf("%s: %w", x.Path, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
-func fetchArtifact(ctx context.Context, c *api.Client, x release.Artifact, dir string) error {
+func fetchArtifact(ctx context.Context, c *api.Client, x release.Artifact, dir *tree.Dir, below string) error {
 	r, err := c.GetBlob(ctx, x.Digest)
 	if err != nil {
 		return err
@@ -99,7 +117,11 @@ func fetchArtifact(ctx context.Context, c *api.Client, x release.Artifact, dir s
 		mode = 0o755
 	}
 	v := digest.Digest(x.Digest).Verifier()
-	return writeBelow(dir, x.Path, mode, io.TeeReader(r, v), func() error {
+	if err := release.CheckPath(x.Path); err != nil {
+		return err
+	}
+	// A control that sends without end is not to fill the disk.
+	return writeBelow(dir, path.Join(below, x.Path), mode, io.TeeReader(io.LimitReader(r, x.Size+1), v), func() error {
 		if !v.Verified() {
 			return fmt.Errorf("control gave other bytes than those of %s", x.Digest)
 		}
@@ -109,22 +131,14 @@ func fetchArtifact(ctx context.Context, c *api.Client, x release.Artifact, dir s
 
 // writeBelow writes a new file below a directory, which its name cannot leave. What is
 // not whole, or not what it should be, is not left there.
-func writeBelow(dir, name string, mode fs.FileMode, from io.Reader, whole func() error) error {
-	if !evidence.FileName(name) {
-		return fmt.Errorf("%q is no name of a file in a bundle", name)
+func writeBelow(dir *tree.Dir, name string, mode fs.FileMode, from io.Reader, whole func() error) error {
+	if !fs.ValidPath(name) {
+		return fmt.Errorf("%q leaves its directory", name)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := dir.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
-	}
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	f, err := dir.Create(name, mode)
 	if err != nil {
 		return err
 	}
@@ -133,7 +147,7 @@ func writeBelow(dir, name string, mode fs.FileMode, from io.Reader, whole func()
 		err = whole()
 	}
 	if err != nil {
-		return errors.Join(err, root.Remove(name))
+		return errors.Join(err, dir.Remove(name))
 	}
 	return nil
 }

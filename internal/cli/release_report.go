@@ -3,11 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"path/filepath"
+	"time"
 
-	"github.com/google/renameio/v2"
-
+	"trysail/internal/tree"
 	"trysail/release"
 )
 
@@ -22,7 +21,7 @@ func (a *app) releaseReport(ctx context.Context, version, into string) error {
 	if err != nil {
 		return err
 	}
-	r, err := release.Retrospect(events)
+	r, err := release.Retrospect(events, time.LoadLocation)
 	if err != nil {
 		return err
 	}
@@ -41,7 +40,7 @@ func (a *app) releaseReport(ctx context.Context, version, into string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(into, 0o755); err != nil {
+	if err := tree.MakeDir(into, 0o755); err != nil {
 		return err
 	}
 	written := []string{}
@@ -50,7 +49,7 @@ func (a *app) releaseReport(ctx context.Context, version, into string) error {
 		data []byte
 	}{{"report.md", []byte(r.Markdown())}, {"report.html", page}, {"report.json", append(data, '\n')}} {
 		file := filepath.Join(into, f.name)
-		if err := renameio.WriteFile(file, f.data, 0o644); err != nil {
+		if err := tree.WriteFile(file, f.data, 0o644); err != nil {
 			return err
 		}
 		written = append(written, file)

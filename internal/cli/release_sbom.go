@@ -3,29 +3,30 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"path"
-	"path/filepath"
 
 	"trysail/blueprint"
 	"trysail/internal/api"
 	"trysail/internal/recorder"
 	"trysail/internal/sbom"
+	"trysail/internal/tree"
 	"trysail/release"
 )
 
 // billsOfMaterials are what a release ships, from its artifacts below dir, and what the
 // servers of its roles are made of.
-func (a *app) billsOfMaterials(ctx context.Context, c *api.Client, l *api.Ledger, dir string, files map[string][]byte) error {
+func (a *app) billsOfMaterials(ctx context.Context, c *api.Client, l *api.Ledger, gold []release.Artifact, bundle *tree.Dir, files map[string][]byte) error {
 	a.ui.Step("listing what is in it")
 	s := l.State
-	o := sbom.Options{Time: s.Begun, Tool: Version(), Scratch: dir}
+	o := sbom.Options{Time: s.Begun, Tool: Version(), Scratch: "/var/tmp"}
 	var list []sbom.Artifact
-	for _, x := range s.Gold.Outputs {
+	for _, x := range gold {
 		if x.Digest != "" {
-			list = append(list, sbom.Artifact{Path: x.Path, SHA256: x.Digest, Size: x.Size, Open: sbom.File(filepath.Join(dir, "artifacts", x.Path))})
+			list = append(list, sbom.Artifact{Path: x.Path, SHA256: x.Digest, Size: x.Size, Open: func() (io.ReadCloser, error) { return opened(bundle.Open(path.Join("artifacts", x.Path))) }})
 		}
 	}
-	bill, err := sbom.Shipped(ctx, sbom.Release{Version: s.Started.Version, Revision: s.Source.Revision, URL: s.Source.URL}, list, o)
+	bill, err := sbom.Shipped(ctx, sbom.Release{Version: s.Started.Version, Revision: s.Source.Revision, URL: s.Source.URL, List: "ledger/gold.jsonl", ListSHA256: s.Gold.Tree}, list, o)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/hiddeco/sshsig"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -28,6 +26,7 @@ import (
 
 	"trysail/evidence"
 	"trysail/internal/api"
+	"trysail/internal/tree"
 	"trysail/release"
 )
 
@@ -43,7 +42,7 @@ type signOptions struct {
 func (o *signOptions) flags(c *cobra.Command, approves bool) {
 	f := c.Flags()
 	f.StringVar(&o.key, "key", "", "the key of the SSH agent to sign with: `FINGERPRINT` or comment (default: the one that is allowed)")
-	f.StringVar(&o.statement, "statement", "", "write what is to be signed to `FILE`, and stop; with --signature: what was signed")
+	f.StringVar(&o.statement, "statement", "", "write the whole statement to `FILE` (-: standard output), and stop; with --signature: what was signed")
 	f.StringVar(&o.signature, "signature", "", "send the signature of --statement that ssh-keygen -Y sign made, from `FILE` (-: standard input)")
 	f.BoolVar(&o.yes, "yes", false, "sign without asking")
 	if approves {
@@ -59,7 +58,7 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 	if o.signing.except && d == release.Approve {
 		d = release.ApproveExcept
 	}
-	c, s, err := a.statusOf(ctx, version)
+	_, s, err := a.statusOf(ctx, version)
 	if err != nil {
 		return err
 	}
@@ -67,66 +66,68 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 	if i < 0 {
 		return usage("nobody is asked to sign %s now: trysail release status %s", item, version)
 	}
-	l, err := a.readLedger(ctx, c, version)
-	if err != nil {
-		return err
+	return a.decide(ctx, version, a.signOff(item, d, s.Asks[i].Subject, o), o)
+}
+
+func (a *app) signOff(item string, d release.Decision, subject string, o releaseOptions) decision {
+	return decision{
+		path: "sign", command: verb(d), words: item, done: string(d), item: item, people: signersFor(item),
+		event: func(who string) release.Personal {
+			return release.Signed{Item: item, Person: who, Decision: d, Subject: subject, Reason: o.reason, Spent: o.spent}
+		},
+		body: func(b release.Personal) any { return api.DecideOf(b.(release.Signed)) },
+		show: func(_ context.Context, _ *api.Client, s *release.State, b release.Personal) error {
+			if s.Subject(s.Item(item)) != subject {
+				return errors.New("control asks about other bytes than its ledger says: nothing is signed")
+			}
+			a.brief(s, b.(release.Signed))
+			a.whereToLook(s, item)
+			return nil
+		},
 	}
-	b := api.Decide{Item: item, Person: o.as, Decision: d, Subject: s.Asks[i].Subject, Reason: o.reason, Spent: o.spent}
-	if l.State.Signers == "" {
-		if o.signing.signature != "" || o.signing.statement != "" || o.signing.key != "" {
-			return usage("release %s has no allowed signers: name the file as signers: in the runbook", version)
-		}
-		return a.tell(ctx, version, "sign", b, string(d), item)
-	}
-	if l.State.Subject(l.State.Item(item)) != b.Subject {
-		return fmt.Errorf("control asks about other bytes than its ledger says: nothing is signed")
-	}
+}
+
+// decideSigned has a person look at a decision and sign it, here or by hand, and sends it.
+func (a *app) decideSigned(ctx context.Context, version string, c *api.Client, l *api.Ledger, d decision, o releaseOptions) error {
 	if o.signing.signature != "" {
-		return a.sendSignature(ctx, version, b, o.signing)
+		return a.sendSignature(ctx, version, d, o)
 	}
 	allowed, revoked, err := signersOf(ctx, c, l.State)
 	if err != nil {
 		return err
 	}
 	var signer ssh.Signer
+	who := o.as
 	if o.signing.statement == "" {
 		var done func()
-		if signer, b.Person, done, err = pickKey(ctx, allowed, revoked, l.State, item, o); err != nil {
+		if signer, who, done, err = pickKey(ctx, allowed, revoked, l.State, d, o); err != nil {
 			return err
 		}
 		defer done()
-	} else if b.Person == "" {
+	} else if who == "" {
 		return usage("say whose statement it is: --as NAME")
 	}
-	w := evidence.Word{Item: item, Person: b.Person, Decision: d, Reason: o.reason, Spent: o.spent, Signed: a.clock.Now(), Lasts: lasts, Checkpoint: l.Note}
-	if w.Nonce, err = newNonce(); err != nil {
-		return err
-	}
-	text, err := evidence.Draft(l.State, w)
+	b := d.event(who)
+	nonce, err := newNonce()
 	if err != nil {
 		return err
 	}
-	if o.signing.statement != "" {
-		if err := os.WriteFile(o.signing.statement, text, 0o644); err != nil {
-			return err
-		}
-		file := o.signing.statement
-		next := []string{
-			fmt.Sprintf("ssh-keygen -Y sign -n %s -f KEY %s", evidence.NamespaceSignOff, file),
-			fmt.Sprintf("trysail release %s %s %s --as %s --statement %s --signature %s.sig", verb(d), version, item, b.Person, file, file),
-		}
-		if a.json {
-			return a.printJSON(struct {
-				Statement string   `json:"statement"`
-				Digest    string   `json:"digest"`
-				Next      []string `json:"next"`
-			}{file, digest.FromBytes(text).String(), next})
-		}
-		a.whereToLook(l.State, item)
-		a.printf("%s is what %s says. Read it, then type:\n  %s\n  %s\n", file, b.Person, next[0], next[1])
+	text, err := evidence.Draft(l.State, b, evidence.SigningAt(a.clock.Now(), lasts, nonce, l.Note))
+	if err != nil {
+		return err
+	}
+	if o.signing.statement == "-" {
+		a.print(string(text))
 		return nil
 	}
-	a.whereToLook(l.State, item)
+	if o.signing.statement == "" || !a.json {
+		if err := d.show(ctx, c, l.State, b); err != nil {
+			return err
+		}
+	}
+	if o.signing.statement != "" {
+		return a.writeStatement(version, who, d, text, o.signing.statement)
+	}
 	if err := a.showBeforeSigning(text, signer.PublicKey(), o.signing.yes); err != nil {
 		return err
 	}
@@ -134,8 +135,37 @@ func (a *app) releaseSign(ctx context.Context, version, item string, d release.D
 	if err != nil {
 		return fmt.Errorf("the SSH agent did not sign: %w", err)
 	}
-	b.Statement, b.Signature, b.Nonce = string(text), string(sshsig.Armor(sig)), w.Nonce
-	return a.tell(ctx, version, "sign", b, string(d), item)
+	b = b.Prove(&release.Proof{Statement: string(text), Signature: string(sshsig.Armor(sig)), Nonce: nonce})
+	return a.tell(ctx, version, d.path, d.request(b), d.done, d.item)
+}
+
+// writeStatement writes what is to be signed by hand, and says how.
+func (a *app) writeStatement(version, who string, d decision, text []byte, file string) error {
+	if err := tree.WriteFile(file, text, 0o644); err != nil {
+		return err
+	}
+	words := strings.Join(strings.Fields(d.name()+" "+version+" "+d.words), " ")
+	next := []string{
+		fmt.Sprintf("ssh-keygen -Y sign -n %s -f KEY %s", evidence.NamespaceSignOff, file),
+		fmt.Sprintf("trysail release %s --as %s --statement %s --signature %s.sig", words, who, file, file),
+	}
+	if a.json {
+		return a.printJSON(struct {
+			Statement string   `json:"statement"`
+			Digest    string   `json:"digest"`
+			Next      []string `json:"next"`
+		}{file, digest.FromBytes(text).String(), next})
+	}
+	a.printf("%s is the statement of %s. Read it, then type:\n  %s\n  %s\n", file, who, next[0], next[1])
+	return nil
+}
+
+// brief says in five lines what is signed.
+func (a *app) brief(s *release.State, b release.Signed) {
+	a.ui.end()
+	for _, line := range evidence.Brief(s, b) {
+		fmt.Fprintln(a.stderr, plainLine(line))
+	}
 }
 
 // whereToLook says how to get what a sign-off is about.
@@ -161,61 +191,71 @@ func newNonce() (string, error) {
 }
 
 // sendSignature sends what was signed by hand. What it says is what counts.
-func (a *app) sendSignature(ctx context.Context, version string, b api.Decide, o signOptions) error {
-	if o.statement == "" {
+func (a *app) sendSignature(ctx context.Context, version string, d decision, o releaseOptions) error {
+	file := o.signing.statement
+	if file == "" {
 		return usage("a signature is of a statement: --statement FILE")
 	}
-	text, err := os.ReadFile(o.statement)
+	text, err := tree.ReadFile(file, maxDocument)
 	if err != nil {
 		return err
 	}
-	st, err := evidence.ReadSignOff(text)
+	signed, b, g, err := evidence.ReadStatement(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.statement, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	var sig []byte
-	if o.signature == "-" {
+	if o.signing.signature == "-" {
 		sig, err = io.ReadAll(io.LimitReader(a.stdin, 64<<10))
 	} else {
-		sig, err = os.ReadFile(o.signature)
+		sig, err = tree.ReadFile(o.signing.signature, maxDocument)
 	}
 	if err != nil {
 		return err
 	}
-	p := st.Predicate
-	if p.Item != b.Item || p.Release != version {
-		return usage("%s is a statement on %s of release %s", o.statement, p.Item, p.Release)
+	sig = bytes.ReplaceAll(sig, []byte("\r\n"), []byte("\n")) // mail and editors of other systems write it so
+	if asked := evidence.Title(d.event(b.Decider())); evidence.Title(b) != asked || signed != version {
+		return usage("%s is a statement on the %s of release %s, and not on the %s of release %s", file, evidence.Title(b), signed, asked, version)
 	}
-	b.Person, b.Decision, b.Reason, b.Nonce = p.Person, p.Decision, p.Reason, p.Nonce
-	b.Spent = time.Duration(math.Round(p.Spent * float64(time.Second)))
-	b.Statement, b.Signature = string(text), string(sig)
-	return a.tell(ctx, version, "sign", b, string(b.Decision), b.Item)
+	b = b.Prove(&release.Proof{Statement: string(text), Signature: string(sig), Nonce: g.Nonce})
+	done := d.done
+	if x, ok := b.(release.Signed); ok {
+		done = string(x.Decision)
+	}
+	return a.tell(ctx, version, d.path, d.request(b), done, d.item)
 }
 
-// showBeforeSigning shows the very bytes and their digest, and asks.
+// showBeforeSigning names the very bytes by their digest, shows them to a person who wants to see
+// them, and asks.
 func (a *app) showBeforeSigning(text []byte, key ssh.PublicKey, yes bool) error {
 	a.ui.end()
-	fmt.Fprintf(a.stderr, "%s\nThis is what is signed, byte for byte, with %s\n%s\n", plainLines(string(text)), ssh.FingerprintSHA256(key), digest.FromBytes(text))
+	fmt.Fprintf(a.stderr, "The statement that says so is %s; it is signed with %s\n", digest.FromBytes(text), ssh.FingerprintSHA256(key))
 	if yes {
 		return nil
 	}
 	if f, ok := a.stdin.(*os.File); !ok || !isTerminal(f) {
 		return usage("nothing was signed: a person looks first, at a terminal, or says --yes")
 	}
-	fmt.Fprint(a.stderr, "Sign it? [y/N] ")
-	line, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	for in := bufio.NewReader(a.stdin); ; {
+		fmt.Fprint(a.stderr, "Sign it? [y/N, s: show the statement] ")
+		line, err := in.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		switch strings.ToLower(strings.TrimSpace(line)) {
+		case "y", "yes":
+			return nil
+		case "s":
+			fmt.Fprint(a.stderr, plainLines(string(text)))
+		default:
+			return errors.New("nothing was signed")
+		}
 	}
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-		return errors.New("nothing was signed")
-	}
-	return nil
 }
 
-// pickKey finds the one key of the SSH agent that is allowed to sign the item, and
+// pickKey finds the one key of the SSH agent that is allowed to sign a decision, and
 // whose it is.
-func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.PublicKey, s *release.State, item string, o releaseOptions) (ssh.Signer, string, func(), error) {
+func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.PublicKey, s *release.State, d decision, o releaseOptions) (ssh.Signer, string, func(), error) {
 	const remedy = "ssh-add KEY; or sign by hand: --statement FILE says how"
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
@@ -251,7 +291,7 @@ func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.Public
 		if slices.ContainsFunc(revoked, func(r ssh.PublicKey) bool { return bytes.Equal(r.Marshal(), k.Marshal()) }) {
 			continue
 		}
-		for _, person := range s.Item(item).Signers {
+		for _, person := range d.people(s) {
 			if o.as != "" && o.as != person {
 				continue
 			}
@@ -268,10 +308,10 @@ func pickKey(ctx context.Context, allowed evidence.Signers, revoked []ssh.Public
 		return found[0].signer, found[0].person, done, nil
 	case 0:
 		done()
-		return nil, "", nil, usage("none of the %d key(s) in the SSH agent is allowed to sign %s: %s", len(keys), item, remedy)
+		return nil, "", nil, usage("none of the %d key(s) in the SSH agent is allowed to sign this (trysail release %s): %s", len(keys), d.name(), remedy)
 	}
 	done()
-	return nil, "", nil, usage("several keys of the SSH agent may sign %s: say --key FINGERPRINT or --as NAME", item)
+	return nil, "", nil, usage("several keys of the SSH agent may sign this: say --key FINGERPRINT or --as NAME")
 }
 
 // readLedger reads a ledger whole, and remembers its checkpoint: a control that shows
@@ -292,7 +332,7 @@ func (a *app) remember(l *api.Ledger, version string) error {
 		return err
 	}
 	file := filepath.Join(a.state, "checkpoints", key.Name(), version+".note")
-	last, err := os.ReadFile(file)
+	last, err := tree.ReadFile(file, maxDocument)
 	if err == nil {
 		was, err := evidence.ReadNote(last, key)
 		if err != nil {
@@ -308,10 +348,10 @@ func (a *app) remember(l *api.Ledger, version string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	if err := tree.MakeDir(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	return renameio.WriteFile(file, []byte(l.Note), 0o600)
+	return tree.WriteFile(file, []byte(l.Note), 0o600)
 }
 
 // signersOf are those in force.
@@ -339,17 +379,22 @@ const maxSmall = 64 << 20
 
 // readBlob gives a small blob of control's depot, checked.
 func readBlob(ctx context.Context, c *api.Client, dg string) ([]byte, error) {
+	return readBlobTo(ctx, c, dg, maxSmall)
+}
+
+// readBlobTo is readBlob for one of at most so many bytes.
+func readBlobTo(ctx context.Context, c *api.Client, dg string, most int64) ([]byte, error) {
 	r, err := c.GetBlob(ctx, dg)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxSmall+1))
+	data, err := io.ReadAll(io.LimitReader(r, most+1))
 	switch {
 	case err != nil:
 		return nil, err
-	case len(data) > maxSmall:
-		return nil, fmt.Errorf("%s has more than %d MB", dg, maxSmall>>20)
+	case int64(len(data)) > most:
+		return nil, fmt.Errorf("%s has more than %d MB", dg, most>>20)
 	case digest.FromBytes(data).String() != dg:
 		return nil, fmt.Errorf("control gave other bytes than those of %s", dg)
 	}

@@ -5,31 +5,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"trysail/evidence"
 	"trysail/internal/api"
-	"trysail/internal/capture"
 	"trysail/internal/depot"
-	"trysail/internal/machine"
 	"trysail/release"
 	"trysail/runbook"
 )
 
-// releaseStart begins a release.
+// releaseStart begins a release, once a person has looked at what it will be.
 func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions) error {
+	if o.force != (o.reason != "") {
+		return usage("--force and --reason go together: the ledger keeps why a release starts in spite of what was found")
+	}
+	if !o.yes && !a.attended() {
+		return usage("nobody is here to look at the release before it starts: add --yes")
+	}
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	st, digest, err := a.startWith(ctx, c, version, o)
+	s, err := a.prepare(ctx, version, o)
 	if err != nil {
+		return err
+	}
+	if err := a.review(ctx, c, s, o); err != nil {
+		return err
+	}
+	if err := a.begins(ctx, c, s); err != nil {
 		return err
 	}
 	a.ui.end()
@@ -38,179 +49,180 @@ func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions
 			Version  string `json:"version"`
 			Revision string `json:"revision"`
 			Runbook  string `json:"runbook"`
-		}{version, st.Source.Revision, digest})
+		}{version, s.started.Source.Revision, s.book.Digest})
 	}
-	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, st.Source.Revision, st.Ship.Format(time.RFC3339), version)
+	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, s.started.Source.Revision, release.When(s.started.Ship, s.book.Team.Zone), version)
 	return nil
 }
 
-// startWith puts all that a release is made of into the depot of control, and
-// begins it there. It gives the digest of the runbook too.
-func (a *app) startWith(ctx context.Context, c *api.Client, version string, o releaseOptions) (st release.Started, digest string, err error) {
-	r, data, err := readRunbook(o.runbook)
+// startWith puts all that a release is made of into the depot of control, and begins it there,
+// for a drill: it has a ship date and signers of its own.
+func (a *app) startWith(ctx context.Context, c *api.Client, version string, o releaseOptions) error {
+	s, err := a.prepare(ctx, version, o)
 	if err != nil {
-		return st, "", err
+		return err
 	}
-	st = release.Begin(r, version)
-	switch {
-	case r.Release != "" && r.Release != version:
-		return st, "", usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
-	case o.ship != "":
-		if st.Ship, err = time.Parse(time.RFC3339, o.ship); err != nil {
-			return st, "", usage("--ship %s is not a time such as 2026-12-01T09:00:00Z", o.ship)
-		}
-	case r.Ship.IsZero():
-		return st, "", usage("%s names no ship date: give --ship 2026-12-01T09:00:00Z", o.runbook)
-	}
-	ms, err := a.openState(ctx)
+	s.started.Forced = "a drill has a ship date of its own"
+	return a.begins(ctx, c, s)
+}
+
+// prepared is a release that may begin.
+type prepared struct {
+	started release.Started
+	book    *runbook.Runbook
+	from    *revision
+	signers evidence.Signers
+	revoked []ssh.PublicKey
+}
+
+// prepare makes everything of the committed revision that a release needs.
+func (a *app) prepare(ctx context.Context, version string, o releaseOptions) (*prepared, error) {
+	ms, err := a.openScratch(ctx)
 	if err != nil {
-		return st, "", err
+		return nil, err
 	}
 	d, err := a.openDepot()
 	if err != nil {
-		return st, "", err
+		return nil, err
 	}
 	a.ui.Step("fixing the source")
-	if st.Source, err = fixSource(ctx, ms, d, o.clone); err != nil {
-		return st, "", err
+	v, err := fixRevision(ctx, ms, d, o.clone)
+	if err != nil {
+		return nil, err
 	}
-	if st.Runbook, err = d.PutBytes(ctx, data); err != nil {
-		return st, "", err
+	r, at, dg, err := v.runbook(ctx, o.runbook)
+	if err != nil {
+		return nil, err
 	}
-	need := map[string]bool{st.Runbook: true, st.Source.Original: true}
-	if st.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
-		return st, "", err
-	}
-	if st.Signers, st.Revoked, err = fixSigners(ctx, d, o.runbook, r, o.rehearsers, need); err != nil {
-		return st, "", err
-	}
-	a.ui.Step("sending originals to control")
-	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
-		return st, "", err
-	}
-	if err := c.Do(ctx, http.MethodPost, "/releases", api.Start{Started: st}, nil); err != nil {
-		return st, "", err
-	}
-	return st, r.Digest, nil
-}
-
-// fixSource keeps the committed revision, so that the version control may go away.
-func fixSource(ctx context.Context, ms *machine.State, d *depot.Depot, dir string) (s release.Source, err error) {
-	if dir == "" {
-		if dir, err = os.Getwd(); err != nil {
-			return s, err
+	s := &prepared{started: release.Begin(r, version), book: r, from: v}
+	st := &s.started
+	switch {
+	case r.Release != "" && r.Release != version:
+		return nil, usage("%s is the runbook of release %s, not %s", o.runbook, r.Release, version)
+	case o.ship != "":
+		if st.Ship, err = runbook.ParseTime(o.ship); err != nil {
+			return nil, usage("--ship: %v", err)
 		}
+		if err := runbook.OtherOffset(st.Ship, r.Team.Zone); err != nil {
+			return nil, usage("--ship: %v", err)
+		}
+	case r.Ship.IsZero():
+		return nil, usage("%s names no ship date: give --ship 2026-12-01T09:00:00Z", o.runbook)
 	}
-	w, err := capture.FindWorkspace(ctx, dir)
-	if err != nil {
-		return s, err
+	st.Runbook, st.Source = dg, v.source
+	v.need[v.source.Original] = true
+	if st.Machines, err = v.machines(ctx, r); err != nil {
+		return nil, err
 	}
-	n, err := ms.Begin()
-	if err != nil {
-		return s, err
+	if s.signers, s.revoked, st.Signers, st.Revoked, err = v.signers(ctx, at, r, o.rehearsers); err != nil {
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-	tree := n.Path("checkout")
-	if err := w.Checkout(ctx, tree); err != nil {
-		return s, err
-	}
-	original, err := capture.PutTree(ctx, d, func(out io.Writer) error { return capture.WriteTree(tree, out, 0, 0) })
-	if err != nil {
-		return s, err
-	}
-	s = release.Source{VCS: w.Source.VCS, URL: w.Source.URL, Revision: w.Source.Revision, Original: original}
-	s.Author, err = w.Author(ctx)
+	st.Origin, err = v.settle(a, o.allowDirty)
 	return s, err
 }
 
-// fixSigners keeps who may sign, and whose keys are good no more. In a drill others
-// sign, if anybody does: what the team has is looked at, and not used.
-func fixSigners(ctx context.Context, d *depot.Depot, file string, r *runbook.Runbook, rehearsers []byte, need map[string]bool) (allowed, revoked string, err error) {
-	keep := func(name string, parse func(string, []byte) error) (string, error) {
-		if name == "" {
-			return "", nil
-		}
-		name = filepath.Join(filepath.Dir(file), name)
-		data, err := os.ReadFile(name)
-		if err == nil {
-			err = parse(name, data)
-		}
-		if err != nil {
-			return "", err
-		}
-		digest, err := d.PutBytes(ctx, data)
-		need[digest] = true
-		return digest, err
+// begins sends it to control.
+func (a *app) begins(ctx context.Context, c *api.Client, s *prepared) error {
+	a.ui.Step("sending originals to control")
+	if err := a.send(ctx, c, s.from.depot, slices.Sorted(maps.Keys(s.from.need))); err != nil {
+		return err
 	}
-	if allowed, err = keep(r.Signers, func(name string, data []byte) error { _, err := evidence.ParseSigners(name, data); return err }); err != nil {
-		return "", "", err
-	}
-	if allowed != "" && rehearsers != nil {
-		if allowed, err = d.PutBytes(ctx, rehearsers); err != nil {
-			return "", "", err
-		}
-		need[allowed] = true
-		return allowed, "", nil
-	}
-	revoked, err = keep(r.Revoked, func(name string, data []byte) error { _, err := evidence.ParseRevoked(name, data); return err })
-	return allowed, revoked, err
+	return c.Do(ctx, http.MethodPost, "/releases", api.StartOf(s.started), nil)
 }
 
-func (a *app) fixMachines(ctx context.Context, d *depot.Depot, r *runbook.Runbook, need map[string]bool) (list []release.Machine, err error) {
-	for _, role := range r.Roles {
-		m := release.Machine{Role: role.Name}
-		if role.Blueprint != "" {
-			if m, err = a.fixMachine(ctx, d, role, need); err != nil {
-				return nil, err
-			}
-		}
-		list = append(list, m)
+// review shows what will begin, refuses what cannot be meant, and asks.
+func (a *app) review(ctx context.Context, c *api.Client, s *prepared, o releaseOptions) error {
+	check := preflight{book: s.book, ship: s.started.Ship, author: s.started.Source.Author, signers: s.signers, revoked: s.revoked}
+	if err := check.ask(ctx, c); err != nil {
+		return err
 	}
-	return list, nil
+	found := check.look()
+	for _, e := range s.book.Unshippable() {
+		found = append([]matter{{Wrong: true, File: e.File, Line: e.Line, What: e.What, Remedy: e.Remedy}}, found...)
+	}
+	now := a.clock.Now()
+	if why := release.ShipDate(s.started.Ship, s.book.Ship, now, s.book.Team.Zone); why != "" {
+		found = append([]matter{{Wrong: true, What: why, Remedy: "give another: --ship, or ship: in the runbook"}}, found...)
+	}
+	a.ui.end()
+	a.preview(s, check.fleet, now)
+	wrong := 0
+	for _, m := range found {
+		if m.stops() {
+			wrong++
+		}
+		fmt.Fprint(a.stderr, plainLines(m.String()))
+	}
+	if wrong > 0 && !o.force {
+		return &notReadyError{wrong, found}
+	}
+	if wrong > 0 || o.force {
+		s.started.Forced = o.reason
+	}
+	if !o.yes && !a.ask("Start this release?") {
+		return errors.New("nothing was started")
+	}
+	return nil
 }
 
-// fixMachine names the blueprint of a role by digest, and all that it needs.
-func (a *app) fixMachine(ctx context.Context, d *depot.Depot, role runbook.Role, need map[string]bool) (release.Machine, error) {
-	m := release.Machine{Role: role.Name}
-	root, err := repository()
-	if err != nil {
-		return m, err
-	}
-	dir, b, sum, err := a.findBlueprint(ctx, filepath.Join(root, filepath.FromSlash(role.Blueprint)))
-	if err != nil {
-		return m, err
-	}
-	if b.Unobserved || len(b.Builds) == 0 {
-		return m, usage("%s holds no captured build: trysail capture makes one", dir)
-	}
-	if err := importConfig(ctx, d, dir, b, sum); err != nil {
-		return m, err
-	}
-	for _, f := range []struct {
-		name string
-		dg   *string
-	}{{"blueprint.yaml", &m.Blueprint}, {"blueprint.sum", &m.Sum}} {
-		data, err := os.ReadFile(filepath.Join(dir, f.name))
-		if err != nil {
-			return m, err
-		}
-		if *f.dg, err = d.PutBytes(ctx, data); err != nil {
-			return m, err
-		}
-		need[*f.dg] = true
-	}
-	m.Name = b.Name
-	for name, dg := range sum {
-		if release.NeedsOriginal(name) {
-			if !d.Has(dg) {
-				return m, &depot.NotFoundError{What: name + " of blueprint " + b.Name, Depot: d.Dir()}
-			}
-			need[dg] = true
-		} else if d.Has(dg) {
-			need[dg] = true // for a machine that must prove itself
+// notReadyError says that a release was not started.
+type notReadyError struct {
+	wrong int
+	found []matter
+}
+
+func (e *notReadyError) Error() string {
+	var list []string
+	for _, m := range e.found {
+		if m.stops() {
+			list = append(list, m.What)
 		}
 	}
-	return m, nil
+	return "the release was not started: " + strings.Join(list, "; ")
+}
+
+// Hint says what to type.
+func (e *notReadyError) Hint() string {
+	return "mend it and start again; --force --reason TEXT starts all the same, and the ledger keeps the reason"
+}
+
+// Details are what was found, for programs.
+func (e *notReadyError) Details() any { return e.found }
+
+// preview shows what a release will be.
+func (a *app) preview(s *prepared, machines []api.MachineStatus, now time.Time) {
+	p := func(format string, args ...any) { fmt.Fprint(a.stderr, plainLines(fmt.Sprintf(format, args...))+"\n") }
+	st := s.started
+	p("Release   %s", st.Version)
+	p("Revision  %s, by %s", st.Source.Revision, cmp.Or(st.Source.Author, "nobody that version control names"))
+	p("Ships     %s, in %s", release.When(st.Ship, s.book.Team.Zone), release.Human(st.Ship.Sub(now)))
+	for i, x := range s.book.Items {
+		if x.Kind == runbook.SignOff {
+			p("Asks      %s", asked(&s.book.Items[i]))
+		}
+	}
+	for _, role := range s.book.Roles {
+		list := serving(role, machines)
+		if len(list) == 0 {
+			list = []string{"no machine"}
+		}
+		p("Role      %s: %s", role.Name, strings.Join(list, ", "))
+	}
+}
+
+// asked says who is asked for what.
+func asked(x *runbook.Item) string {
+	who := strings.Join(x.Signers, ", ")
+	if x.Approvals > 0 && x.Approvals < len(x.Signers) {
+		who = fmt.Sprintf("%d of %s", x.Approvals, who)
+	}
+	return fmt.Sprintf("%s: %s (%s)", who, x.Text, x.Name)
+}
+
+// attended tells whether a person can be asked.
+func (a *app) attended() bool {
+	in, terminal := a.stdin.(*os.File)
+	return terminal && isTerminal(in) && isTerminal(a.stderr)
 }
 
 // send copies what control's depot lacks.
@@ -237,98 +249,50 @@ func (a *app) send(ctx context.Context, c *api.Client, d *depot.Depot, digests [
 	return nil
 }
 
-// releaseAmend proposes a change; it takes effect when enough approvers agreed.
-func (a *app) releaseAmend(ctx context.Context, version string, o releaseOptions) error {
-	if o.amended == "" && !o.source && !o.machines && !o.signers {
-		return usage("nothing changes: give --runbook FILE, --source, --machines or --signers")
-	}
-	if o.reason == "" {
-		return usage("a change says why: --reason")
-	}
-	c, err := a.client()
+// change makes a proposal of the committed revision, and nothing else.
+func (a *app) change(ctx context.Context, o releaseOptions) (*release.Amended, *revision, error) {
+	ms, err := a.openScratch(ctx)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	d, err := a.openDepot()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	b := release.Amended{Reason: o.reason, By: o.as}
-	need := map[string]bool{}
-	if o.amended != "" {
-		r, data, err := readRunbook(o.amended)
-		if err != nil {
-			return err
-		}
-		if b.Runbook, err = d.PutBytes(ctx, data); err != nil {
-			return err
-		}
-		need[b.Runbook] = true
-		p := release.PlanOf(r)
-		b.What, b.Items, b.Endgame, b.Approver, b.Team, b.People = append(b.What, "runbook"), p.Items, p.Endgame, p.Approver, p.Team, p.People
-		b.Ship, b.Budget = p.Ship, p.Budget
-	}
-	if o.source {
-		ms, err := a.openState(ctx)
-		if err != nil {
-			return err
-		}
-		s, err := fixSource(ctx, ms, d, "")
-		if err != nil {
-			return err
-		}
-		need[s.Original] = true
-		b.What, b.Source = append(b.What, "source"), &s
-	}
-	file := cmp.Or(o.amended, "RELEASE.md")
-	if o.signers {
-		r, _, err := readRunbook(file)
-		if err != nil {
-			return err
-		}
-		if r.Signers == "" {
-			return usage("%s names no signers: file", file)
-		}
-		if b.Signers, b.Revoked, err = fixSigners(ctx, d, file, r, nil, need); err != nil {
-			return err
-		}
-		b.What = append(b.What, "signers")
-	}
-	if o.machines {
-		r, _, err := readRunbook(file)
-		if err != nil {
-			return err
-		}
-		if b.Machines, err = a.fixMachines(ctx, d, r, need); err != nil {
-			return err
-		}
-		b.What = append(b.What, "machines")
-	}
-	a.ui.Step("sending originals to control")
-	if err := a.send(ctx, c, d, slices.Sorted(maps.Keys(need))); err != nil {
-		return err
-	}
-	var did struct {
-		Event int64 `json:"event"`
-	}
-	if err := c.Do(ctx, http.MethodPost, "/releases/"+version+"/amend", b, &did); err != nil {
-		return err
-	}
-	a.ui.end()
-	return a.said("proposed", version, did.Event)
-}
-
-func (a *app) releaseAgree(ctx context.Context, version string, o releaseOptions) error {
-	_, s, err := a.statusOf(ctx, version)
+	a.ui.Step("fixing the source")
+	v, err := fixRevision(ctx, ms, d, "")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if s.Amendment == 0 {
-		return usage("no change of release %s is proposed", version)
+	b := &release.Amended{Reason: o.reason}
+	if o.source {
+		v.need[v.source.Original] = true
+		b.What, b.Source = append(b.What, "source"), &v.source
 	}
-	b := release.Agreed{Amendment: s.Amendment, Person: o.as, Decision: release.Approve, Reason: o.reason}
-	if o.no {
-		b.Decision = release.Reject
+	if o.amended != "" || o.signers || o.machines {
+		r, at, dg, err := v.runbook(ctx, cmp.Or(o.amended, "RELEASE.md"))
+		if err != nil {
+			return nil, nil, err
+		}
+		if o.amended != "" {
+			b.What, b.Runbook = append(b.What, "runbook"), dg
+		}
+		if o.signers {
+			if r.Signers == "" {
+				return nil, nil, usage("%s names no signers: file", at)
+			}
+			if _, _, b.Signers, b.Revoked, err = v.signers(ctx, at, r, nil); err != nil {
+				return nil, nil, err
+			}
+			b.What = append(b.What, "signers")
+		}
+		if o.machines {
+			if b.Machines, err = v.machines(ctx, r); err != nil {
+				return nil, nil, err
+			}
+			b.What = append(b.What, "machines")
+		}
 	}
-	return a.tell(ctx, version, "agree", b, string(b.Decision), version)
+	b.Origin, err = v.settle(a, o.allowDirty)
+	return b, v, err
 }

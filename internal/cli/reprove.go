@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"trysail/internal/api"
 	"trysail/internal/depot"
 	"trysail/internal/exercise"
+	"trysail/internal/tree"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -30,6 +30,7 @@ type reproveOptions struct {
 	all     bool
 	soon    time.Duration
 	trust   verifyOptions
+	trusted []string // fingerprints of release keys
 }
 
 func (a *app) reproveCommand() *cobra.Command {
@@ -39,15 +40,20 @@ func (a *app) reproveCommand() *cobra.Command {
 		Short: "Make what was shipped again, from its evidence and the depot",
 		Long: "Reprove verifies the bundle of a release that shipped, makes its build server anew from originals in the depot\n" +
 			"on a disposable machine without any network, builds there what gold was built of, and compares the bytes.\n" +
+			"Its steps run only if you vouch for who signed them: --release-key, --ledger-key or --trust; else it shows whom\n" +
+			"and what you would trust.\n" +
 			"It warns of what expires. A VERSION is a bundle below --bundles; --all takes each of them." + exitHelp,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error { return a.reprove(c.Context(), args, o) },
+		Annotations: map[string]string{rootlessKey: rootlessAlone},
+		Args:        cobra.ArbitraryArgs,
+		RunE:        func(c *cobra.Command, args []string) error { return a.reprove(c.Context(), args, o) },
 	}
 	f := c.Flags()
 	f.StringVar(&o.bundles, "bundles", "bundles", "`DIR` that holds the bundles, one directory each")
 	f.BoolVar(&o.all, "all", false, "every bundle there")
-	f.DurationVar(&o.soon, "soon", 90*24*time.Hour, "warn of what expires within this time")
+	o.soon = 90 * 24 * time.Hour
+	f.Var(&duration{&o.soon, runbook.ParsePeriod}, "soon", "warn of what expires within this `TIME` (default 90d)")
 	o.trust.flags(f)
+	f.StringArrayVar(&o.trusted, "trust", nil, "run what this release key has signed: its `FINGERPRINT`, SHA256:… (repeatable)")
 	a.addReproveSchedule(c)
 	return c
 }
@@ -56,11 +62,13 @@ func (a *app) reproveCommand() *cobra.Command {
 type reproved struct {
 	Version   string           `json:"version"`
 	Bundle    string           `json:"bundle"`
-	Verdict   string           `json:"verdict"` // identical, different, failed
+	Verdict   string           `json:"verdict"` // identical, different, failed, untrusted
 	Why       string           `json:"why,omitempty"`
 	Outputs   []reprovedOutput `json:"outputs"`
 	Seconds   float64          `json:"seconds"`
 	Attention []string         `json:"attention"`
+	// Signer is whom and what the caller would trust; of a bundle that is untrusted.
+	Signer *bundleSigner `json:"signer,omitempty"`
 }
 
 type reprovedOutput struct {
@@ -76,6 +84,9 @@ func (a *app) reprove(ctx context.Context, args []string, o reproveOptions) erro
 		return err
 	}
 	if _, err := o.trust.trust(); err != nil {
+		return err
+	}
+	if err := o.fingerprints(); err != nil {
 		return err
 	}
 	list, no := []reproved{}, false
@@ -105,7 +116,7 @@ func (a *app) reprove(ctx context.Context, args []string, o reproveOptions) erro
 // find names the bundles that are meant.
 func (o reproveOptions) find(args []string) ([]string, error) {
 	is := func(dir string) bool {
-		_, err := os.Stat(filepath.Join(dir, "SHA256SUMS"))
+		_, err := tree.Stat(filepath.Join(dir, "SHA256SUMS"))
 		return err == nil
 	}
 	var dirs []string
@@ -113,7 +124,7 @@ func (o reproveOptions) find(args []string) ([]string, error) {
 	case o.all == (len(args) > 0):
 		return nil, usage("name versions or bundles, or give --all")
 	case o.all:
-		found, err := os.ReadDir(o.bundles)
+		found, err := tree.ReadDir(o.bundles)
 		if err != nil {
 			return nil, err
 		}
@@ -143,9 +154,12 @@ func (o reproveOptions) find(args []string) ([]string, error) {
 func (a *app) printReproved(r reproved) {
 	switch r.Verdict {
 	case "identical":
-		a.printf("Release %s: made again, the same bytes, in %s.\n", r.Version, seconds(r.Seconds))
+		a.printf("Release %s: made again, the same bytes, in %s.\n", r.Version, release.Seconds(r.Seconds))
 	case "different":
 		a.printf("Release %s: made again, and other bytes.\n", r.Version)
+	case "untrusted":
+		a.printf("Release %s: not made again: %s\n", r.Version, r.Why)
+		a.printSigner(r.Signer)
 	default:
 		a.printf("Release %s: cannot be made again: %s\n", release.Plainly(r.Version), release.Plainly(r.Why))
 	}
@@ -167,6 +181,10 @@ func (a *app) reproveOne(ctx context.Context, dir string, o reproveOptions) (r r
 	r = reproved{Bundle: dir, Version: filepath.Base(dir), Verdict: "failed", Outputs: []reprovedOutput{}, Attention: []string{}}
 	gold, want, err := a.remake(ctx, dir, o, &r)
 	r.Seconds = time.Since(begin).Seconds()
+	if r.Signer != nil {
+		r.Verdict, r.Why = "untrusted", "nothing but the bundle itself vouches for who signed it"
+		return r
+	}
 	if err != nil {
 		r.Why = err.Error()
 		var h hinted
@@ -203,7 +221,7 @@ func (a *app) remake(ctx context.Context, dir string, o reproveOptions, r *repro
 	if err != nil {
 		return nil, nil, err
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := tree.Open(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -225,6 +243,10 @@ func (a *app) remake(ctx context.Context, dir string, o reproveOptions, r *repro
 	if err != nil {
 		return nil, nil, err
 	}
+	if !o.knows(v, t) {
+		r.Signer = signerOf(dir, v, st, liveIn(root.FS(), s))
+		return nil, nil, nil
+	}
 	d, err := a.openDepot()
 	if err != nil {
 		return nil, nil, err
@@ -244,10 +266,10 @@ func (a *app) remake(ctx context.Context, dir string, o reproveOptions, r *repro
 			if err := a.send(ctx, c, d, need); err != nil {
 				return err
 			}
-			return c.Do(ctx, http.MethodPost, "/releases", api.Start{Started: st}, nil)
+			return c.Do(ctx, http.MethodPost, "/replays", api.Replay{Started: st}, nil)
 		},
 	})
-	return gold, s.Gold.Outputs, err
+	return gold, v.Shipped, err
 }
 
 // onceMore is the release that makes the gold of another once more: the steps that it was
@@ -349,6 +371,25 @@ func fromBundle(ctx context.Context, d *depot.Depot, bundle fs.FS, st release.St
 		return nil, &depot.NotFoundError{What: fmt.Sprintf("%d original(s), the first of them %s", len(missing), missing[0]), Depot: d.Dir()}
 	}
 	return slices.Sorted(maps.Keys(need)), nil
+}
+
+// liveIn lists the live dependencies of a bundle's blueprints.
+func liveIn(bundle fs.FS, s *release.State) []string {
+	var list []string
+	for _, m := range s.Machines {
+		data, err := fs.ReadFile(bundle, "blueprint/"+m.Role+"/blueprint.yaml")
+		if err != nil {
+			continue // a role that runs plainly
+		}
+		b, err := blueprint.Parse("blueprint.yaml", data)
+		if err != nil {
+			continue // making it again says why
+		}
+		for _, x := range b.LiveDependencies {
+			list = append(list, x.Name+" ("+x.Kind+" "+x.Address+")")
+		}
+	}
+	return list
 }
 
 // expiring warns of what will not be there for ever: keys that end, and what was never

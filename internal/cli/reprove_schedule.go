@@ -1,16 +1,18 @@
 package cli
 
 import (
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"trysail/internal/tree"
 )
 
 // addReproveSchedule adds what makes every shipped release again by itself.
 func (a *app) addReproveSchedule(parent *cobra.Command) {
 	var o scheduleOptions
 	var bundles, key, log string
+	var trusted []string
 	c := &cobra.Command{
 		Use:   "schedule",
 		Short: "Print what makes every shipped release again by itself: a line of cron, or a systemd timer and service",
@@ -22,7 +24,7 @@ func (a *app) addReproveSchedule(parent *cobra.Command) {
 			if err != nil {
 				return err
 			}
-			if _, err := os.Stat(dir); err != nil {
+			if _, err := tree.Stat(dir); err != nil {
 				return err
 			}
 			at, command, err := a.wholeCommand("reprove", "--all", "--bundles", dir)
@@ -37,10 +39,19 @@ func (a *app) addReproveSchedule(parent *cobra.Command) {
 				if err != nil {
 					return err
 				}
-				if _, err := os.Stat(file); err != nil {
+				if _, err := tree.Stat(file); err != nil {
 					return err
 				}
 				command = append(command, x.flag, file)
+			}
+			if key == "" && log == "" && len(trusted) == 0 {
+				return usage("say who signs your releases, whose steps are to run: --release-key FILE, --ledger-key FILE or --trust SHA256:…")
+			}
+			if err := (reproveOptions{trusted: trusted}).fingerprints(); err != nil {
+				return err
+			}
+			for _, f := range trusted {
+				command = append(command, "--trust", f)
 			}
 			return a.schedule("trysail-reprove", "Make every shipped release again", at, command, o)
 		},
@@ -49,5 +60,6 @@ func (a *app) addReproveSchedule(parent *cobra.Command) {
 	c.Flags().StringVar(&bundles, "bundles", "bundles", "`DIR` that holds the bundles, one directory each")
 	c.Flags().StringVar(&key, "release-key", "", "the release key, PEM in `FILE`")
 	c.Flags().StringVar(&log, "ledger-key", "", "`FILE` with the ledger's key")
+	c.Flags().StringArrayVar(&trusted, "trust", nil, "run what this release key has signed: its `FINGERPRINT`, SHA256:… (repeatable)")
 	parent.AddCommand(c)
 }

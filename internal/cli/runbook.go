@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,10 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
-	"trysail/internal/capture"
+	"trysail/evidence"
+	"trysail/internal/strict"
+	"trysail/internal/tree"
+	"trysail/internal/vcs"
+	"trysail/release"
 	"trysail/runbook"
 )
 
@@ -23,15 +27,17 @@ func (a *app) runbookCommand() *cobra.Command {
 		Short: "The release process as a document: check, show, init",
 		Long:  "A runbook is a Markdown document that people can follow with every tool gone, and that Trysail runs.\ndocs/runbook.md has the dialect." + exitHelp,
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usage("runbook needs a command: check, show, init or phases")
-		},
+		RunE:  needsCommand,
 	}
+	var fleet bool
 	check := &cobra.Command{
 		Use: "check [FILE]", Short: "Refuse whatever a reader, Runme and Trysail would read differently", Args: cobra.MaximumNArgs(1),
-		Long: "Check reads a runbook (default: RELEASE.md) strictly and prints every error with its line and remedy.\nIt exits with 3 if there are any." + exitHelp,
-		RunE: func(_ *cobra.Command, args []string) error { return a.runbookCheck(runbookFile(args)) },
+		Long: "Check reads a runbook (default: RELEASE.md) strictly and prints every error with its line and remedy.\nIt exits with 3 if there are any. With --fleet it also asks control whether the machines and the people are there\nthat the runbook needs: keys that are valid until the ship date, files of signers, machines of each role, a way to tell people." + exitHelp,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runbookCheck(cmd.Context(), runbookFile(args), fleet)
+		},
 	}
+	check.Flags().BoolVar(&fleet, "fleet", false, "also check the signers' keys, and ask control for machines and for whom it tells")
 	show := &cobra.Command{
 		Use: "show [FILE]", Short: "Draw the plan: order, what runs beside what, critical path, budgets", Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.runbookShow(runbookFile(args)) },
@@ -89,7 +95,7 @@ func (a *app) runbookPhases(names []string, who string) error {
 	if _, err := runbook.Parse(file, data, time.LoadLocation); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(file, data, 0o644); err != nil {
+	if err := tree.WriteFile(file, data, 0o644); err != nil {
 		return err
 	}
 	if a.json {
@@ -119,7 +125,7 @@ func (e *noRunbookError) Hint() string {
 }
 
 func readRunbook(file string) (*runbook.Runbook, []byte, error) {
-	data, err := os.ReadFile(file)
+	data, err := tree.ReadFile(file, maxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, &noRunbookError{file}
 	}
@@ -137,13 +143,16 @@ type remark struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-func (a *app) runbookCheck(file string) error {
+func (a *app) runbookCheck(ctx context.Context, file string, fleet bool) error {
 	r, _, err := readRunbook(file)
 	var wrong runbook.Errors
 	if err != nil && !errors.As(err, &wrong) {
 		return err
 	}
 	list := []remark{}
+	if r != nil {
+		wrong = r.Unshippable()
+	}
 	for _, e := range wrong {
 		list = append(list, remark{e.File, e.Line, e.What, e.Remedy})
 	}
@@ -151,6 +160,20 @@ func (a *app) runbookCheck(file string) error {
 	if r != nil {
 		for _, n := range r.Plan().Notes {
 			notes = append(notes, remark{File: file, Line: n.Line, What: n.Text})
+		}
+	}
+	if r != nil && len(list) == 0 && fleet {
+		found, err := a.checkFleet(ctx, file, r)
+		if err != nil {
+			return err
+		}
+		for _, m := range found {
+			x := remark{cmp.Or(m.File, file), m.Line, m.What, m.Remedy}
+			if m.Wrong {
+				list = append(list, x)
+			} else {
+				notes = append(notes, x)
+			}
 		}
 	}
 	if a.json {
@@ -163,10 +186,13 @@ func (a *app) runbookCheck(file string) error {
 		}
 	}
 	for _, f := range list {
-		a.printf("%s:%d: %s\n  → %s\n", f.File, f.Line, f.What, f.Remedy)
+		a.printf("%s: %s\n  → %s\n", f.at(), f.What, f.Remedy)
 	}
 	for _, f := range notes {
-		a.printf("%s:%d: note: %s\n", f.File, f.Line, f.What)
+		a.printf("%s: note: %s\n", f.at(), f.What)
+		if f.Remedy != "" {
+			a.printf("  → %s\n", f.Remedy)
+		}
 	}
 	if len(list) > 0 {
 		a.printf("%s\n", plural(len(list), "error"))
@@ -174,6 +200,65 @@ func (a *app) runbookCheck(file string) error {
 	}
 	a.printf("%s reads one way: %s, %s\n", file, plural(len(r.Phases), "phase"), plural(len(r.Items), "item"))
 	return nil
+}
+
+// at is where it stands; the fleet stands in no line.
+func (r remark) at() string {
+	if r.Line == 0 {
+		return r.File
+	}
+	return fmt.Sprintf("%s:%d", r.File, r.Line)
+}
+
+// checkFleet holds a runbook of the working copy against the keys and machines there are.
+func (a *app) checkFleet(ctx context.Context, file string, r *runbook.Runbook) ([]matter, error) {
+	check := preflight{book: r, ship: r.Ship}
+	for _, x := range []struct {
+		name string
+		read func(name string, data []byte) error
+	}{
+		{r.Signers, func(name string, data []byte) (err error) {
+			check.signers, err = evidence.ParseSigners(name, data)
+			return err
+		}},
+		{r.Revoked, func(name string, data []byte) (err error) {
+			check.revoked, err = evidence.ParseRevoked(name, data)
+			return err
+		}},
+	} {
+		if x.name == "" {
+			continue
+		}
+		name := filepath.Join(filepath.Dir(file), x.name)
+		data, err := tree.ReadFile(name, maxDocument)
+		if errors.Is(err, fs.ErrNotExist) {
+			return []matter{{Wrong: true, File: file, Line: 1, What: "there is no file " + name, Remedy: "write it, and commit it: docs/evidence.md says how"}}, nil
+		} else if err != nil {
+			return nil, err
+		}
+		var wrong *strict.Error
+		if err := x.read(name, data); errors.As(err, &wrong) {
+			return []matter{{Wrong: true, File: wrong.File, Line: wrong.Line, What: wrong.What, Remedy: wrong.Remedy}}, nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	w, err := vcs.Find(ctx, filepath.Dir(file))
+	var none *vcs.NoCopyError
+	switch {
+	case err == nil:
+		check.author = w.Author
+	case !errors.As(err, &none):
+		return nil, err
+	}
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	if err := check.ask(ctx, c); err != nil {
+		return nil, err
+	}
+	return check.look(), nil
 }
 
 func (a *app) runbookShow(file string) error {
@@ -189,7 +274,7 @@ func (a *app) runbookShow(file string) error {
 		a.printf("%s\n", r.Title)
 	}
 	if !r.Ship.IsZero() {
-		a.printf("Ships %s\n", r.Ship.Format("Mon 2 Jan 2006 15:04 MST"))
+		a.printf("Ships %s\n", release.When(r.Ship, r.Team.Zone))
 	}
 	on := map[string]bool{}
 	for _, n := range p.Critical {
@@ -231,7 +316,7 @@ func about(r *runbook.Runbook, x *runbook.Item) string {
 	case runbook.Wait:
 		switch at := x.Until.At; {
 		case !at.IsZero():
-			words = append(words, "until "+at.Format(time.RFC3339))
+			words = append(words, "until "+release.When(at, r.Team.Zone))
 		case x.Until.Before == 0:
 			words = append(words, "until the ship date")
 		default:
@@ -257,14 +342,7 @@ func budget(d time.Duration) string {
 	if d == 0 {
 		return "-"
 	}
-	s := d.Round(time.Second).String()
-	if strings.HasSuffix(s, "m0s") { // and not 10s
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return release.Human(d)
 }
 
 func plural(n int, word string) string {
@@ -360,7 +438,7 @@ func until(r *runbook.Runbook, m runbook.Moment) *shownMoment {
 }
 
 func (a *app) runbookInit(ctx context.Context, file, dir string) error {
-	if _, err := os.Lstat(file); err == nil {
+	if _, err := tree.Lstat(file); err == nil {
 		return usage("%s is there already: remove it, or name another file", file)
 	}
 	at, b, _, err := a.findBlueprint(ctx, dir)
@@ -379,7 +457,7 @@ func (a *app) runbookInit(ctx context.Context, file, dir string) error {
 	if _, err := runbook.Parse(file, text, time.LoadLocation); err != nil {
 		return fmt.Errorf("the blueprint gives no runbook that reads one way: %w", err)
 	}
-	if err := os.WriteFile(file, text, 0o644); err != nil {
+	if err := writeNew(file, text); err != nil {
 		return err
 	}
 	if a.json {
@@ -391,6 +469,22 @@ func (a *app) runbookInit(ctx context.Context, file, dir string) error {
 	return nil
 }
 
+// writeNew writes a file that is not there yet: what somebody else wrote meanwhile
+// stays.
+func writeNew(file string, text []byte) error {
+	d, err := tree.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	f, err := d.Create(filepath.Base(file), 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
+
 // repository is what the directories of a runbook's blueprints are relative to: the
 // root of the working copy, or the working directory where there is none.
 func repository() (string, error) {
@@ -398,8 +492,8 @@ func repository() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := capture.FindRoot(wd)
-	var none *capture.NoWorkingCopyError
+	root, err := vcs.FindRoot(wd)
+	var none *vcs.NoCopyError
 	if errors.As(err, &none) {
 		return none.Dir, nil
 	}
@@ -412,18 +506,25 @@ func inRepository(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return "", err
+	rel, ok, err := below(root, dir)
+	if err == nil && !ok {
+		err = usage("the blueprint in %s is not in the repository %s: a release takes it from there", dir, root)
 	}
-	// The repository's root is without links; that the directory itself may be one is
-	// the team's own matter.
-	above, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	return rel, err
+}
+
+// below gives the path below the root of a repository of what is named in the working
+// directory, and whether it is below. The root is without links; that the name itself may be
+// one is the team's own matter.
+func below(root, name string) (string, bool, error) {
+	name, err := filepath.Abs(name)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	rel, err := filepath.Rel(root, filepath.Join(above, filepath.Base(dir)))
-	if err != nil || !filepath.IsLocal(rel) {
-		return "", usage("the blueprint in %s is not in the repository %s: a release takes it from there", dir, root)
+	above, err := filepath.EvalSymlinks(filepath.Dir(name))
+	if err != nil {
+		return "", false, err
 	}
-	return filepath.ToSlash(rel), nil
+	rel, err := filepath.Rel(root, filepath.Join(above, filepath.Base(name)))
+	return filepath.ToSlash(rel), err == nil && filepath.IsLocal(rel), nil
 }

@@ -12,17 +12,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"trysail/internal/api"
 	"trysail/internal/control"
 	"trysail/internal/ledger"
+	"trysail/internal/limit"
+	"trysail/internal/lock"
 	"trysail/internal/notify"
 	"trysail/internal/secret"
+	"trysail/internal/tree"
 	"trysail/internal/witness"
 )
 
@@ -34,7 +35,6 @@ type serveOptions struct {
 	notify       string
 	checkpoints  string // a working copy
 	stamp        string // address of a time stamping authority
-	asSent       bool   // plans are
 	recipients   []string
 	identity     string // file
 	newAuthority bool
@@ -64,8 +64,6 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&o.notify, "notify", "", "tell people what they must know, as this `FILE` says (docs/notices.md)")
 	f.StringVar(&o.checkpoints, "checkpoints", "", "commit how each release's ledger stands, whenever somebody decided, in the git or Subversion working copy `DIR`, and send it on")
 	f.StringVar(&o.stamp, "stamp", "", "have that time-stamped by the authority at `URL` (RFC 3161)")
-	f.BoolVar(&o.asSent, "plans-as-sent", false, "take plans as they are sent (where a release of the past is made again)")
-	f.Lookup("plans-as-sent").Hidden = true
 	f.StringArrayVar(&o.recipients, "recipient", nil, "keep the fleet's authority in the ledger, sealed to this age recipient or SSH public `KEY`, or a file of them, so that --recover has it on a new disk (repeatable)")
 	f.StringVar(&o.identity, "identity", "", "`FILE` that opens the authority that was sealed: an age identity or an SSH private key (with --recover or --etcd)")
 	f.BoolVar(&o.newAuthority, "new-authority", false, "begin without the authority that was lost: every machine joins again (with --recover or --etcd)")
@@ -132,12 +130,11 @@ func (o serveOptions) witness(ctx context.Context) (ask func(context.Context, []
 }
 
 func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
-	if o.asSent && a.drillClock == "" { // its marker says that the machine is disposable
-		return usage("--plans-as-sent is for control on a machine of a lab, where a release of the past is made again")
-	}
 	dir := a.controlDir()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+	for _, d := range []string{a.state, dir} {
+		if err := tree.Private(d); err != nil {
+			return err
+		}
 	}
 	if (o.identity != "" || o.newAuthority) && o.from == "" && len(o.etcd) == 0 {
 		return usage("--identity and --new-authority go with --recover or --etcd: a ledger that is here has its authority beside it")
@@ -150,7 +147,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	var told *notify.Config
 	if o.notify != "" {
-		if told, err = notify.Load(o.notify); err != nil {
+		if told, err = readNotify(o.notify); err != nil {
 			return err
 		}
 	}
@@ -158,6 +155,11 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	held, err := lock.Take(dir, "trysail serve")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
 	d, err := a.openDepot()
 	if err != nil {
 		return err
@@ -180,12 +182,12 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told, Checkpoints: o.checkpoints, Stamp: keep, AsSent: o.asSent}
+	options := control.Options{Depot: d, Dir: dir, Identity: id, Name: at.name, Actor: "control " + at.host, Log: a.log, Now: a.clock.Now, Boot: a.clock.Boot, Notify: told, Checkpoints: o.checkpoints, Stamp: keep, Lab: a.drillClock != ""}
 	if at.peer != "" && len(o.etcd) == 0 {
 		options.Cluster = store
 	}
 	door := &control.Door{}
-	srv := &http.Server{Handler: door, TLSConfig: id.TLS(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	srv := control.Server(door, id, a.log)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return control.Serve(gctx, options, store, door,
@@ -195,7 +197,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	g.Go(func() error { return store.Tend(gctx, a.log) })
 	g.Go(func() error { return id.Tend(gctx, a.log) })
 	g.Go(func() error {
-		if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.ServeTLS(limit.Listen(l, limit.Defaults()), "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
@@ -297,7 +299,7 @@ func (a *app) decides(ctx context.Context, c *control.Control, id *control.Ident
 
 func (a *app) writeLink(address, fingerprint, secret string) error {
 	link := api.Link{Address: address, Fingerprint: fingerprint, Secret: secret}
-	return renameio.WriteFile(filepath.Join(a.controlDir(), "link"), []byte(link.String()+"\n"), 0o600)
+	return tree.WriteFile(filepath.Join(a.controlDir(), "link"), []byte(link.String()+"\n"), 0o600)
 }
 
 // cluster is what this control joined, or joins now; "" if it began its own.
@@ -312,14 +314,14 @@ func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, e
 		}
 		return "", nil // a ledger that is recovered is one of its own
 	}
-	data, err := os.ReadFile(file)
+	data, err := tree.ReadFile(file, maxDocument)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	joined := err == nil
 	// Who moved its etcd away joins anew: what it was a member of is void.
 	etcd := filepath.Join(a.controlDir(), "etcd")
-	_, err = os.Stat(etcd)
+	_, err = tree.Stat(etcd)
 	holds := err == nil
 	if o.join == "" || (joined && holds) {
 		return strings.TrimSpace(string(data)), nil
@@ -330,15 +332,12 @@ func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, e
 	if holds {
 		return "", &control.OwnFleetError{Dir: a.controlDir()}
 	}
-	text := o.join
-	if data, err := os.ReadFile(text); err == nil {
-		text = string(data)
-	}
+	text := a.linkText(o.join)
 	link, err := api.ParseLink(text)
 	if err != nil {
 		return "", usageError{err}
 	}
-	c := api.NewClient(link.Addresses(), "", api.TrustFingerprint(link.Fingerprint, a.clock.Now))
+	c := api.NewClient(link.Addresses(), link.Secret, api.TrustFingerprint(link.Fingerprint, a.clock.Now))
 	var answer api.ControlJoined
 	if err := c.Do(ctx, http.MethodPost, "/controls", api.JoinControl{Token: link.Secret, Name: at.name, Peer: at.peer}, &answer); err != nil {
 		return "", err
@@ -346,16 +345,28 @@ func (a *app) cluster(ctx context.Context, o serveOptions, at *place) (string, e
 	if err := control.AdoptAuthority(a.controlDir(), answer.Authority, answer.AuthorityKey); err != nil {
 		return "", err
 	}
-	if err := renameio.WriteFile(filepath.Join(a.controlDir(), "token"), []byte(answer.Secret+"\n"), 0o600); err != nil {
+	if err := tree.WriteFile(filepath.Join(a.controlDir(), "token"), []byte(answer.Secret+"\n"), 0o600); err != nil {
 		return "", err
 	}
 	if err := a.writeLink(strings.Join(append([]string{at.name}, c.Addresses()...), ","), link.Fingerprint, answer.Secret); err != nil {
 		return "", err
 	}
-	if err := renameio.WriteFile(file, []byte(answer.Cluster+"\n"), 0o600); err != nil {
+	if err := tree.WriteFile(file, []byte(answer.Cluster+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	return answer.Cluster, os.MkdirAll(etcd, 0o700) // it has joined: the link is spent
+	return answer.Cluster, tree.MakeDir(etcd, 0o700) // it has joined: the link is spent
+}
+
+// linkText reads the file that holds a link. Whoever gives the link itself shows
+// it to every user of this machine, and is told.
+func (a *app) linkText(flag string) string {
+	if data, err := tree.ReadFile(flag, maxDocument); err == nil {
+		return string(data)
+	}
+	if _, err := api.ParseLink(flag); err == nil {
+		a.log.Warn("every user of this machine can read a command line, and this one holds a secret link: put the link into a file and give the file's name")
+	}
+	return flag
 }
 
 // client speaks to the control that the user means.
@@ -365,12 +376,14 @@ func (a *app) client() (*api.Client, error) {
 		text = os.Getenv("TRYSAIL_CONTROL")
 	}
 	if text == "" {
-		data, err := os.ReadFile(filepath.Join(a.controlDir(), "link"))
+		data, err := tree.ReadFile(filepath.Join(a.controlDir(), "link"), maxDocument)
 		if err != nil {
 			return nil, &noControlError{err}
 		}
 		text = string(data)
-	} else if data, err := os.ReadFile(text); err == nil {
+	} else if a.control != "" {
+		text = a.linkText(text)
+	} else if data, err := tree.ReadFile(text, maxDocument); err == nil {
 		text = string(data) // a file that holds the link
 	}
 	l, err := api.ParseLink(text)

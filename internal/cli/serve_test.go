@@ -15,15 +15,6 @@ import (
 	"trysail/internal/ledger"
 )
 
-// A team's own control takes no plan that is not its runbook's, whatever is typed.
-func TestPlansAsSent(t *testing.T) {
-	state := t.TempDir()
-	code, _, why := typed(t, "--state", state, "serve", "--listen", "127.0.0.1:0", "--plans-as-sent")
-	if code != exitUsage || !strings.Contains(why, "machine of a lab") {
-		t.Errorf("exit %d: %s", code, why)
-	}
-}
-
 // Flags that do not go together are a matter of the command line, as others are.
 func TestFlagsThatDoNotGoTogether(t *testing.T) {
 	code, _, why := typed(t, "--state", t.TempDir(), "serve", "--etcd", "http://127.0.0.1:1", "--recover", "x")
@@ -89,7 +80,7 @@ func TestRecoverAmongSeveral(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var out, why strings.Builder
-	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies}, strings.NewReader(""), &out, &why)
+	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies}, 0o022, strings.NewReader(""), &out, &why)
 	if code != exitFailed || !strings.Contains(why.String(), "is of 2 controls") || !strings.Contains(why.String(), "move "+etcd+" away") {
 		t.Errorf("exit %d: %s", code, why.String())
 	}
@@ -125,7 +116,7 @@ func TestRecoverWarns(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	out, why := begun{end: cancel}, strings.Builder{}
-	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies, "--new-authority"}, strings.NewReader(""), &out, &why)
+	code := Run(ctx, []string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies, "--new-authority"}, 0o022, strings.NewReader(""), &out, &why)
 	if !strings.Contains(out.String(), "Control is at") || !strings.Contains(why.String(), "must never start again") || !strings.Contains(why.String(), "serve --join") {
 		t.Errorf("exit %d: %s%s", code, out.String(), why.String())
 	}

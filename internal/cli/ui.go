@@ -8,6 +8,10 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"trysail/release"
 )
 
 // ui tells what is being done. On a terminal the last line is redrawn with its
@@ -38,7 +42,14 @@ func (u *ui) Step(text string) {
 func (u *ui) Progress(text string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.terminal && u.step != "" && time.Since(u.drawn) > 100*time.Millisecond {
+	often, last := 100*time.Millisecond, u.drawn
+	if !u.terminal { // each is a line
+		often = 30 * time.Second
+		if last.Before(u.begin) {
+			last = u.begin
+		}
+	}
+	if u.step != "" && time.Since(last) > often {
 		u.draw(u.step + "  " + plainLine(text))
 		u.drawn = time.Now()
 	}
@@ -49,11 +60,48 @@ func (u *ui) draw(text string) {
 		fmt.Fprintln(u.w, "· "+text)
 		return
 	}
-	const width = 100
+	width := widthOf(u.w) - len("· ")
 	if utf8.RuneCountInString(text) > width {
 		text = string([]rune(text)[:width-1]) + "…"
 	}
 	fmt.Fprint(u.w, "\r\x1b[K· "+text)
+}
+
+// widthOf is how many letters fit into a line of a terminal.
+func widthOf(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 20 {
+			return width
+		}
+	}
+	return 80
+}
+
+// fold breaks lines at blanks so that they fit a width; what follows is indented two
+// letters more. A command stays one line, so that it can be copied.
+func fold(text string, width int) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		rest := strings.TrimRight(line, "\n")
+		indent := rest[:len(rest)-len(strings.TrimLeft(rest, " "))] + "  "
+		if strings.Contains(rest, "trysail ") || strings.HasPrefix(strings.TrimSpace(rest), "→") {
+			indent = rest // it never fits
+		}
+		for utf8.RuneCountInString(rest) > width && len(indent) < width/2 {
+			at := len(string([]rune(rest)[:width+1]))
+			cut := strings.LastIndexByte(rest[:at], ' ')
+			if cut <= len(indent) {
+				break
+			}
+			b.WriteString(strings.TrimRight(rest[:cut], " ") + "\n")
+			rest = indent + strings.TrimLeft(rest[cut:], " ")
+		}
+		b.WriteString(rest)
+		if strings.HasSuffix(line, "\n") {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
 }
 
 // finish leaves the line of a finished step with its duration.
@@ -63,9 +111,9 @@ func (u *ui) finish() {
 	}
 	took := time.Since(u.begin)
 	if u.terminal {
-		fmt.Fprintf(u.w, "\r\x1b[K✓ %s  %s\n", u.step, seconds(took.Seconds()))
+		fmt.Fprintf(u.w, "\r\x1b[K✓ %s  %s\n", u.step, release.Human(took))
 	} else if took > 2*time.Second {
-		fmt.Fprintf(u.w, "  %s\n", seconds(took.Seconds()))
+		fmt.Fprintf(u.w, "  %s\n", release.Human(took))
 	}
 	u.step = ""
 }
@@ -84,18 +132,6 @@ func (u *ui) Write(p []byte) (int, error) {
 		fmt.Fprint(u.w, "\r\x1b[K")
 	}
 	return u.w.Write(p)
-}
-
-// seconds prints a duration for people: 0.4s, 12.3s, 2m49s, 1h02m.
-func seconds(s float64) string {
-	switch {
-	case s < 100:
-		return fmt.Sprintf("%.1fs", s)
-	case s < 3600:
-		return fmt.Sprintf("%dm%02ds", int(s)/60, int(s)%60)
-	default:
-		return fmt.Sprintf("%dh%02dm", int(s)/3600, int(s)%3600/60)
-	}
 }
 
 // size prints bytes for people.

@@ -66,6 +66,9 @@ func TestSurvives(t *testing.T) {
 		{"nobody's", []blueprint.LiveDependency{{Name: "LIC01", Kind: "tcp", Address: "x:1"}}, "But only if LIC01 survives. 1 thing to look at: LIC01."},
 	} {
 		r := &result{Verdict: rebuild.Identical}
+		for _, l := range c.list {
+			r.permits.Allow = append(r.permits.Allow, l.Permission())
+		}
 		r.live(c.list, day)
 		if s := r.sentence(); !strings.HasSuffix(s, c.want) {
 			t.Errorf("%s: %s\nwant …%s", c.name, s, c.want)
@@ -75,5 +78,10 @@ func TestSurvives(t *testing.T) {
 	r.live([]blueprint.LiveDependency{whole("LIC01", "2026-11-23")}, day)
 	if at := r.Attention[0]; !strings.Contains(at.Why, "expired on 2026-11-23") || !strings.Contains(at.Remedy, "ask ops") || !strings.Contains(at.Remedy, "the key in the safe") {
 		t.Errorf("%+v", at)
+	}
+	r = &result{Verdict: rebuild.Identical}
+	r.live([]blueprint.LiveDependency{whole("LIC01", "")}, day)
+	if s := r.sentence(); strings.Contains(s, "survive") || len(r.Attention) != 1 || !strings.Contains(r.Attention[0].Remedy, "--allow tcp=LIC01:1") {
+		t.Errorf("not permitted: %s %+v", s, r.Attention)
 	}
 }

@@ -1,12 +1,13 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -14,12 +15,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"trysail/evidence"
+	"trysail/internal/tree"
 	"trysail/internal/witness"
 	"trysail/release"
 )
 
 // verifyOptions name what whoever verifies has from elsewhere.
 type verifyOptions struct {
+	source           string
 	key, log         string
 	signers, revoked string
 	checkpoints      []string
@@ -36,9 +39,10 @@ func (a *app) verifyCommand() *cobra.Command {
 			"key at its time and the bytes that it was about, provenance against the ledger. Keys that you have from\n" +
 			"elsewhere are given; without them the bundle's own show no more than that it is of one piece." + exitHelp,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.verify(args[0], o) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], o) },
 	}
 	o.flags(c.Flags())
+	c.Flags().StringVar(&o.source, "source", "", "compare runbook, signers and blueprints with the revision that they are of, in the working copy `DIR`")
 	return c
 }
 
@@ -51,19 +55,19 @@ func (o *verifyOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.stampRoots, "stamp-roots", "", "`FILE` with the certificates, PEM, of the authorities whose time stamp is believed")
 }
 
-func (a *app) verify(dir string, o verifyOptions) error {
+func (a *app) verify(ctx context.Context, dir string, o verifyOptions) error {
 	t, err := o.trust()
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(dir)
+	info, err := tree.Stat(dir)
 	if err != nil {
 		return err
 	}
 	if !info.IsDir() {
 		return usage("%s is no directory: unpack the bundle first", dir)
 	}
-	root, err := os.OpenRoot(dir) // what is in it cannot lead out
+	root, err := tree.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -71,6 +75,11 @@ func (a *app) verify(dir string, o verifyOptions) error {
 	r := evidence.Verify(root.FS(), t)
 	if err := o.stamped(root.FS(), r); err != nil {
 		return err
+	}
+	if r.Verified {
+		if err := a.compareSource(ctx, o.source, r); err != nil {
+			return err
+		}
 	}
 	if a.json {
 		if err := a.printJSON(r); err != nil {
@@ -88,7 +97,7 @@ func (a *app) verify(dir string, o verifyOptions) error {
 func (o verifyOptions) trust() (t evidence.Trust, err error) {
 	read := func(file string, into *[]byte) {
 		if file != "" && err == nil {
-			*into, err = os.ReadFile(file)
+			*into, err = tree.ReadFile(file, maxDocument)
 			if err == nil && *into == nil {
 				*into = []byte{}
 			}
@@ -121,7 +130,7 @@ func (o verifyOptions) trust() (t evidence.Trust, err error) {
 		t.Key = k
 	}
 	t.LogKey = o.log
-	if data, rerr := os.ReadFile(o.log); rerr == nil {
+	if data, rerr := tree.ReadFile(o.log, maxDocument); rerr == nil {
 		t.LogKey = strings.TrimSpace(string(data))
 	} else if o.log != "" && !errors.Is(rerr, fs.ErrNotExist) {
 		return t, rerr
@@ -137,7 +146,7 @@ func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
 	}
 	var roots *x509.CertPool
 	if o.stampRoots != "" {
-		pem, err := os.ReadFile(o.stampRoots)
+		pem, err := tree.ReadFile(o.stampRoots, maxDocument)
 		if err != nil {
 			return err
 		}
@@ -151,7 +160,7 @@ func (o verifyOptions) stamped(bundle fs.FS, r *evidence.Report) error {
 	}
 	r.Stamped = at
 	for _, f := range o.checkpoints {
-		at, err := stampedAt(os.ReadFile, f, roots, r, true)
+		at, err := stampedAt(func(name string) ([]byte, error) { return tree.ReadFile(name, maxDocument) }, f, roots, r, true)
 		if err != nil {
 			return err
 		}
@@ -205,12 +214,12 @@ func (a *app) printVerified(r *evidence.Report) {
 		for _, g := range r.Gold {
 			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], release.Plainly(g.Name))
 		}
+		signedBy := func(key string) string { return cmp.Or(key, "a word, not a signature") }
 		for _, s := range r.SignOffs {
-			by := s.Key
-			if by == "" {
-				by = "a word, not a signature"
-			}
-			a.printf("  %s  %s says %s to %s (%s)\n", s.At, release.Plainly(s.Person), s.Decision, release.Plainly(s.Item), by)
+			a.printf("  %s  %s says %s to %s (%s)\n", s.At, release.Plainly(s.Person), s.Decision, release.Plainly(s.Item), signedBy(s.Key))
+		}
+		for _, d := range r.Decisions {
+			a.printf("  %s  %s (%s)\n", d.At, release.Plainly(d.What), signedBy(d.Key))
 		}
 	}
 	if r.Verified {

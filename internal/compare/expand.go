@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 )
 
 // budgetError says that content expands beyond what may be used for it.
@@ -141,11 +140,11 @@ func expand(kind string, f File) (io.Reader, func(), error) {
 	case "xz":
 		return &xzReader{in: in}, func() {}, nil
 	case "zstd":
-		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(256<<20), zstd.WithDecoderMaxMemory(1<<40), zstd.WithDecoderLowmem(true))
+		r, err := Zstd(in)
 		if err != nil {
 			return nil, nil, err
 		}
-		return r, r.Close, nil
+		return r, func() { r.Close() }, nil
 	default:
 		return bzip2.NewReader(in), func() {}, nil
 	}

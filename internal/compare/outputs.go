@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"trysail/blueprint"
+	"trysail/internal/tree"
 )
 
 // Open opens one version of an output; done releases it.
@@ -87,8 +88,12 @@ func Outputs(ctx context.Context, o Builds) ([]Pair, error) {
 		}
 		list = append(list, p)
 	}
+	both := map[int]bool{}
+	for _, j := range pairs {
+		both[j] = true
+	}
 	for j := range o.Other {
-		if !slices.Contains(pairs, j) {
+		if !both[j] {
 			x := &o.Other[j]
 			list = append(list, Pair{Other: x, own: 1, Beyond: []blueprint.Difference{{Path: x.Path, What: "only the other build made it"}}})
 		}
@@ -229,15 +234,15 @@ func spoolFile(dir string, r io.Reader) (f File, done func(), err error) {
 	return File{t, n}, func() { t.Close() }, nil
 }
 
-// In opens outputs below a directory, which no link can leave.
+// In opens outputs below a directory, through no link.
 func In(dir string) Open {
 	return func(_ context.Context, o blueprint.Output) (File, func(), error) {
-		root, err := os.OpenRoot(dir)
+		d, err := tree.Open(dir)
 		if err != nil {
 			return File{}, nil, err
 		}
-		defer root.Close()
-		f, err := root.Open(o.Path)
+		defer d.Close()
+		f, err := d.Open(o.Path)
 		if err != nil {
 			return File{}, nil, err
 		}

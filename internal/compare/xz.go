@@ -111,8 +111,42 @@ func (x *xzReader) next() error {
 		return fmt.Errorf("xz: a dictionary of %d bytes is more than %d", size, maxDictionary)
 	}
 	x.n = &counter{r: x.in}
-	x.block, err = lzma.Reader2Config{DictCap: int(max(size, lzma.MinDictCap))}.NewReader2(x.n)
+	x.block, err = lzma.Reader2Config{DictCap: int(max(x.needed(size), lzma.MinDictCap))}.NewReader2(x.n)
 	return err
+}
+
+// needed is how much of a block's dictionary it can use, in bytes. A block refers to no
+// more than it expands to, and a short one shows that in the sizes of its chunks; a file
+// of many short blocks that each ask for the largest dictionary would take hours.
+func (x *xzReader) needed(size uint64) uint64 {
+	ahead, err := x.in.Peek(x.in.Size())
+	if err != nil && !errors.Is(err, io.EOF) {
+		return size
+	}
+	for total := uint64(0); len(ahead) > 0; {
+		control := ahead[0]
+		if control == 0 { // the end of the block
+			return min(size, total)
+		}
+		header, n := 3, 0
+		switch {
+		case control >= 0xc0:
+			header = 6
+		case control >= 0x80:
+			header = 5
+		}
+		if len(ahead) < header {
+			return size
+		}
+		plain := int(ahead[1])<<8 | int(ahead[2])
+		if n = plain + 1; header > 3 {
+			plain |= int(control&0x1f) << 16
+			n = int(ahead[3])<<8 | int(ahead[4]) + 1
+		}
+		total += uint64(plain) + 1
+		ahead = ahead[min(header+n, len(ahead)):]
+	}
+	return size
 }
 
 // end passes over the index and footer, up to a further stream or the end.

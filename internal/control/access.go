@@ -169,12 +169,12 @@ func (c *Control) useJoin(ctx context.Context, actor, secret string, control boo
 	return c.record(ctx, access{Actor: actor, Spent: hash(secret)}, func(list []token) error { return c.joins(list, secret, control) })
 }
 
-// mayJoin tells whether a control's join token is good, and leaves it so.
-func (c *Control) mayJoin(secret string) error {
+// mayJoin tells whether a join token of a machine or a control is good, and leaves it so.
+func (c *Control) mayJoin(secret string, control bool) error {
 	c.mu.Lock()
 	list := c.tokens
 	c.mu.Unlock()
-	return c.joins(list, secret, true)
+	return c.joins(list, secret, control)
 }
 
 func (c *Control) joins(list []token, secret string, control bool) error {
@@ -211,8 +211,7 @@ type caller struct {
 }
 
 func (c *Control) caller(r *http.Request) (*caller, error) {
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		cert := r.TLS.VerifiedChains[0][0]
+	if cert := shown(r); cert != nil {
 		if slices.Contains(cert.Subject.OrganizationalUnit, "machine") {
 			name := cert.Subject.CommonName
 			c.mu.Lock()
@@ -232,7 +231,7 @@ func (c *Control) caller(r *http.Request) (*caller, error) {
 			return &caller{control: true}, nil
 		}
 	}
-	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	secret, ok := secretOf(r)
 	if !ok {
 		return nil, &DeniedError{"the request carries no token", "run it on the control machine as root, or give the link of trysail fleet token: --control FILE"}
 	}

@@ -28,6 +28,7 @@ import (
 
 	"trysail/internal/api"
 	"trysail/internal/ledger"
+	"trysail/internal/limit"
 )
 
 // authority gives every machine of the fleet its certificate, and control its
@@ -94,7 +95,7 @@ func newAuthority(certFile, keyFile string, now time.Time) (*authority, error) {
 	if err := renameio.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
 		return nil, err
 	}
-	if err := renameio.WriteFile(certFile, certPEM, 0o644); err != nil {
+	if err := renameio.WriteFile(certFile, certPEM, 0o600); err != nil {
 		return nil, err
 	}
 	return &authority{cert, key, certPEM}, nil
@@ -117,9 +118,16 @@ func (a *authority) fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// maxRequest is the most bytes of a certificate request; that of an agent has some 200.
+const maxRequest = 4 << 10
+
 // sign answers a machine's certificate request, and gives a digest of its key. The
 // name is control's decision, whatever the request says.
 func (a *authority) sign(request []byte, name string, now time.Time) (cert []byte, key string, err error) {
+	// The time that a signature of a key of RSA takes grows with the square of its size.
+	if len(request) > maxRequest {
+		return nil, "", fmt.Errorf("certificate request: %d bytes are more than %d", len(request), maxRequest)
+	}
 	q, err := x509.ParseCertificateRequest(request)
 	if err != nil {
 		return nil, "", fmt.Errorf("certificate request: %w", err)
@@ -286,7 +294,7 @@ func AdoptAuthority(dir string, certPEM, keyPEM []byte) error {
 	if err := renameio.WriteFile(keyFile, keyPEM, 0o600); err != nil {
 		return err
 	}
-	return renameio.WriteFile(certFile, certPEM, 0o644)
+	return renameio.WriteFile(certFile, certPEM, 0o600)
 }
 
 // OwnFleetError says that this control has a fleet of its own.
@@ -303,10 +311,10 @@ func (i *Identity) Fingerprint() string { return i.authority.fingerprint() }
 // TLS is how control's listener speaks: machines and other controls show a
 // certificate of its authority, people a token.
 func (i *Identity) TLS() *tls.Config {
-	return &tls.Config{
+	return limit.Certificates(&tls.Config{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.current() },
 		ClientAuth:     tls.VerifyClientCertIfGiven, ClientCAs: i.pool(), MinVersion: tls.VersionTLS13, Time: i.now,
-	}
+	}, nil)
 }
 
 func (i *Identity) pool() *x509.CertPool {
@@ -336,7 +344,7 @@ func (i *Identity) writePeer(cert *tls.Certificate) error {
 	if err := renameio.WriteFile(filepath.Join(i.dir, "peer.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(i.dir, "peer.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644)
+	return renameio.WriteFile(filepath.Join(i.dir, "peer.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o600)
 }
 
 // keyPEM is the authority's key, for a control that joins.

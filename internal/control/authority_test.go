@@ -220,7 +220,7 @@ func TestServer(t *testing.T) {
 	at := noon()
 	c := begin(t, newDisk(t), at)
 	conf := c.o.Identity.TLS()
-	if conf.MinVersion != tls.VersionTLS13 || conf.ClientAuth != tls.VerifyClientCertIfGiven || conf.ClientCAs == nil {
+	if conf.MinVersion != tls.VersionTLS13 || conf.ClientAuth != tls.RequestClientCert || conf.VerifyConnection == nil || conf.ClientCAs == nil {
 		t.Errorf("version %x, client's certificate %s", conf.MinVersion, conf.ClientAuth)
 	}
 	shown, err := conf.GetCertificate(nil)
@@ -253,7 +253,7 @@ func TestServer(t *testing.T) {
 		}
 	}
 	r := bearer("")
-	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, c.o.Identity.authority.cert}}}
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert, c.o.Identity.authority.cert}}
 	q, err := c.caller(r)
 	if err != nil || *q != (caller{control: true}) || q.may(Viewer) {
 		t.Errorf("control's own certificate is that of %+v: %v", q, err)
@@ -346,7 +346,7 @@ func TestMachineRenews(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := httptest.NewRequest(http.MethodPost, "/v1/renew", bytes.NewReader(data))
-		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert, a.cert}}}
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert, a.cert}}
 		w := httptest.NewRecorder()
 		c.Handler().ServeHTTP(w, r)
 		return w, cert

@@ -28,7 +28,7 @@ func TestStandbyKnowsNobody(t *testing.T) {
 	machine := &x509.Certificate{Subject: pkix.Name{CommonName: "m1", OrganizationalUnit: []string{"machine"}}}
 	h := c.standby()
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{machine}}}
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{machine}}
 		h.ServeHTTP(w, r)
 	}))
 	defer srv.Close()

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"trysail/evidence"
 	"trysail/internal/api"
@@ -81,6 +82,53 @@ func (c *Control) signCheckpoint(s *stream) (*signedNote, error) {
 	at := evidence.Checkpoint{Stream: evidence.Stream(s.name), Size: size, Root: root}
 	signed, err := note.Sign(&note.Note{Text: at.Text()}, signer)
 	return &signedNote{signed, key, at}, err
+}
+
+// signCopy signs, for the disk of a machine, the first events of a stream; nil if there are
+// not as many, or no key. It does so in doubt too: what is signed is that this machine was
+// given them, and a machine that keeps a proof of more takes none of less.
+func (c *Control) signCopy(ctx context.Context, stream string, events int64) ([]byte, error) {
+	if c.o.Identity == nil {
+		return nil, nil
+	}
+	size, root, err := c.rootAt(ctx, stream, events)
+	if err != nil || size < events || len(root) != tlog.HashSize {
+		return nil, err
+	}
+	signer, _, err := c.o.Identity.checkpointKey()
+	if err != nil {
+		return nil, err
+	}
+	at := evidence.Checkpoint{Stream: stream, Size: events, Root: tlog.Hash(root)}
+	return note.Sign(&note.Note{Text: at.Text()}, signer)
+}
+
+// signedFor is the checkpoint of a machine's copy, if this fleet signed it; else nil.
+func signedFor(x api.Copy, key func() (note.Verifier, error)) (*evidence.Checkpoint, error) {
+	if x.Signature == "" || len(x.Root) != tlog.HashSize {
+		return nil, nil
+	}
+	verifier, err := key()
+	if err != nil || verifier == nil {
+		return nil, err
+	}
+	at := evidence.Checkpoint{Stream: x.Stream, Size: x.Events, Root: tlog.Hash(x.Root)}
+	if _, err := evidence.ReadNote(at.Note(verifier.Name(), x.Signature), verifier); err != nil {
+		return nil, nil // another fleet signed it, or nobody
+	}
+	return &at, nil
+}
+
+// checkpointVerifier verifies what this fleet signed; nil if control has no key.
+func (c *Control) checkpointVerifier() (note.Verifier, error) {
+	if c.o.Identity == nil {
+		return nil, nil
+	}
+	_, key, err := c.o.Identity.checkpointKey()
+	if err != nil {
+		return nil, err
+	}
+	return note.NewVerifier(key)
 }
 
 // checkpointKey is the key that checkpoints are signed with: each control of a

@@ -67,9 +67,9 @@ type Options struct {
 	// nowhere. Stamp has them time-stamped there; nil: nobody does.
 	Checkpoints string
 	Stamp       func(ctx context.Context, data []byte) ([]byte, error)
-	// AsSent takes plans as they are sent, whatever their runbooks say: for a release of
-	// the past that is made again, part of it, from evidence that verified.
-	AsSent bool
+	// Lab tells that this control is on a disposable machine: there a release of the past is
+	// made again, with the plan of evidence that verified.
+	Lab bool
 }
 
 // Cluster is what a control knows of the others and asks of them: a [ledger.Store], which
@@ -97,6 +97,7 @@ type Control struct {
 	members   map[string]*member
 	joined    int64                     // events of the fleet's stream that were folded
 	waiting   map[string]string         // why a step has no machine, by release/item
+	rebuilds  map[string]time.Duration  // how long a machine took to make a server, by blueprint
 	leases    leases                    // in force, by machine
 	heads     heads                     // of all streams
 	fresh     map[string]bool           // releases that moved since place looked at them
@@ -111,7 +112,9 @@ type Control struct {
 	notices   notices                   // with locks of its own
 	trees     map[string]*evidence.Tree // of the streams that are no release's
 	doubts    doubts
+	bodies    bodies     // with a lock of its own
 	elsewhere *elsewhere // with a lock of its own
+	lists     lists      // with locks of its own
 	// See safe.go.
 	witnesses []string
 	copied    bell // a machine has copied more
@@ -154,7 +157,7 @@ func New(o Options) *Control {
 	}
 	return &Control{
 		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), free: freeAt, silence: 5 * time.Second, streams: map[string]*stream{}, members: map[string]*member{},
-		waiting: map[string]string{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
+		waiting: map[string]string{}, rebuilds: map[string]time.Duration{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
 		trees: map[string]*evidence.Tree{}, doubts: doubts{}, elsewhere: newElsewhere(),
 	}
 }

@@ -55,7 +55,7 @@ func twoSign(t *testing.T, c *Control, ask func(method, path string, body, out a
 	t.Helper()
 	started := written(t, c, version, "---\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann]\n---\n## Ship\n\n- [ ] **tried** (@ann, budget 1h): it\n- [ ] **legal** (@bob, budget 1h): it\n- [ ] **go** (@ann, budget 1h): it\n")
 	started.Ship = c.o.Now().Add(100 * time.Hour)
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(started), nil); p != nil {
 		t.Fatal(p)
 	}
 }

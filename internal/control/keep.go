@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -45,11 +47,18 @@ func (c *Control) keep(ctx context.Context, version, only string) error {
 		if p.Result == nil || (only != "" && name != only) {
 			continue
 		}
-		list := logs(st, name)
-		for _, a := range st.Outputs(name) {
-			if a.Link == "" {
-				list = append(list, depot.Item{Name: "out/" + a.Path, Digest: a.Digest})
+		list, m := logs(st, name), st.Made(name)
+		if m.Tree != "" {
+			list = append(list, depot.Item{Name: "files.jsonl", Digest: m.Tree})
+		}
+		err := c.files(ctx, m, func(a release.Artifact) error {
+			if a.Digest != "" {
+				list = append(list, depot.Item{Name: outName(a.Path), Digest: a.Digest})
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		sets[base+"/"+name] = list
 	}
@@ -59,6 +68,14 @@ func (c *Control) keep(ctx context.Context, version, only string) error {
 		}
 	}
 	return nil
+}
+
+// outName is that of an output in a reference, which holds no control characters.
+func outName(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return "escaped/" + url.PathEscape(name)
+	}
+	return "out/" + name
 }
 
 // logs are those of an item's last result, and of the second build of gold.
@@ -107,8 +124,14 @@ func (c *Control) whole(ctx context.Context, dg string) error {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(io.Discard, f)
-	return err
+	// Who asked may be gone, and a blob is as large as a disk.
+	for buf := make([]byte, 256<<10); err == nil && ctx.Err() == nil; {
+		_, err = f.Read(buf)
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return errors.Join(err, ctx.Err())
 }
 
 // alive tells whether a machine of a name was heard of lately.

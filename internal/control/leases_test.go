@@ -288,7 +288,7 @@ func TestPlaceEndsWaits(t *testing.T) {
 	c := station(t)
 	st := written(t, c, "1", "## Wait\n\n```yaml {\"name\":\"hold\",\"kind\":\"wait\",\"until\":\"ship\"}\n```\n")
 	st.Ship = time.Now().Add(time.Second)
-	asks(t, c.start, api.Start{Started: st})
+	asks(t, c.start, api.StartOf(st))
 	p := newPending()
 	passed := func() (is bool) {
 		t.Helper()
@@ -316,7 +316,7 @@ func TestPlaceEndsWaits(t *testing.T) {
 // with its result, which would be refused; its machine is not counted as lost.
 func TestNothingComesOfIt(t *testing.T) {
 	c := station(t, "a")
-	asks(t, c.start, api.Start{Started: written(t, c, "1", `---
+	asks(t, c.start, api.StartOf(written(t, c, "1", `---
 people: {ann: {}, bob: {}}
 approvers: [ann, bob]
 roles:
@@ -324,7 +324,7 @@ roles:
 ---
 ## Build
 
-`+"```sh {\"name\":\"build\",\"gold\":\"true\",\"out\":\"app\"}\ntrue\n```\n")})
+`+"```sh {\"name\":\"build\",\"gold\":\"true\",\"out\":\"app\"}\ntrue\n```\n")))
 	granted(t, c, "1", "a")
 	look := func() *release.Lease {
 		t.Helper()

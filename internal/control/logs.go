@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -243,18 +244,25 @@ func (c *Control) readStream(w http.ResponseWriter, r *http.Request) {
 		err = &DeniedError{q.name() + " may not copy the ledger", "use a token with role operator"}
 	}
 	var lines [][]byte
+	var signed []byte
 	if err == nil {
 		after, aerr := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64)
 		if aerr != nil || after < 0 {
 			after = 0
 		}
 		lines, err = c.linesOf(r.Context(), r.PathValue("stream"), after)
+		if err == nil {
+			signed, err = c.signCopy(r.Context(), r.PathValue("stream"), after+int64(len(lines)))
+		}
 	}
 	if err != nil {
 		c.fail(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
+	if signed != nil {
+		w.Header().Set(api.CheckpointHeader, base64.StdEncoding.EncodeToString(signed))
+	}
 	for _, l := range lines {
 		if _, err := w.Write(append(slices.Clip(l), '\n')); err != nil {
 			return

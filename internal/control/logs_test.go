@@ -51,7 +51,7 @@ func joins(t testing.TB, c *Control, name string) {
 // begins starts a release of one step.
 func started(t testing.TB, c *Control, version string) {
 	t.Helper()
-	asks(t, c.start, api.Start{Started: written(t, c, version, "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\"}\ntrue\n```\n")})
+	asks(t, c.start, api.StartOf(written(t, c, version, "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\"}\ntrue\n```\n")))
 }
 
 // written is the start of a release as a runbook has it, which is in the depot, and the
@@ -63,10 +63,11 @@ func written(t testing.TB, c *Control, version, doc string) release.Started {
 		t.Fatal(err)
 	}
 	st := release.Begin(r, version)
-	st.Ship = c.o.Now()
+	st.Ship = c.o.Now().Add(time.Hour)
 	for _, role := range r.Roles {
 		st.Machines = append(st.Machines, release.Machine{Role: role.Name})
 	}
+	st.Source.VCS = "git"
 	if st.Source.Original, err = c.o.Depot.PutBytes(t.Context(), []byte("source")); err == nil {
 		st.Runbook, err = c.o.Depot.PutBytes(t.Context(), []byte(doc))
 	}

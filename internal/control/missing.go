@@ -18,7 +18,7 @@ import (
 
 const (
 	looking  = 3 * time.Second // between looks for what is missing
-	mostWant = 50              // digests asked for in one answer
+	mostWant = 500             // digests asked for in one answer
 )
 
 // fill ends when ctx does. It keeps the list of what is missing.
@@ -26,6 +26,7 @@ func (c *Control) fill(ctx context.Context) error {
 	t := time.NewTicker(looking)
 	defer t.Stop()
 	for said := 0; ; {
+		c.nameLists(ctx)
 		missing := c.fetch(ctx, c.missing(ctx, false))
 		c.mu.Lock()
 		c.wanted = missing
@@ -54,10 +55,16 @@ func (c *Control) fill(ctx context.Context) error {
 // only if all is asked for.
 func (c *Control) missing(ctx context.Context, all bool) []string {
 	var list []string
-	want := func(dg string) {
-		if dg != "" && !c.o.Depot.Has(dg) && !slices.Contains(list, dg) {
+	wanted := map[string]bool{}
+	want := func(dg string) bool {
+		if dg == "" || c.o.Depot.Has(dg) {
+			return false
+		}
+		if !wanted[dg] {
 			list = append(list, dg)
 		}
+		wanted[dg] = true
+		return true
 	}
 	for _, v := range c.versions() {
 		st := c.state(v)
@@ -65,14 +72,14 @@ func (c *Control) missing(ctx context.Context, all bool) []string {
 			continue
 		}
 		want(st.Runbook)
+		want(st.Signers)
+		want(st.Revoked)
 		want(st.Source.Original)
 		for name := range st.Progress {
 			for _, log := range logs(st, name) {
 				want(log.Digest)
 			}
-			for _, a := range st.Outputs(name) {
-				want(a.Digest)
-			}
+			c.lists.complete(st.Made(name), want, func(m release.Made, visit func(release.Artifact) error) error { return c.files(ctx, m, visit) })
 		}
 		for _, m := range st.Machines {
 			want(m.Blueprint)
@@ -87,9 +94,10 @@ func (c *Control) missing(ctx context.Context, all bool) []string {
 	return list
 }
 
-// lacks tells whether the depot has not all of some digests.
+// lacks tells whether the depot has not all of some digests, and of the files that are in
+// those that are lists.
 func (c *Control) lacks(digests ...string) bool {
-	return slices.ContainsFunc(digests, func(dg string) bool { return dg != "" && !c.o.Depot.Has(dg) })
+	return slices.ContainsFunc(digests, func(dg string) bool { return dg != "" && (!c.o.Depot.Has(dg) || c.lists.torn(dg)) })
 }
 
 // originals are what a machine is made from, sorted by name, if the depot can tell.

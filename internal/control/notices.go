@@ -27,8 +27,9 @@ type noted struct {
 	Ends   bool      `json:"ends,omitempty"` // when it comes back it begins anew
 	ID     string    `json:"id,omitempty"`   // of the notice that Target got
 	// Undelivered says why Target did not get it, and never will.
-	Undelivered string  `json:"undelivered,omitempty"`
-	Slack       *slacks `json:"slack,omitempty"`
+	Undelivered string    `json:"undelivered,omitempty"`
+	Slack       *slacks   `json:"slack,omitempty"`
+	Machine     *unserved `json:"machine,omitempty"`
 }
 
 // begins is where a target comes in: what happened before is history to it.
@@ -45,6 +46,16 @@ type slacks struct {
 	What    string `json:"what,omitempty"`
 }
 
+// unserved says that no machine can run a step of a release, or that one can again. As with
+// slack, nothing happened to the release itself.
+type unserved struct {
+	Release string `json:"release"`
+	Event   int64  `json:"event"` // the head of the release then
+	Item    string `json:"item"`
+	Wanted  bool   `json:"wanted"`
+	What    string `json:"what,omitempty"`
+}
+
 // notices is that stream, folded. The zero value is an empty one.
 type notices struct {
 	write sync.Mutex // held by whoever appends; never by who reads
@@ -54,6 +65,8 @@ type notices struct {
 	told  map[string]*told // by target
 	slack []noted          // crossings, in order
 	low   map[string]bool  // releases whose slack is under the limit
+	none  []noted          // steps that no machine can run, in order
+	want  map[string]bool  // those that wait for one now, by release and item
 	lost  map[string]int   // notices given up, by target
 	open  map[string]int   // notices on their way, by target; not from the stream
 }
@@ -76,7 +89,7 @@ func (n *notices) take(e noted, line []byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.told == nil {
-		n.told, n.low, n.lost, n.open = map[string]*told{}, map[string]bool{}, map[string]int{}, map[string]int{}
+		n.told, n.low, n.want, n.lost, n.open = map[string]*told{}, map[string]bool{}, map[string]bool{}, map[string]int{}, map[string]int{}
 	}
 	if e.Seq != n.head+1 {
 		return fmt.Errorf("%s: event %d follows event %d", noticesStream, e.Seq, n.head)
@@ -89,6 +102,8 @@ func (n *notices) take(e noted, line []byte) error {
 	switch {
 	case e.Slack != nil:
 		n.slack, n.low[e.Slack.Release] = append(n.slack, e), e.Slack.Low
+	case e.Machine != nil:
+		n.none, n.want[e.Machine.Release+" "+e.Machine.Item] = append(n.none, e), e.Machine.Wanted
 	case e.Begins != nil:
 		n.told[e.Target] = &told{e.Seq, e.Begins.Heads, map[string]bool{}}
 	case e.Ends:

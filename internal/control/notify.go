@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"trysail/internal/api"
 	"trysail/internal/notify"
 	"trysail/release"
 )
@@ -29,8 +30,14 @@ type herald struct {
 	c        *Control
 	boxes    []*outbox
 	releases map[string]*followed
-	crossed  int // crossings of slack that were looked at
+	crossed  int                  // crossings of slack that were looked at
+	unserved int                  // steps without a machine that were looked at
+	since    map[string]time.Time // when each was seen first, by release and item
 }
+
+// machineWait is for how long a step has no machine until people are told: longer than a
+// machine or control takes to come back.
+const machineWait = time.Minute
 
 // followed is a release as far as its notices are derived.
 type followed struct {
@@ -63,7 +70,7 @@ func (c *Control) tell(ctx context.Context) error {
 			return err
 		}
 	}
-	h := &herald{c: c, releases: map[string]*followed{}}
+	h := &herald{c: c, releases: map[string]*followed{}, since: map[string]time.Time{}}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, t := range c.o.Notify.Targets {
 		b := &outbox{Target: t, more: make(chan struct{}, 1)}
@@ -132,7 +139,7 @@ func (h *herald) follow(ctx context.Context) error {
 			if err := h.events(v); err != nil {
 				h.c.o.Log.Error("notices", "release", v, "err", err)
 			}
-			if err := h.slack(ctx, v); err != nil && ctx.Err() == nil {
+			if err := h.outlook(ctx, v); err != nil && ctx.Err() == nil {
 				h.c.o.Log.Error("notices", "release", v, "err", err) // looked at again
 			}
 		}
@@ -177,19 +184,28 @@ func (h *herald) events(version string) error {
 	return nil
 }
 
-// slack writes down that a release's slack crossed the limit.
-func (h *herald) slack(ctx context.Context, version string) error {
-	st, limit := h.releases[version].state, h.c.o.Notify.SlackUnder
-	if limit == nil || st.Head == 0 || st.Over() || st.Ship.IsZero() {
+// outlook writes down what no event says: that a release's slack crossed the limit, and that
+// no machine can run a step of it.
+func (h *herald) outlook(ctx context.Context, version string) error {
+	st := h.releases[version].state
+	if st.Head == 0 || st.Over() || st.Ship.IsZero() {
+		return nil
+	}
+	out, err := h.c.outlook(st)
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.slack(ctx, version, st, out), h.machines(ctx, version, st, out, time.Now()))
+}
+
+func (h *herald) slack(ctx context.Context, version string, st *release.State, out release.Outlook) error {
+	limit := h.c.o.Notify.SlackUnder
+	if limit == nil {
 		return nil
 	}
 	h.c.notices.mu.Lock()
 	low := h.c.notices.low[version]
 	h.c.notices.mu.Unlock()
-	out, err := h.c.outlook(st)
-	if err != nil {
-		return err
-	}
 	n, again := release.SlackNotice(out, *limit, low)
 	if again == low {
 		return nil
@@ -201,11 +217,44 @@ func (h *herald) slack(ctx context.Context, version string) error {
 	return h.c.note(ctx, noted{Slack: x})
 }
 
-// crossings derives the notices of slack.
+// machines writes down which steps have had no machine for a while, each once until it has one.
+func (h *herald) machines(ctx context.Context, version string, st *release.State, out release.Outlook, now time.Time) error {
+	wanted := release.MachineNotices(out)
+	for i := range st.Items {
+		item := st.Items[i].Name
+		key := version + " " + item
+		n, none := wanted[item]
+		h.c.notices.mu.Lock()
+		known := h.c.notices.want[key]
+		h.c.notices.mu.Unlock()
+		if _, seen := h.since[key]; none && !seen {
+			h.since[key] = now
+		}
+		if !none {
+			delete(h.since, key)
+		}
+		if none == known || none && now.Sub(h.since[key]) < machineWait {
+			continue
+		}
+		if err := h.c.note(ctx, noted{Machine: &unserved{Release: version, Event: st.Head, Item: item, Wanted: none, What: n.What}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crossings derives the notices of slack, and of steps without a machine.
 func (h *herald) crossings() {
 	h.c.notices.mu.Lock()
-	list := h.c.notices.slack[h.crossed:]
+	list, none := h.c.notices.slack[h.crossed:], h.c.notices.none[h.unserved:]
 	h.c.notices.mu.Unlock()
+	for _, e := range none {
+		h.unserved++
+		if f := h.releases[e.Machine.Release]; f != nil && e.Machine.Wanted {
+			n := release.Notice{Kind: release.MachineWanted, Item: e.Machine.Item, What: e.Machine.What}
+			h.queue(f, n, e.Machine.Event, e.Time, func(t *told) bool { return e.Seq > t.since })
+		}
+	}
 	for _, e := range list {
 		h.crossed++
 		f := h.releases[e.Slack.Release]
@@ -221,7 +270,7 @@ func (h *herald) crossings() {
 // that have not got it.
 func (h *herald) queue(f *followed, n release.Notice, seq int64, at time.Time, news func(*told) bool) {
 	st := f.state
-	m := notify.Message{Notice: n, Release: st.Started.Version, Begun: st.Begun, Ship: st.Ship, Event: seq, At: at}
+	m := notify.Message{Notice: n, Release: st.Started.Version, Begun: st.Begun, Ship: st.Ship, Event: seq, At: at, Zone: api.Zone(st.Team.Zone)}
 	for _, b := range h.boxes {
 		h.c.notices.mu.Lock()
 		t := h.c.notices.told[b.Name()]

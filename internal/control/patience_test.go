@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +22,7 @@ import (
 
 	"trysail/internal/api"
 	"trysail/internal/depot"
+	"trysail/internal/limit"
 )
 
 // pipes is a listener in memory: its connections have deadlines by the bubble's clock.
@@ -119,9 +119,9 @@ func inFront(t *testing.T, http2, machine bool, test func(t *testing.T, d *doorw
 		d.door.open(d.c.Handler())
 
 		l := &pipes{make(chan net.Conn), make(chan struct{})}
-		srv := &http.Server{Handler: d.door, TLSConfig: id.TLS(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+		srv := Server(d.door, id, slog.New(slog.DiscardHandler))
 		served := make(chan error)
-		go func() { served <- srv.ServeTLS(l, "", "") }()
+		go func() { served <- srv.ServeTLS(limit.Listen(l, limit.Defaults()), "", "") }()
 		config := &tls.Config{RootCAs: id.pool(), ServerName: "control.example", Time: time.Now}
 		if machine {
 			key := ecKey(t)
@@ -212,7 +212,8 @@ func TestBodyThatNeverEnds(t *testing.T) {
 			{"POST", "/v1/releases/1/logs/build/1", false, http.StatusForbidden, "denied"},
 			{"PUT", "/v1/blobs/sha256:0", false, http.StatusForbidden, "denied"},
 			{"GET", "/v1/openapi.yaml", false, http.StatusOK, ""},
-			{"POST", "/nowhere", false, http.StatusNotFound, ""},
+			{"POST", "/nowhere", false, http.StatusForbidden, "denied"},
+			{"POST", "/nowhere", true, http.StatusNotFound, ""},
 		} {
 			t.Run(fmt.Sprintf("%s %s http2=%v", x.what, x.path, http2), func(t *testing.T) {
 				inFront(t, http2, false, func(t *testing.T, d *doorway) {

@@ -18,6 +18,7 @@ import (
 	"trysail/evidence"
 	"trysail/internal/api"
 	"trysail/internal/ledger"
+	"trysail/internal/notify"
 	"trysail/release"
 	"trysail/runbook"
 )
@@ -28,71 +29,115 @@ func (c *Control) start(ctx context.Context, q *caller, r *http.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	need := map[string]string{"the runbook": b.Started.Runbook, "the source": b.Started.Source.Original, "who may sign": b.Started.Signers, "who may not": b.Started.Revoked}
-	if err := c.inDepot(ctx, need, b.Started.Machines); err != nil {
+	if err := c.complete(ctx, b.Runbook, b.Source.Original, b.Signers, b.Revoked, b.Machines); err != nil {
 		return nil, err
 	}
-	if _, _, err := c.signers(ctx, b.Started.Signers, b.Started.Revoked); err != nil {
-		return nil, &badRequest{err}
+	book, err := c.document(ctx, b.Runbook, release.RulesNow)
+	if err != nil {
+		return nil, err
 	}
-	if !c.o.AsSent {
-		book, err := c.document(ctx, b.Started.Runbook)
-		if err != nil {
-			return nil, err
-		}
-		if what := b.Started.Differs(book); what != "" {
-			return nil, &otherPlanError{what}
-		}
-		b.Started.Named = book.Ship
+	st := release.Begin(book, b.Version)
+	st.Ship, st.Named, st.Runbook, st.Source, st.Machines, st.Signers, st.Revoked, st.Origin, st.Forced = b.Ship, book.Ship, b.Runbook, b.Source, b.Machines, b.Signers, b.Revoked, b.Origin, b.Forced
+	if what := st.Differs(book); what != "" {
+		return nil, &mismatchError{what}
 	}
-	b.Started.Rules = release.RulesNow
-	e := release.New(c.o.Now(), q.name(), b.Started)
+	if why := release.ShipDate(st.Ship, book.Ship, c.o.Now(), book.Team.Zone); why != "" && st.Forced == "" {
+		return nil, &release.RuleError{Type: "started", What: why + ": a release starts with it only by force, with a reason"}
+	}
+	if what := st.Origin.Differs(st.Source.Revision, st.Runbook); what != "" {
+		return nil, &badRequest{errors.New(what)}
+	}
+	return nil, c.begin(ctx, q, st)
+}
+
+// replay begins a release of the past once more, in a lab.
+func (c *Control) replay(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Replay](r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.o.Lab {
+		return nil, &DeniedError{"a release of the past is made again in a lab, and this control is a team's", "trysail reprove BUNDLE"}
+	}
+	st := b.Started
+	if err := c.complete(ctx, st.Runbook, st.Source.Original, st.Signers, st.Revoked, st.Machines); err != nil {
+		return nil, err
+	}
+	return nil, c.begin(ctx, q, st)
+}
+
+// begin appends the start of a release: to a new stream, or to that of a version which was
+// aborted before it had gold.
+func (c *Control) begin(ctx context.Context, q *caller, st release.Started) error {
+	st.Rules = release.RulesNow
+	var first *NotFoundError
+	switch _, err := c.update(ctx, st.Version, q.name(), func(*release.State) (release.Body, error) { return st, nil }); {
+	case err == nil:
+		return c.keep(ctx, st.Version, "")
+	case !errors.As(err, &first):
+		return err
+	}
+	e := release.New(c.o.Now(), q.name(), st)
 	e.Seq = 1
-	st := release.Empty()
-	if err := st.Apply(e); err != nil {
-		return nil, err
+	if err := release.Empty().Apply(e); err != nil {
+		return err
 	}
 	line, err := json.Marshal(e)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := c.doubted(releaseStream(b.Started.Version)); err != nil {
-		return nil, err // it was started once, says a machine
+	if err := c.doubted(releaseStream(st.Version)); err != nil {
+		return err // it was started once, says a machine
 	}
-	err = c.o.Ledger.Append(ctx, releaseStream(b.Started.Version), 0, line)
+	err = c.o.Ledger.Append(ctx, releaseStream(st.Version), 0, line)
 	var conflict *ledger.ConflictError
 	if errors.As(err, &conflict) {
-		return nil, &release.RuleError{Type: "started", What: "release " + b.Started.Version + " has been started already"}
+		return &release.RuleError{Type: "started", What: "release " + st.Version + " has been started already"}
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := c.refresh(ctx, releaseStream(b.Started.Version)); err != nil {
-		return nil, err
+	if err := c.refresh(ctx, releaseStream(st.Version)); err != nil {
+		return err
 	}
-	return nil, c.keep(ctx, b.Started.Version, "")
+	return c.keep(ctx, st.Version, "")
 }
 
-// otherPlanError says that a plan is not what control reads in the document that it
-// names: what people approved and auditors are shown is the document.
-type otherPlanError struct{ what string }
+// mismatchError says what of a request does not fit the runbook that it names.
+type mismatchError struct{ what string }
 
-func (e *otherPlanError) Error() string {
-	return "the plan is not what control reads in its runbook: " + e.what
-}
+func (e *mismatchError) Error() string { return "the request does not fit its runbook: " + e.what }
 
 // Hint says what to do.
-func (e *otherPlanError) Hint() string {
-	return "use a trysail of the version that control is of (trysail version); a runbook with other roles or signers wants --machines or --signers too"
+func (e *mismatchError) Hint() string {
+	return "a runbook with other roles or signers needs --machines or --signers too"
 }
 
-// document reads a runbook of the depot. A plan is worth what control itself reads there.
-func (c *Control) document(ctx context.Context, digest string) (*runbook.Runbook, error) {
+// complete refuses what names originals that control does not have, or signers that cannot
+// be read.
+func (c *Control) complete(ctx context.Context, book, source, signers, revoked string, machines []release.Machine) error {
+	need := map[string]string{"the runbook": book, "the source": source, "who may sign": signers, "who may not": revoked}
+	if err := c.inDepot(ctx, need, machines); err != nil {
+		return err
+	}
+	if _, _, err := c.signers(ctx, signers, revoked); err != nil {
+		return &badRequest{err}
+	}
+	return nil
+}
+
+// document reads a runbook of the depot, as the rules of a release have it. A plan is worth
+// what control itself reads there.
+func (c *Control) document(ctx context.Context, digest string, rules int) (*runbook.Runbook, error) {
 	data, err := c.text(ctx, digest)
 	if err != nil {
 		return nil, &badRequest{fmt.Errorf("the runbook: %w", err)}
 	}
-	r, err := runbook.Parse("the runbook", data, time.LoadLocation)
+	read := runbook.Parse
+	if rules < 3 {
+		read = runbook.ParseOld
+	}
+	r, err := read("the runbook", data, time.LoadLocation)
 	if err != nil {
 		return nil, &badRequest{err}
 	}
@@ -138,6 +183,9 @@ func (c *Control) say(ctx context.Context, q *caller, r *http.Request, decide fu
 	}{seq}, nil
 }
 
+// mostSpent bounds the time that a person says a sign-off took.
+const mostSpent = 10_000 * time.Hour
+
 func (c *Control) sign(ctx context.Context, q *caller, r *http.Request) (any, error) {
 	b, err := body[api.Decide](r)
 	if err != nil {
@@ -147,45 +195,64 @@ func (c *Control) sign(ctx context.Context, q *caller, r *http.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
+	if b.Spent < 0 || b.Spent > mostSpent.Seconds() {
+		return nil, &badRequest{fmt.Errorf("a time spent of %g s is not between 0 and %g hours", b.Spent, mostSpent.Hours())}
+	}
+	return c.takeDecision(ctx, q, r, func(*release.State) (release.Personal, error) {
+		return release.Signed{
+			Item: b.Item, Person: person, Decision: b.Decision, Subject: b.Subject, Reason: b.Reason, Spent: api.Spent(b.Spent),
+			Statement: b.Statement, Signature: b.Signature, Nonce: b.Nonce,
+		}, nil
+	})
+}
+
+// takeDecision appends what a person decides, with the key that signed it.
+func (c *Control) takeDecision(ctx context.Context, q *caller, r *http.Request, what func(*release.State) (release.Personal, error)) (any, error) {
 	s, err := c.stream(r.PathValue("version"))
 	if err != nil {
 		return nil, err
 	}
 	return c.say(ctx, q, r, func(st *release.State) (release.Body, error) {
-		e := release.Signed{
-			Item: b.Item, Person: person, Decision: b.Decision, Subject: b.Subject, Reason: b.Reason, Spent: b.Spent,
-			Statement: b.Statement, Signature: b.Signature, Nonce: b.Nonce,
+		b, err := what(st)
+		if err != nil || b.Signed() == nil {
+			return b, err // the rules refuse it where it must be signed
 		}
-		return e, c.signature(ctx, s, st, e)
+		p := *b.Signed()
+		p.Key = ""
+		key, err := c.signature(ctx, s, st, b.Prove(&p))
+		if st.Started.Rules >= 3 {
+			p.Key = key
+		}
+		return b.Prove(&p), err
 	})
 }
 
-// signature holds a person's against the release as it is. Without allowed signers
-// there is nothing that one could be held against.
-func (c *Control) signature(ctx context.Context, s *stream, st *release.State, e release.Signed) error {
-	switch {
-	case st.Signers == "" && e.Signature != "":
-		return &badRequest{errors.New("the release has no allowed signers, so a signature says nothing: name the file as signers: in the runbook")}
-	case st.Signers == "" || e.Statement == "":
-		return nil // the rules refuse it
+// signature holds a person's against the release as it is, and gives the fingerprint of the
+// key that it is of.
+func (c *Control) signature(ctx context.Context, s *stream, st *release.State, e release.Personal) (string, error) {
+	if st.Signers == "" {
+		return "", &badRequest{errors.New("the release has no allowed signers, so a signature says nothing: name the file as signers: in the runbook")}
 	}
 	_, verifier, err := c.o.Identity.checkpointKey()
 	if err != nil {
-		return err
+		return "", err
 	}
 	m := evidence.Moment{State: st, At: c.o.Now(), Stream: evidence.Stream(st.Started.Version), Root: s.tree.Root}
 	if m.Log, err = note.NewVerifier(verifier); err != nil {
-		return err
+		return "", err
 	}
 	if m.Signers, m.Revoked, err = c.signers(ctx, st.Signers, st.Revoked); err != nil {
-		return err
+		return "", err
 	}
-	_, err = m.Check(e)
+	by, err := m.Check(e)
 	var wrong *evidence.Error
-	if errors.As(err, &wrong) {
-		return &DeniedError{wrong.What, wrong.Remedy}
+	switch {
+	case errors.As(err, &wrong):
+		return "", &DeniedError{wrong.What, wrong.Remedy}
+	case err != nil:
+		return "", err
 	}
-	return err
+	return ssh.FingerprintSHA256(by.Key), nil
 }
 
 // signers reads who may sign, and whose keys are good no more.
@@ -211,36 +278,50 @@ func (c *Control) signers(ctx context.Context, allowed, revoked string) (evidenc
 	return list, gone, err
 }
 
-// step answers requests that name a step, a person and a reason.
-func (c *Control) step(ctx context.Context, q *caller, r *http.Request, person bool, say func(b api.Step, person string, s *release.State) (release.Body, error)) (any, error) {
+// reaches says which people have a way to hear that they are asked.
+func (c *Control) reaches(_ context.Context, _ *caller, r *http.Request) (any, error) {
+	t := api.Told{People: []string{}}
+	if c.o.Notify == nil {
+		return t, nil
+	}
+	for _, p := range r.URL.Query()["person"] {
+		n := release.Notice{Kind: release.SignOffWanted, People: []string{p}}
+		if slices.ContainsFunc(c.o.Notify.Targets, func(x notify.Target) bool { return x.Wants(n) }) {
+			t.People = append(t.People, p)
+		}
+	}
+	return t, nil
+}
+
+// step answers requests by which a person decides on a step, with a reason.
+func (c *Control) step(decision func(b api.Step) release.Personal) handler {
+	return func(ctx context.Context, q *caller, r *http.Request) (any, error) {
+		b, err := body[api.Step](r)
+		if err != nil {
+			return nil, err
+		}
+		if b.Person, err = q.as(b.Person); err != nil {
+			return nil, err
+		}
+		return c.takeDecision(ctx, q, r, func(*release.State) (release.Personal, error) { return decision(b), nil })
+	}
+}
+
+func withdrawn(b api.Step) release.Personal {
+	return release.Withdrawn{Item: b.Item, Person: b.Person, Reason: b.Reason, Proof: b.Proof}
+}
+
+func waived(b api.Step) release.Personal {
+	return release.Waived{Item: b.Item, Test: b.Test, Person: b.Person, Reason: b.Reason, Proof: b.Proof}
+}
+
+func (c *Control) retry(ctx context.Context, q *caller, r *http.Request) (any, error) {
 	b, err := body[api.Step](r)
 	if err != nil {
 		return nil, err
 	}
-	who := ""
-	if person {
-		if who, err = q.as(b.Person); err != nil {
-			return nil, err
-		}
-	}
-	return c.say(ctx, q, r, func(s *release.State) (release.Body, error) { return say(b, who, s) })
-}
-
-func (c *Control) withdraw(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	return c.step(ctx, q, r, true, func(b api.Step, who string, _ *release.State) (release.Body, error) {
-		return release.Withdrawn{Item: b.Item, Person: who, Reason: b.Reason}, nil
-	})
-}
-
-func (c *Control) retry(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	return c.step(ctx, q, r, false, func(b api.Step, _ string, _ *release.State) (release.Body, error) {
+	return c.say(ctx, q, r, func(*release.State) (release.Body, error) {
 		return release.Retried{Item: b.Item, Reason: b.Reason}, nil
-	})
-}
-
-func (c *Control) waive(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	return c.step(ctx, q, r, true, func(b api.Step, who string, _ *release.State) (release.Body, error) {
-		return release.Waived{Item: b.Item, Test: b.Test, Person: who, Reason: b.Reason}, nil
 	})
 }
 
@@ -252,36 +333,52 @@ func (c *Control) except(ctx context.Context, q *caller, r *http.Request) (any, 
 	if b.Person, err = q.as(b.Person); err != nil {
 		return nil, err
 	}
-	return c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+	return c.takeDecision(ctx, q, r, func(*release.State) (release.Personal, error) { return b, nil })
 }
 
-func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	b, err := body[release.Amended](r)
+func (c *Control) abort(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	b, err := body[api.Abort](r)
 	if err != nil {
 		return nil, err
 	}
-	if b.By, err = q.as(b.By); err != nil {
-		return nil, err
-	}
-	need := map[string]string{"the runbook": b.Runbook, "who may sign": b.Signers, "who may not": b.Revoked}
-	if b.Source != nil {
-		need["the source"] = b.Source.Original
-	}
-	if err := c.inDepot(ctx, need, b.Machines); err != nil {
-		return nil, err
-	}
-	if _, _, err := c.signers(ctx, b.Signers, b.Revoked); err != nil {
-		return nil, &badRequest{err}
-	}
-	var book *runbook.Runbook // that of the machines
-	if now := c.state(r.PathValue("version")); now != nil && (b.Runbook != "" || b.Machines != nil) {
-		if book, err = c.document(ctx, cmp.Or(b.Runbook, now.Runbook)); err != nil {
+	if q.person != "*" || b.Person != "" {
+		if b.Person, err = q.as(b.Person); err != nil {
 			return nil, err
 		}
 	}
-	return c.say(ctx, q, r, func(st *release.State) (release.Body, error) {
+	return c.takeDecision(ctx, q, r, func(*release.State) (release.Personal, error) {
+		return release.Aborted{Reason: b.Reason, Person: b.Person, Proof: b.Proof}, nil
+	})
+}
+
+func (c *Control) amend(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	in, err := body[api.Amend](r)
+	if err != nil {
+		return nil, err
+	}
+	b := in.Amended()
+	if b.By, err = q.as(b.By); err != nil {
+		return nil, err
+	}
+	source := ""
+	if b.Source != nil {
+		source = b.Source.Original
+	}
+	if err := c.complete(ctx, b.Runbook, source, b.Signers, b.Revoked, b.Machines); err != nil {
+		return nil, err
+	}
+	var book *runbook.Runbook // that of the machines
+	if now := c.state(r.PathValue("version")); now != nil && (b.Runbook != "" || b.Machines != nil) {
+		if book, err = c.document(ctx, cmp.Or(b.Runbook, now.Runbook), now.Started.Rules); err != nil {
+			return nil, err
+		}
+	}
+	if b.Runbook != "" && book != nil {
+		b = b.With(release.PlanOf(book))
+	}
+	return c.takeDecision(ctx, q, r, func(st *release.State) (release.Personal, error) {
 		if what := b.Differs(book, st); what != "" {
-			return nil, &otherPlanError{what}
+			return nil, &mismatchError{what}
 		}
 		return b, nil
 	})
@@ -295,7 +392,7 @@ func (c *Control) agree(ctx context.Context, q *caller, r *http.Request) (any, e
 	if b.Person, err = q.as(b.Person); err != nil {
 		return nil, err
 	}
-	said, err := c.say(ctx, q, r, func(*release.State) (release.Body, error) { return b, nil })
+	said, err := c.takeDecision(ctx, q, r, func(*release.State) (release.Personal, error) { return b, nil })
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,13 @@ type pending struct {
 	waits map[string]time.Time // when the next one ends
 	steps map[string][]ready
 	void  map[string][]lapsed // leases that nothing comes of
+	due   map[string]fleet.Due
+	dueAt time.Time // when due was worked out for all of them
 }
+
+// dueAgain is after how long it is worked out anew how urgent releases are: as time passes,
+// one that waits for a date keeps its slack, and one with work to do loses it.
+const dueAgain = time.Minute
 
 // ready is a step that wants a machine, and digests that it needs in the depot.
 type ready struct {
@@ -63,7 +69,7 @@ type ready struct {
 }
 
 func newPending() *pending {
-	return &pending{map[string]time.Time{}, map[string][]ready{}, map[string][]lapsed{}}
+	return &pending{waits: map[string]time.Time{}, steps: map[string][]ready{}, void: map[string][]lapsed{}, due: map[string]fleet.Due{}}
 }
 
 // read looks at the releases that moved.
@@ -72,11 +78,21 @@ func (c *Control) read(p *pending) {
 	fresh := c.fresh
 	c.fresh = map[string]bool{}
 	c.mu.Unlock()
+	if now := time.Now(); now.Sub(p.dueAt) >= dueAgain {
+		p.dueAt = now
+		for version := range p.due {
+			c.look(version, func(st *release.State) { p.due[version] = c.due(st) })
+		}
+	}
 	for version := range fresh {
 		delete(p.waits, version)
 		delete(p.steps, version)
 		delete(p.void, version)
+		delete(p.due, version)
 		c.look(version, func(st *release.State) {
+			if !st.Over() {
+				p.due[version] = c.due(st)
+			}
 			if _, next := st.Due(time.Time{}); !next.IsZero() {
 				p.waits[version] = next
 			}
@@ -88,7 +104,7 @@ func (c *Control) read(p *pending) {
 			for _, w := range st.Next() {
 				m := st.Machine(w.Role)
 				p.steps[version] = append(p.steps[version], ready{
-					fleet.Want{Key: version + " " + w.Item, Role: w.Role, Blueprint: m.Blueprint, Not: w.Not, Has: w.Warm},
+					fleet.Want{Key: version + " " + w.Item, Role: w.Role, Blueprint: m.Blueprint, Not: w.Not, Has: w.Warm, Due: p.due[version]},
 					append(slices.Clone(w.Warm), st.Source.Original, m.Blueprint, m.Sum), w,
 				})
 			}
@@ -108,6 +124,32 @@ func (c *Control) machines() []fleet.Machine {
 		})
 	}
 	slices.SortFunc(list, func(a, b fleet.Machine) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// due is how urgent a release is: by its slack if it had as many machines as it wants, since
+// who has them is what is decided.
+func (c *Control) due(st *release.State) fleet.Due {
+	d := fleet.Due{Release: st.Started.Version, Slack: st.Ship.Sub(c.o.Now()), Ship: st.Ship}
+	out, err := st.Outlook(c.o.Now(), time.LoadLocation)
+	if err != nil {
+		c.o.Log.Error("slack", "release", d.Release, "err", err)
+		return d
+	}
+	d.Slack = out.Slack
+	return d
+}
+
+// runs lists the releases whose steps a machine runs.
+func (c *Control) runs(machine string, p *pending) []fleet.Due {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []fleet.Due
+	for _, h := range c.leases.held(machine) {
+		if d, ok := p.due[h.Release]; ok {
+			list = append(list, d)
+		}
+	}
 	return list
 }
 
@@ -240,7 +282,7 @@ func (c *Control) gone(name string, now time.Time) string {
 	if silent < fleet.LostAfter {
 		return ""
 	}
-	return "not heard of for " + silent.Round(100*time.Millisecond).String()
+	return "no heartbeat for " + release.Human(silent)
 }
 
 // last is when a machine was answered last; who was not since control began counts
@@ -287,16 +329,24 @@ func (c *Control) assign(ctx context.Context, p *pending) error {
 				waiting[r.Key] = r.want.After.Machine + " is stopping it"
 				continue
 			}
+			r.Due = p.due[version]
 			wants = append(wants, r.Want)
 		}
 	}
 	var placed []fleet.Placed
 	var reasons []fleet.Reason
 	if len(wants) > 0 {
-		placed, reasons = fleet.Place(c.mono(time.Now()), c.machines(), wants)
+		machines := c.machines()
+		for i := range machines {
+			machines[i].Runs = c.runs(machines[i].Name, p)
+		}
+		placed, reasons = fleet.Place(c.mono(time.Now()), machines, wants)
 	}
 	for _, r := range reasons {
 		waiting[r.Key] = r.Why
+		if d := r.First; d != nil {
+			waiting[r.Key] = "release " + d.Release + " " + release.Ships(d.Ship.Sub(c.o.Now())) + " and goes first: " + r.Why
+		}
 	}
 	c.mu.Lock()
 	c.waiting = waiting

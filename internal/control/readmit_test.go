@@ -96,7 +96,7 @@ func TestReadmit(t *testing.T) {
 	is("", "not proven: no release names a blueprint of a role that it serves; 7 originals read again")
 
 	set("drain", api.SetMachine{}, "")
-	set("readmit", api.SetMachine{WithoutProof: true}, "says why")
+	set("readmit", api.SetMachine{WithoutProof: true}, "give a reason")
 	set("readmit", api.SetMachine{WithoutProof: true, Reason: "it was never broken"}, "")
 	is("", "it was never broken")
 	if p := ask(http.MethodPost, "/v1/fleet/b/readmit", api.SetMachine{}, nil); p == nil || p.Status != http.StatusNotFound {

@@ -92,7 +92,7 @@ func TestRevokedSeesNoMore(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if name := r.Header.Get("Machine"); name != "" {
 			cert := &x509.Certificate{Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{"machine"}}}
-			r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
 		}
 		h.ServeHTTP(w, r)
 	}))

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,7 +22,7 @@ import (
 )
 
 const (
-	maxBody  = 8 << 20 // bytes of a request that is no blob and no log
+	maxBody  = 2 << 20 // bytes of a request that is no blob and no log: an event has at most one megabyte
 	pollTime = 20 * time.Second
 )
 
@@ -51,6 +52,7 @@ func (c *Control) routes() []route {
 		raw("POST /v1/enrol", c.enrol),
 		raw("POST /v1/controls", c.joinControl),
 		machine("POST /v1/renew", c.renew),
+		machine("POST /v1/terms", c.terms),
 		machine("POST /v1/beat", c.beat),
 		machine("GET /v1/work", c.work),
 		result("POST /v1/report", c.report),
@@ -62,17 +64,19 @@ func (c *Control) routes() []route {
 		person("POST /v1/releases", Operator, c.start),
 		person("GET /v1/releases/{version}", Viewer, c.status),
 		person("POST /v1/releases/{version}/sign", Approver, c.sign),
-		person("POST /v1/releases/{version}/withdraw", Approver, c.withdraw),
+		person("POST /v1/replays", Operator, c.replay),
+		person("POST /v1/releases/{version}/withdraw", Approver, c.step(withdrawn)),
 		person("POST /v1/releases/{version}/retry", Operator, c.retry),
-		person("POST /v1/releases/{version}/waive", Approver, c.waive),
+		person("POST /v1/releases/{version}/waive", Approver, c.step(waived)),
 		person("POST /v1/releases/{version}/except", Approver, c.except),
 		person("POST /v1/releases/{version}/amend", Operator, c.amend),
 		person("POST /v1/releases/{version}/agree", Approver, c.agree),
 		person("POST /v1/releases/{version}/hold", Operator, c.reason(func(s string) release.Body { return release.Held{Reason: s} })),
 		person("POST /v1/releases/{version}/resume", Operator, c.reason(func(string) release.Body { return release.Resumed{} })),
-		person("POST /v1/releases/{version}/abort", Operator, c.reason(func(s string) release.Body { return release.Aborted{Reason: s} })),
-		person("POST /v1/releases/{version}/ship", Operator, c.reason(func(string) release.Body { return release.Shipped{} })),
+		person("POST /v1/releases/{version}/abort", Operator, c.abort),
+		person("POST /v1/releases/{version}/ship", Operator, c.ship),
 		person("GET /v1/fleet", Viewer, c.fleetStatus),
+		person("GET /v1/told", Viewer, c.reaches),
 		person("POST /v1/fleet/{name}/{what}", Operator, c.setMachine),
 		person("POST /v1/tokens", Approver, c.makeToken),
 		person("POST /v1/tokens/revoke", Approver, c.revoke),
@@ -86,6 +90,7 @@ func (c *Control) routes() []route {
 		raw("GET /v1/streams/{stream}", c.readStream),
 		raw("GET /v1/blobs/{digest}", c.getBlob), // and HEAD
 		raw("PUT /v1/blobs/{digest}", c.putBlob),
+		machine("POST /v1/blobs", c.missingBlobs),
 		raw("GET /v1/openapi.yaml", c.openAPI),
 		raw("GET /metrics", c.metrics()),
 	}
@@ -101,7 +106,7 @@ func (c *Control) Handler() http.Handler {
 			c.handle(mux, r)
 		}
 	}
-	return mux
+	return c.admit(mux)
 }
 
 // openAPI answers with the description of the API, to anybody: it holds no secret.
@@ -124,8 +129,12 @@ func (c *Control) handle(mux *http.ServeMux, at route) {
 		}
 		if err == nil && strings.HasSuffix(at.pattern, "/{epoch}") {
 			err = patient(w, r) // it is a log
-		} else {
+		} else if err == nil {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			var done func()
+			if done, err = c.bodies.read(r, q.name()); err == nil {
+				defer done()
+			}
 		}
 		if err == nil {
 			var answer any
@@ -166,7 +175,11 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var unknown *ledger.UnknownError
 	var damaged *depot.DigestError
 	var bad *badRequest
-	var plan *otherPlanError
+	var plan *mismatchError
+	var unproven *unprovenError
+	var moved *movedError
+	var size *ledger.SizeError
+	var unfit *unfitError
 	var full *NoRoomError
 	var fullDepot *depot.FullError
 	var standby *standbyError
@@ -175,7 +188,9 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &standby), errors.As(err, &deposed):
 		status, p.Code, p.Leader = http.StatusServiceUnavailable, api.Standby, c.leader()
-	case errors.As(err, &rule):
+	case errors.As(err, &moved):
+		status, p.Code = http.StatusConflict, api.Moved
+	case errors.As(err, &rule), errors.As(err, &unproven):
 		status, p.Code = http.StatusConflict, "rule"
 	case errors.As(err, &denied):
 		status, p.Code = http.StatusForbidden, "denied"
@@ -195,6 +210,8 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusGatewayTimeout, "unknown"
 	case slow != nil:
 		status, p.Code = http.StatusRequestTimeout, api.Slow
+	case errors.As(err, &size), errors.As(err, &unfit):
+		status, p.Code = http.StatusRequestEntityTooLarge, api.Unfit
 	case errors.As(err, &bad), errors.As(err, &plan):
 		status, p.Code = http.StatusBadRequest, "usage"
 	default:
@@ -219,9 +236,15 @@ func (e *badRequest) Unwrap() error { return e.err }
 // body reads a request strictly.
 func body[T any](r *http.Request) (T, error) {
 	var v T
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(&v)
+	data, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = dense(data)
+	}
+	if err == nil {
+		d := json.NewDecoder(bytes.NewReader(data))
+		d.DisallowUnknownFields()
+		err = d.Decode(&v)
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return v, &slowError{}
@@ -231,16 +254,24 @@ func body[T any](r *http.Request) (T, error) {
 	return v, nil
 }
 
+// mostSlots is how many steps a machine may run at once.
+const mostSlots = 1000
+
 // enrol lets a machine in that has a join token.
 func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	answer, err := func() (*api.Enrolled, error) {
 		q, err := body[api.Enrol](r)
 		if err != nil {
 			return nil, err
 		}
-		if !machineName(q.Name) || q.Slots < 1 || q.Slots > 1000 {
-			return nil, &badRequest{fmt.Errorf("%q is no name for a machine", q.Name)}
+		if q.Token, err = c.joinToken(r, q.Token); err != nil {
+			return nil, err
+		}
+		if err := api.CheckMachineName(q.Name); err != nil {
+			return nil, &badRequest{err}
+		}
+		if q.Slots < 1 || q.Slots > mostSlots {
+			return nil, &badRequest{fmt.Errorf("%d steps at once: 1 to %d", q.Slots, mostSlots)}
 		}
 		if !slices.Contains(fleet.Ranks(), q.Rank) {
 			return nil, &badRequest{fmt.Errorf("%q is no rank: primary, backup or spare", q.Rank)}
@@ -279,16 +310,10 @@ func (c *Control) renew(_ context.Context, q *caller, r *http.Request) (any, err
 	if err != nil {
 		return nil, &badRequest{err}
 	}
-	if key != keyDigest(r.TLS.VerifiedChains[0][0]) {
+	if key != keyDigest(shown(r)) {
 		return nil, &DeniedError{"machine " + q.machine + " asks for a certificate of another key", "join it again: trysail fleet token"}
 	}
 	return &api.Enrolled{Certificate: cert, Authority: c.o.Identity.authority.pem}, nil
-}
-
-func machineName(s string) bool {
-	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_')
-	})
 }
 
 // beat notes that a machine lives and says which of its leases are in force.
@@ -307,6 +332,9 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	}
 	c.mu.Lock()
 	m := c.members[q.machine] // caller has seen that it is there
+	if !m.heard.IsZero() {
+		c.measure(m, b.Warm)
+	}
 	// Every answer moves the machine's fence, so every answer counts: its leases end
 	// here only [fleet.LostAfter] after the last.
 	m.heard = time.Now()
@@ -416,56 +444,20 @@ func (c *Control) assignment(h api.Holding) *api.Assignment {
 			Holding: h, Confirm: st.Progress[h.Item].Lease.Confirm,
 			Step: *x, Source: st.Source, Machine: st.Machine(x.Role), Inputs: st.Inputs(x),
 		}
+		for _, t := range st.Takes(x) {
+			if t.Made.Tree != "" {
+				a.Lists = append(a.Lists, t)
+			}
+		}
 		if a.Confirm {
 			a.Gold = st.Gold.Outputs
+			if m := st.Gold.Made(); m.Tree != "" {
+				a.GoldList = &m
+			}
 		}
+		a.Keep = slices.DeleteFunc([]string{st.Runbook, st.Signers, st.Revoked}, func(dg string) bool { return dg == "" })
 	})
 	return a
-}
-
-// report takes the end of a lease.
-func (c *Control) report(ctx context.Context, q *caller, r *http.Request) (any, error) {
-	b, err := body[struct {
-		Release string         `json:"release"`
-		Report  release.Report `json:"report"`
-	}](r)
-	if err != nil {
-		return nil, err
-	}
-	b.Report.Machine = q.machine
-	for _, a := range b.Report.Outputs {
-		if a.Link == "" && !c.o.Depot.Has(a.Digest) {
-			return nil, &badRequest{fmt.Errorf("output %s (%s) is not in the depot", a.Path, a.Digest)}
-		}
-	}
-	var did release.Body
-	_, err = c.update(ctx, b.Release, "machine "+q.machine, func(s *release.State) (release.Body, error) {
-		// An answer that was lost is asked for again: one event.
-		if p := s.Progress[b.Report.Item]; p != nil && p.Ended == b.Report.Epoch {
-			return nil, errNothing
-		}
-		did = s.Result(b.Report)
-		return did, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := c.keep(ctx, b.Release, b.Report.Item); err != nil {
-		return nil, err
-	}
-	refused, late := did.(release.Refused)
-	c.mu.Lock()
-	switch {
-	case late:
-	case b.Report.Stopped:
-		c.members[q.machine].losses += badlyLost // others are to have it
-	default:
-		c.members[q.machine].losses = 0 // it is well again
-	}
-	c.mu.Unlock()
-	return struct {
-		Refused string `json:"refused,omitempty"`
-	}{refused.Why}, nil
 }
 
 // putBlob streams a request's body into the depot.
@@ -494,6 +486,9 @@ func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
 	}
 	dg := r.PathValue("digest")
 	if !c.o.Depot.Has(dg) {
+		if r.Method == http.MethodGet {
+			c.lists.doubt()
+		}
 		c.fail(w, r, &NotFoundError{"blob " + dg})
 		return
 	}
@@ -510,6 +505,7 @@ func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
 		var damaged *depot.DigestError
 		if errors.As(err, &damaged) {
 			c.o.Log.Error("a blob is damaged, and set aside; agents that have it are asked for it", "digest", dg)
+			c.lists.doubt()
 			if aerr := c.o.Depot.SetAside(r.Context(), dg); aerr != nil {
 				c.o.Log.Error("set aside", "digest", dg, "err", aerr)
 			}

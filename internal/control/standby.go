@@ -32,6 +32,11 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError) // the connection takes no limit: nobody waits on it
 		return
 	}
+	done, ok := admitCertified(w, r)
+	if !ok {
+		return
+	}
+	defer done()
 	if h := d.in.Load(); h != nil {
 		(*h).ServeHTTP(w, r)
 		return
@@ -159,7 +164,7 @@ func (c *Control) standby() http.Handler {
 	known := func(h http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if _, err := c.caller(r); err != nil {
-				c.fail(w, r, &standbyError{err})
+				c.deny(w, r, &standbyError{err})
 				return
 			}
 			h(w, r)
@@ -173,7 +178,7 @@ func (c *Control) standby() http.Handler {
 		if n := len(c.others(true)); n > 0 && c.leader() == "" {
 			e.err = &leaderless{n}
 		}
-		c.fail(w, r, e)
+		c.deny(w, r, e)
 	})
 	return mux
 }
@@ -327,17 +332,16 @@ func (c *Control) client(at string) *api.Client {
 
 // joinControl lets a control in that has a token for it.
 func (c *Control) joinControl(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	answer, err := func() (*api.ControlJoined, error) {
 		q, err := body[api.JoinControl](r)
 		if err != nil {
 			return nil, err
 		}
+		if q.Token, err = c.joinToken(r, q.Token); err != nil {
+			return nil, err
+		}
 		if c.o.Cluster == nil {
 			return nil, &ledger.AloneError{}
-		}
-		if err := c.mayJoin(q.Token); err != nil {
-			return nil, err
 		}
 		cluster, err := c.o.Cluster.AddControl(r.Context(), q.Name, q.Peer)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,48 +88,42 @@ func TestSlackKnowsWeekends(t *testing.T) {
 	}
 	bad := started
 	bad.Runbook, bad.Team.Zone = unknown, "Mars/Olympus"
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "Mars/Olympus") {
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(bad), nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "Mars/Olympus") {
 		t.Errorf("a zone that is not known: %+v", p)
 	}
-	// A plan is worth what control itself reads in the document that it names.
 	bad = started
-	bad.Approver = []string{"ann"}
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "approvers") || p.Hint == "" {
-		t.Errorf("a plan that is not its runbook's: %+v", p)
-	}
 	bad.Runbook = started.Source.Original
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: bad}, nil); p == nil || p.Status != http.StatusBadRequest {
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(bad), nil); p == nil || p.Status != http.StatusBadRequest {
 		t.Errorf("a runbook that is none: %+v", p)
 	}
-	c.o.AsSent = true
-	past := bad
-	past.Version = "0.9"
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: past}, nil); p != nil {
+	bad = started
+	bad.Machines = []release.Machine{{Role: "x"}}
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(bad), nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "roles") || p.Hint == "" {
+		t.Errorf("machines of no role: %+v", p)
+	}
+	// A team's control replays no release: it reads each plan in its runbook.
+	if p := ask(http.MethodPost, "/v1/replays", api.Replay{Started: started}, nil); p == nil || p.Status != http.StatusForbidden {
+		t.Errorf("a replay, outside of a lab: %+v", p)
+	}
+	c.o.Lab = true
+	past := started
+	past.Version, past.Approver = "0.9", []string{"ann"}
+	if p := ask(http.MethodPost, "/v1/replays", api.Replay{Started: past}, nil); p != nil || !slices.Equal(c.state("0.9").Approvers, past.Approver) {
 		t.Errorf("a release of the past, where one is made again: %+v", p)
 	}
-	c.o.AsSent = false
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(started), nil); p != nil {
 		t.Fatal(p)
 	}
 	if st := c.state("1"); st.Started.Rules != release.RulesNow {
 		t.Errorf("it goes by the rules %d", st.Started.Rules)
 	}
-	change := release.Amended{What: []string{"runbook"}, Runbook: unknown, Items: started.Items, Team: started.Team, People: started.People, Approver: started.Approver, Reason: "r", By: "ann"}
-	for _, x := range []struct {
-		what, says string
-		with       func(b *release.Amended)
-	}{
-		{"a zone that is not known", "Mars/Olympus", func(*release.Amended) {}},
-		{"another plan", "approvers", func(b *release.Amended) { b.Runbook, b.Approver = started.Runbook, []string{"ann"} }},
-		{"a plan alone", "without a runbook", func(b *release.Amended) { b.Runbook = "" }},
-		{"machines of no role", "roles", func(b *release.Amended) {
-			*b = release.Amended{What: []string{"machines"}, Machines: []release.Machine{{Role: "x"}}, Reason: "r", By: "ann"}
-		}},
+	for what, b := range map[string]api.Amend{
+		"Mars/Olympus": {What: []string{"runbook"}, Runbook: unknown},
+		"roles":        {What: []string{"machines"}, Machines: []release.Machine{{Role: "x"}}},
 	} {
-		b := change
-		x.with(&b)
-		if p := ask(http.MethodPost, "/v1/releases/1/amend", b, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, x.says) {
-			t.Errorf("an amendment with %s: %+v", x.what, p)
+		b.Reason, b.By = "r", "ann"
+		if p := ask(http.MethodPost, "/v1/releases/1/amend", b, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, what) {
+			t.Errorf("an amendment for %s: %+v", what, p)
 		}
 	}
 	var s api.Status
@@ -147,8 +142,8 @@ func TestPostponed(t *testing.T) {
 	c, ask := working(t, at)
 	const doc = "---\nship: 2026-12-01T09:00:00Z\nbudget: 4 person-hours\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann, bob]\n---\n## Ship\n\n- [ ] **tried** (@ann): it\n"
 	started := written(t, c, "1", doc)
-	started.Ship = time.Date(2026, 12, 3, 9, 0, 0, 0, time.UTC)
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
+	started.Ship, started.Forced = time.Date(2026, 12, 3, 9, 0, 0, 0, time.UTC), "the fair moved"
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(started), nil); p != nil {
 		t.Fatal(p)
 	}
 	for _, x := range []struct{ doc, ships string }{
@@ -160,12 +155,7 @@ func TestPostponed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := release.Amended{What: []string{"runbook"}, Runbook: w.Runbook, Items: w.Items, Team: w.Team, People: w.People, Approver: w.Approver, Ship: r.Ship, Budget: r.Budget, Reason: "r", By: "ann"}
-		without := b
-		without.Ship = time.Time{}
-		if p := ask(http.MethodPost, "/v1/releases/1/amend", without, nil); p == nil || p.Status != http.StatusBadRequest || !strings.Contains(p.Message, "ship date") {
-			t.Errorf("an amendment without the date that its runbook names: %+v", p)
-		}
+		b := api.Amend{What: []string{"runbook"}, Runbook: w.Runbook, Reason: "r", By: "ann"}
 		if p := ask(http.MethodPost, "/v1/releases/1/amend", b, nil); p != nil {
 			t.Fatal(p)
 		}

@@ -18,7 +18,7 @@ func TestStatusOfWhatPeopleKeep(t *testing.T) {
 	c, ask := working(t, at)
 	started := written(t, c, "1", "---\nroles:\n  build: {plain: true}\npeople:\n  ann: {}\n  bob: {}\napprovers: [ann, bob]\n---\n## Test\n\n```sh {\"name\":\"build\",\"results\":\"r.xml\",\"timeout\":\"1m\"}\nmake check\n```\n\n"+
 		"## Gold\n\n```sh {\"name\":\"gold\",\"timeout\":\"1m\",\"out\":\"dist/*\",\"gold\":\"true\"}\nmake\n```\n")
-	if p := ask(http.MethodPost, "/v1/releases", api.Start{Started: started}, nil); p != nil {
+	if p := ask(http.MethodPost, "/v1/releases", api.StartOf(started), nil); p != nil {
 		t.Fatal(p)
 	}
 	epoch := granted(t, c, "1", "m")
@@ -29,14 +29,14 @@ func TestStatusOfWhatPeopleKeep(t *testing.T) {
 	}
 	source := started.Source
 	source.Revision = "next"
-	if p := ask(http.MethodPost, "/v1/releases/1/amend", release.Amended{What: []string{"source"}, Source: &source, Reason: "a bug", By: "ann"}, nil); p != nil {
+	if p := ask(http.MethodPost, "/v1/releases/1/amend", api.Amend{What: []string{"source"}, Source: &source, Reason: "a bug", By: "ann"}, nil); p != nil {
 		t.Fatal(p)
 	}
 	var s api.Status
 	if p := ask(http.MethodGet, "/v1/releases/1", nil, &s); p != nil {
 		t.Fatal(p)
 	}
-	if want := []release.Block{{Item: "build", Why: "tests failed: slow"}}; !slices.Equal(s.Blocked, want) {
+	if want := (release.Block{Code: release.BlockStopped, Item: "build", Why: "tests failed: slow"}); !slices.Contains(s.Blocked, want) {
 		t.Errorf("blocked by %+v", s.Blocked)
 	}
 	if len(s.Asks) != 2 || s.Asks[0].Type != "waive" || !slices.Equal(s.Asks[0].Tests, []string{"slow"}) || s.Asks[1].Type != "agree" {

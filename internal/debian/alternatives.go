@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 	"strings"
+
+	"trysail/internal/tree"
 )
 
 // Alternative is one group of update-alternatives.
@@ -42,8 +43,14 @@ func (a *Alternative) Choice() *Choice {
 
 // ReadAlternatives reads every group below root with its present value.
 func ReadAlternatives(root string) ([]Alternative, error) {
-	dir := filepath.Join(root, "var/lib/dpkg/alternatives")
-	names, err := os.ReadDir(dir)
+	const dir = "var/lib/dpkg/alternatives"
+	const most = 1 << 20 // bytes of one group
+	d, err := tree.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -55,16 +62,16 @@ func ReadAlternatives(root string) ([]Alternative, error) {
 		if strings.HasSuffix(n.Name(), ".dpkg-tmp") {
 			continue // of an update-alternatives that was killed
 		}
-		file := filepath.Join(dir, n.Name())
-		data, err := os.ReadFile(file)
+		file := path.Join(dir, n.Name())
+		data, err := d.ReadFile(file, most)
 		if err != nil {
 			return nil, err
 		}
-		a, err := ParseAlternative(file, n.Name(), data)
+		a, err := ParseAlternative(path.Join(root, file), n.Name(), data)
 		if err != nil {
 			return nil, err
 		}
-		a.Value, err = os.Readlink(filepath.Join(root, "etc/alternatives", n.Name()))
+		a.Value, err = d.Readlink(path.Join("etc/alternatives", n.Name()))
 		if err != nil {
 			continue // a group whose link is gone leads nowhere
 		}

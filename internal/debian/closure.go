@@ -11,12 +11,13 @@ import (
 // what every Debian system has (essential, protected and required packages).
 // Where several installed packages satisfy a dependency, one that is needed
 // anyway does; else the first does: had the build used another, it would be in
-// the set already. missing lists dependencies that nothing installed satisfies,
-// as "package: dependency".
-func (db *Database) Closure(keys []string) (closed []*Package, missing []string) {
+// the set already. missing lists, for each package, the dependencies that
+// nothing installed satisfies.
+func (db *Database) Closure(keys []string) (closed []*Package, missing map[*Package][]string) {
 	providers := db.providers()
 	native := db.native()
 	in := map[*Package]bool{}
+	missing = map[*Package][]string{}
 	var queue []*Package
 	add := func(p *Package) {
 		if p != nil && !in[p] {
@@ -48,7 +49,7 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 		for _, field := range []string{p.PreDepends, p.Depends} {
 			dep, err := parseRelations(field)
 			if err != nil {
-				missing = append(missing, p.Name+": unreadable dependency "+field)
+				missing[p] = append(missing[p], "unreadable dependency "+field)
 				continue
 			}
 			for _, rel := range dep {
@@ -62,7 +63,7 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 				}
 				switch len(choice) {
 				case 0:
-					missing = append(missing, p.Name+": "+rel.text)
+					missing[p] = append(missing[p], rel.text)
 				case 1:
 					add(choice[0])
 				default:
@@ -75,7 +76,6 @@ func (db *Database) Closure(keys []string) (closed []*Package, missing []string)
 		closed = append(closed, p)
 	}
 	slices.SortFunc(closed, func(a, b *Package) int { return strings.Compare(a.Key(), b.Key()) })
-	slices.Sort(missing)
 	return closed, missing
 }
 

@@ -64,7 +64,13 @@ func TestClosure(t *testing.T) {
 			if got := strings.Join(keys, " "); got != c.closed {
 				t.Errorf("closure %q, want %q", got, c.closed)
 			}
-			if got := strings.Join(missing, "|"); got != c.missing {
+			var lacks []string
+			for _, p := range closed {
+				for _, l := range missing[p] {
+					lacks = append(lacks, p.Name+": "+l)
+				}
+			}
+			if got := strings.Join(lacks, "|"); got != c.missing {
 				t.Errorf("missing %q, want %q", got, c.missing)
 			}
 		})

@@ -26,12 +26,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Package is one paragraph of dpkg's status file or of a .deb's control file.
@@ -200,11 +202,13 @@ type Database struct {
 	owners     map[string][]Ownership // by canonical path
 	lists      map[string][]string    // package key -> its paths as listed
 	diversions []Diversion
+	lost       []*Package
+	unpacked   map[*Package]time.Time
 }
 
 // ReadDatabase reads dpkg's files below root.
 func ReadDatabase(root string) (*Database, error) {
-	db := &Database{root: root, merged: map[string]bool{}, byKey: map[string]*Package{}, owners: map[string][]Ownership{}, lists: map[string][]string{}}
+	db := &Database{root: root, merged: map[string]bool{}, byKey: map[string]*Package{}, owners: map[string][]Ownership{}, lists: map[string][]string{}, unpacked: map[*Package]time.Time{}}
 	for _, d := range []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
 		if target, err := os.Readlink(filepath.Join(root, d)); err == nil && strings.TrimPrefix(target, "/") == "usr/"+d {
 			db.merged["/"+d] = true
@@ -247,12 +251,32 @@ func present(status string) bool {
 	return len(f) == 3 && (f[2] == "installed" || f[2] == "triggers-awaited" || f[2] == "triggers-pending")
 }
 
+// readList reads a list of files and the time at which dpkg wrote it.
+func readList(name string) ([]byte, time.Time, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	list, err := io.ReadAll(f)
+	return list, info.ModTime(), err
+}
+
 func (db *Database) readFiles(dir string, p *Package) error {
 	base := filepath.Join(dir, "info", p.InfoName())
-	list, err := os.ReadFile(base + ".list")
+	list, unpacked, err := readList(base + ".list")
+	if errors.Is(err, fs.ErrNotExist) {
+		db.lost = append(db.lost, p)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("files of %s: %w", p.Name, err)
 	}
+	db.unpacked[p] = unpacked
 	sums := map[string]string{}
 	if f, err := os.Open(base + ".md5sums"); err == nil {
 		sc := bufio.NewScanner(f)
@@ -316,6 +340,13 @@ func (db *Database) Merged() []string {
 
 // Installed lists the installed packages in the order of the status file.
 func (db *Database) Installed() []*Package { return db.packages }
+
+// Lost lists the packages whose list of files dpkg has lost: what they own is not known.
+func (db *Database) Lost() []*Package { return db.lost }
+
+// Unpacked is when dpkg unpacked a package whose list of files it has: a file that is younger
+// was put there since.
+func (db *Database) Unpacked(p *Package) time.Time { return db.unpacked[p] }
 
 // Package finds an installed package by "name:arch".
 func (db *Database) Package(key string) *Package { return db.byKey[key] }

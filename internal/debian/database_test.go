@@ -2,6 +2,7 @@ package debian
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -243,8 +244,13 @@ func TestOwners(t *testing.T) {
 	}
 
 	delete(files, "var/lib/dpkg/info/dpkg.list")
-	if _, err := ReadDatabase(machine(t, files)); err == nil || !strings.Contains(err.Error(), "dpkg") {
-		t.Errorf("without a package's list: %v", err)
+	lost, err := ReadDatabase(machine(t, files))
+	if err != nil || len(lost.Lost()) != 1 || lost.Lost()[0].Name != "dpkg" {
+		t.Fatalf("without a package's list: %v", err)
+	}
+	o := FetchOptions{Scratch: t.TempDir(), Log: slog.New(slog.DiscardHandler), Progress: func(int, int, string) {}}
+	if _, err := FetchOriginals(t.Context(), lost, lost.Lost(), o, nil); err == nil || !strings.Contains(err.Error(), "lost the list of its files") {
+		t.Errorf("an original without files: %v", err)
 	}
 	if _, err := ReadDatabase(t.TempDir()); err == nil || !strings.Contains(err.Error(), "Debian") {
 		t.Errorf("without a database: %v", err)

@@ -12,11 +12,16 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"trysail/internal/tree"
 )
 
 // Original is the archive that an installed package came from.
@@ -35,8 +40,11 @@ type FetchOptions struct {
 	Have func(sha256 string) bool
 	// Known recalls the digest of a package that was packed again from the very
 	// same installed files; Learn remembers one. Both may be nil.
-	Known    func(fingerprint string) (sha256 string, ok bool)
-	Learn    func(fingerprint, sha256 string)
+	Known func(fingerprint string) (sha256 string, ok bool)
+	Learn func(fingerprint, sha256 string)
+	// Leave tells installed files that a package that is packed again must not
+	// hold. It may be nil.
+	Leave    func(path string) bool
 	Progress func(done, total int, name string)
 	Log      *slog.Logger
 }
@@ -109,9 +117,9 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 			rest = append(rest, p)
 		}
 	}
-	reasons := map[*Package]string{}
-	for _, p := range rest {
-		reasons[p] = "no configured source has this version any more"
+	reasons, err := absent(ctx, rest)
+	if err != nil {
+		return nil, err
 	}
 	// In batches, so that one package that a mirror has lost costs few others a
 	// second try, and progress can be seen.
@@ -128,7 +136,7 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 					if ctx.Err() != nil {
 						return nil, ctx.Err()
 					}
-					reasons[p] = "download failed: " + err.Error()
+					reasons[p] = NoDownload + ": " + err.Error()
 					rest = append(rest, p)
 				}
 			}
@@ -150,7 +158,14 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 		}
 	}
 	for _, p := range rest {
-		print, err := fingerprint(db, p)
+		if slices.Contains(db.Lost(), p) {
+			return nil, &MissingOriginalError{p, reasons[p] + ", and it cannot be packed again, as dpkg has lost the list of its files"}
+		}
+		files := db.Files(p)
+		if o.Leave != nil {
+			files = slices.DeleteFunc(slices.Clone(files), o.Leave)
+		}
+		print, err := fingerprint(db, p, files)
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +176,7 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 				continue
 			}
 		}
-		file, err := Repack(ctx, db, p, o.Scratch)
+		file, err := Repack(ctx, db, p, files, o.Scratch)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
@@ -186,14 +201,14 @@ func FetchOriginals(ctx context.Context, db *Database, pkgs []*Package, o FetchO
 
 // fingerprint tells whether a package's installed files are the very same as
 // before, without reading them: any change to a file changes its change time.
-func fingerprint(db *Database, p *Package) (string, error) {
+func fingerprint(db *Database, p *Package, files []string) (string, error) {
 	h := sha256.New()
 	h.Write(p.Raw)
 	members, err := filepath.Glob(filepath.Join(db.root, "var/lib/dpkg/info", p.InfoName()+".*"))
 	if err != nil {
 		return "", err
 	}
-	for _, at := range db.Files(p) {
+	for _, at := range files {
 		members = append(members, filepath.Join(db.root, at))
 	}
 	for _, m := range members {
@@ -252,17 +267,11 @@ func aptIndex(ctx context.Context, pkgs []*Package) (map[string]indexed, error) 
 	for _, p := range pkgs {
 		args = append(args, p.Name+":"+p.Architecture+"="+p.Version)
 	}
-	cmd := exec.CommandContext(ctx, "apt-cache", args...)
-	cmd.Env = aptEnv()
-	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) { // a missing version is an exit status
+	out, err := apt(ctx, "apt-cache", args...) // a missing version is an exit status
+	if err != nil {
 		return nil, fmt.Errorf("ask apt for versions: %w", err)
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	return parseIndex(out)
+	return parseIndex([]byte(out))
 }
 
 // parseIndex reads what apt-cache show prints. Only what apt can download
@@ -318,25 +327,29 @@ func lastLine(s string) string {
 	return lines[len(lines)-1]
 }
 
-// Repack makes a package again from its installed files. The result is not the
+// Repack makes a package again from these of its installed files. The result is not the
 // maker's archive (changed configuration files are in it as they are), but the
 // same installed files give the same bytes.
-func Repack(ctx context.Context, db *Database, p *Package, scratch string) (string, error) {
-	stage, err := os.MkdirTemp(scratch, "repack-")
+func Repack(ctx context.Context, db *Database, p *Package, files []string, scratch string) (string, error) {
+	dir, err := os.MkdirTemp(scratch, "repack-")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(stage)
-	if err := os.Chmod(stage, 0o755); err != nil {
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	for _, at := range db.Files(p) {
+	stage, err := tree.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer stage.Close()
+	for _, at := range files {
 		if err := restage(db, stage, at); err != nil {
 			return "", err
 		}
 	}
-	info := filepath.Join(stage, "DEBIAN")
-	if err := os.Mkdir(info, 0o755); err != nil {
+	if err := stage.Mkdir("DEBIAN", 0o755); err != nil {
 		return "", err
 	}
 	members, err := filepath.Glob(filepath.Join(db.root, "var/lib/dpkg/info", p.InfoName()+".*"))
@@ -348,18 +361,18 @@ func Repack(ctx context.Context, db *Database, p *Package, scratch string) (stri
 		if name == "list" || strings.Contains(name, ".") {
 			continue // "list" is dpkg's own; a dot is another package's name
 		}
-		if err := copyFile(m, filepath.Join(info, name)); err != nil {
+		if err := copyFile(m, stage, path.Join("DEBIAN", name)); err != nil {
 			return "", err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(info, "control"), controlOf(p), 0o644); err != nil {
+	if err := stage.Put("DEBIAN/control", controlOf(p), 0o644); err != nil {
 		return "", err
 	}
-	if err := keepConffiles(stage, filepath.Join(info, "conffiles")); err != nil {
+	if err := keepConffiles(stage); err != nil {
 		return "", err
 	}
 	out := filepath.Join(scratch, p.FileName())
-	cmd := exec.CommandContext(ctx, "dpkg-deb", "-Zgzip", "-z1", "--build", stage, out)
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "-Zgzip", "-z1", "--build", dir, out)
 	// One time for all members, so the same files give the same archive.
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=0", "LC_ALL=C.UTF-8")
 	if msg, err := cmd.CombinedOutput(); err != nil {
@@ -370,8 +383,9 @@ func Repack(ctx context.Context, db *Database, p *Package, scratch string) (stri
 
 // keepConffiles leaves out configuration files that the administrator removed:
 // dpkg-deb builds no package that lacks one it lists.
-func keepConffiles(stage, list string) error {
-	data, err := os.ReadFile(list)
+func keepConffiles(stage *tree.Dir) error {
+	const list = "DEBIAN/conffiles"
+	data, err := stage.ReadFile(list, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -381,15 +395,15 @@ func keepConffiles(stage, list string) error {
 	var kept bytes.Buffer
 	for line := range strings.Lines(string(data)) {
 		name := strings.TrimSpace(line)
-		if _, err := os.Lstat(filepath.Join(stage, name)); strings.HasPrefix(name, "/") && err != nil {
+		if _, err := stage.Lstat(strings.TrimLeft(name, "/")); strings.HasPrefix(name, "/") && err != nil {
 			continue
 		}
 		kept.WriteString(line)
 	}
 	if kept.Len() == 0 {
-		return os.Remove(list)
+		return stage.Remove(list)
 	}
-	return os.WriteFile(list, kept.Bytes(), 0o644)
+	return stage.Put(list, kept.Bytes(), 0o644)
 }
 
 // controlOf turns a status paragraph back into a control file.
@@ -413,45 +427,50 @@ func controlOf(p *Package) []byte {
 	return b.Bytes()
 }
 
-func restage(db *Database, stage, at string) error {
-	from := filepath.Join(db.root, at)
-	to := filepath.Join(stage, at)
-	info, err := os.Lstat(from)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed since it was installed (documentation, often)
+// restage copies what stands at a path of the machine into the stage, through no
+// link that was staged before: users may own directories of a package.
+func restage(db *Database, stage *tree.Dir, at string) error {
+	from, to := filepath.Join(db.root, at), strings.TrimLeft(at, "/")
+	info, err := tree.Lstat(from)
+	var theirs *tree.LinkError
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &theirs) {
+		return nil // removed since it was installed (documentation, often), or no file of the package
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+	if err := stage.MkdirAll(path.Dir(to), 0o755); errors.As(err, &theirs) {
+		return nil // somebody made one of its directories a link: what is behind it is not the package's
+	} else if err != nil {
 		return err
 	}
 	switch {
-	case info.IsDir():
-		if err := os.MkdirAll(to, 0o755); err != nil {
-			return err
-		}
 	case db.merged[at]:
 		// The package ships a directory that this machine has merged into /usr.
-		return os.MkdirAll(to, 0o755)
+		return stage.MkdirAll(to, 0o755)
+	case info.IsDir():
+		if err := stage.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		if err := stage.Lchown(to, info.UID(), info.GID()); err != nil {
+			return err
+		}
+		return stage.Chmod(to, info.Mode())
 	case info.Mode()&fs.ModeSymlink != 0:
-		target, err := os.Readlink(from)
+		target, err := tree.Readlink(from)
 		if err != nil {
 			return err
 		}
-		return os.Symlink(target, to)
+		return stage.Symlink(target, to)
 	case info.Mode().IsRegular():
-		if err := copyFile(from, to); err != nil {
-			return err
-		}
-	default:
-		return nil
+		return copyFile(from, stage, to)
 	}
-	return copyOwner(info, to)
+	return nil
 }
 
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
+// copyFile copies a regular file with its owner, mode and time.
+func copyFile(from string, stage *tree.Dir, to string) error {
+	in, err := tree.OpenFile(from)
 	if err != nil {
 		return err
 	}
@@ -460,16 +479,19 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	out, err := stage.Create(to, 0o600)
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
+	_, err = io.Copy(out, in)
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && err == nil {
+		err = out.Chown(int(st.Uid), int(st.Gid)) // before the mode: it takes setuid away
+	}
+	if err == nil {
+		err = out.Chmod(info.Mode())
+	}
+	if err := errors.Join(err, out.Close()); err != nil {
 		return err
 	}
-	if err := out.Close(); err != nil {
-		return err
-	}
-	return os.Chtimes(to, info.ModTime(), info.ModTime())
+	return stage.Chtimes(to, info.ModTime())
 }

@@ -111,7 +111,7 @@ func TestRepack(t *testing.T) {
 	var made [2][]byte
 	for i := range made {
 		scratch := t.TempDir()
-		out, err := Repack(context.Background(), db, db.Package("tool:all"), scratch)
+		out, err := Repack(context.Background(), db, db.Package("tool:all"), db.Files(db.Package("tool:all")), scratch)
 		if err != nil {
 			t.Fatal(err)
 		}

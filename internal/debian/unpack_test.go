@@ -410,14 +410,14 @@ func TestUnpackLikeDpkg(t *testing.T) {
 			tg.GroupID = func(string) (int, bool) { return os.Getgid(), true }
 		}
 		unpack(t, tg, raw)
-		if a, b := tree(t, want), tree(t, root); a != b {
+		if a, b := fileTree(t, want), fileTree(t, root); a != b {
 			t.Errorf("%s: dpkg-deb makes\n%s\nand we\n%s", z, a, b)
 		}
 	}
 }
 
-// tree lists a directory with modes, times and contents.
-func tree(t testing.TB, root string) string {
+// fileTree lists a directory with modes, times and contents.
+func fileTree(t testing.TB, root string) string {
 	t.Helper()
 	var b strings.Builder
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {

@@ -147,15 +147,15 @@ func Open(dir string) (*Depot, error) {
 	case slices.ContainsFunc(names, func(e fs.DirEntry) bool { return e.Name() != "blobs" && !strings.HasPrefix(e.Name(), ".") }):
 		return nil, fmt.Errorf("depot: %s is neither empty nor an OCI layout: choose another directory", dir)
 	}
-	if err := os.MkdirAll(d.blobs(), 0o755); err != nil {
-		return nil, d.full(err)
+	if err := d.private(); err != nil {
+		return nil, err
 	}
 	if data == nil {
 		layout, err := json.Marshal(v1.ImageLayout{Version: v1.ImageLayoutVersion})
 		if err != nil {
 			return nil, err
 		}
-		if err := renameio.WriteFile(filepath.Join(dir, v1.ImageLayoutFile), layout, 0o644); err != nil {
+		if err := renameio.WriteFile(filepath.Join(dir, v1.ImageLayoutFile), layout, 0o600); err != nil {
 			return nil, d.full(err)
 		}
 	}
@@ -220,7 +220,7 @@ func (d *Depot) put(ctx context.Context, r io.Reader, want string) (dg string, n
 			return dg, n, os.Remove(f.Name())
 		}
 	}
-	if err = f.Chmod(0o444); err == nil {
+	if err = f.Chmod(0o400); err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
@@ -444,7 +444,7 @@ func (d *Depot) putJSON(ctx context.Context, v any, mediaType string) (v1.Descri
 // lock waits until no other process changes index.json or removes blobs. It
 // ends when the file is closed.
 func (d *Depot) lock() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(d.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(d.dir, ".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, d.full(err)
 	}
@@ -477,7 +477,7 @@ func (d *Depot) updateIndex(change func(*v1.Index) error) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(filepath.Join(d.dir, v1.ImageIndexFile), data, 0o644); err != nil {
+	if err := renameio.WriteFile(filepath.Join(d.dir, v1.ImageIndexFile), data, 0o600); err != nil {
 		return d.full(err)
 	}
 	return nil

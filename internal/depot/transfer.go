@@ -11,12 +11,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	ggcr "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -39,24 +37,6 @@ type Transfer struct {
 	Items   int    `json:"items"`
 	Skipped int    `json:"skipped"` // already there
 	Bytes   int64  `json:"bytes"`   // moved
-}
-
-func parseTarget(target string, o TransferOptions) (name.Reference, error) {
-	host, _, _ := strings.Cut(target, "/")
-	h, _, err := net.SplitHostPort(host)
-	if err != nil {
-		h = host
-	}
-	var opts []name.Option
-	ip := net.ParseIP(strings.Trim(h, "[]"))
-	if o.Insecure || h == "localhost" || (ip != nil && ip.IsLoopback()) {
-		opts = append(opts, name.Insecure)
-	}
-	ref, err := name.ParseReference(target, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not REGISTRY/REPOSITORY:TAG: %w", target, err)
-	}
-	return ref, nil
 }
 
 // Push copies a reference to a registry. Blobs that the registry has are
@@ -99,8 +79,8 @@ func (d *Depot) Push(ctx context.Context, refName, target string, o TransferOpti
 			}
 		}
 	}()
-	m := &meter{next: remote.DefaultTransport, stored: map[string]bool{}}
-	err = remote.WriteIndex(ref, ix, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(m), remote.WithRetryPredicate(passing(func() bool { return ctx.Err() != nil })), remote.WithProgress(updates), remote.WithJobs(4))
+	m := &meter{next: remote.DefaultTransport, stored: map[string]bool{}, sending: map[*http.Request]bool{}}
+	err = remote.WriteIndex(ref, ix, remote.WithContext(ctx), remote.WithAuthFromKeychain(credentials{}), remote.WithTransport(m), remote.WithRetryPredicate(passing(func() bool { return ctx.Err() != nil })), remote.WithProgress(updates), remote.WithJobs(4))
 	<-drained
 	t.Bytes = m.sent.Load()
 	seen := map[string]bool{}
@@ -111,7 +91,7 @@ func (d *Depot) Push(ctx context.Context, refName, target string, o TransferOpti
 		seen[it.Digest] = true
 	}
 	if err != nil {
-		return nil, fmt.Errorf("push to %s: %w", target, err)
+		return nil, fmt.Errorf("push to %s: %w", target, explain(ref.Context().RegistryStr(), err))
 	}
 	return t, nil
 }
@@ -135,13 +115,26 @@ type meter struct {
 	mu   sync.Mutex
 	// stored holds the digests of blobs whose upload ended well.
 	stored map[string]bool
+	// sending holds the requests whose body was read.
+	sending map[*http.Request]bool
 }
 
 // RoundTrip is http.RoundTripper's.
 func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil {
+	if r.Body != nil && r.Body != http.NoBody {
+		m.mu.Lock()
+		sent := m.sending[r]
+		m.sending[r] = true
+		m.mu.Unlock()
+		body := r.Body
+		if sent && r.GetBody != nil { // its token ended, and the library sends it again with a new one
+			var err error
+			if body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+		}
 		r = r.Clone(r.Context())
-		r.Body = &meteredBody{r.Body, &m.sent}
+		r.Body = &meteredBody{body, &m.sent}
 	}
 	resp, err := m.next.RoundTrip(r)
 	if dg := r.URL.Query().Get("digest"); err == nil && dg != "" && r.Method == http.MethodPut && resp.StatusCode == http.StatusCreated {
@@ -177,13 +170,13 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 		return nil, err
 	}
 	var failed atomic.Bool
-	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithRetryPredicate(passing(func() bool { return failed.Load() || ctx.Err() != nil })))
+	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(credentials{}), remote.WithRetryPredicate(passing(func() bool { return failed.Load() || ctx.Err() != nil })))
 	if err != nil {
 		return nil, err
 	}
 	desc, err := puller.Get(ctx, ref)
 	if err != nil {
-		return nil, fmt.Errorf("pull from %s: %w", source, err)
+		return nil, fmt.Errorf("pull from %s: %w", source, explain(ref.Context().RegistryStr(), err))
 	}
 	if len(desc.Manifest) > maxManifest {
 		return nil, fmt.Errorf("pull from %s: manifest of %d bytes is too large", source, len(desc.Manifest))
@@ -210,7 +203,7 @@ func (d *Depot) Pull(ctx context.Context, source, refName string, o TransferOpti
 		}
 		sub, err := puller.Get(ctx, ref.Context().Digest(string(md.Digest)))
 		if err != nil {
-			return nil, fmt.Errorf("pull from %s: %w", source, err)
+			return nil, fmt.Errorf("pull from %s: %w", source, explain(ref.Context().RegistryStr(), err))
 		}
 		var m v1.Manifest
 		if err := json.Unmarshal(sub.Manifest, &m); err != nil {
@@ -271,11 +264,11 @@ func (d *Depot) pullItems(ctx context.Context, puller *remote.Puller, ref name.R
 			}()
 			l, err := puller.Layer(ctx, ref.Context().Digest(it.Digest))
 			if err != nil {
-				return fmt.Errorf("pull %s: %w", it.Name, err)
+				return fmt.Errorf("pull %s: %w", it.Name, explain(ref.Context().RegistryStr(), err))
 			}
 			rc, err := l.Compressed()
 			if err != nil {
-				return fmt.Errorf("pull %s: %w", it.Name, err)
+				return fmt.Errorf("pull %s: %w", it.Name, explain(ref.Context().RegistryStr(), err))
 			}
 			defer rc.Close()
 			n, err := d.PutExpected(ctx, io.LimitReader(rc, it.Size+1), it.Digest)
@@ -336,7 +329,7 @@ func (d *Depot) recordProvenance(items []Item, from string) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(filepath.Join(d.dir, provenanceFile), data, 0o644); err != nil {
+	if err := renameio.WriteFile(filepath.Join(d.dir, provenanceFile), data, 0o600); err != nil {
 		return d.full(err)
 	}
 	return nil

@@ -231,12 +231,16 @@ func (r *runner) lasts(a drill.Action, lasts time.Duration) {
 // digest finds an artifact of the release by its path.
 func (r *runner) digest(path string) string {
 	for _, e := range r.seen() {
-		var list []release.Artifact
+		var made release.Made
 		switch b := e.Body.(type) {
 		case release.Finished:
-			list = b.Outputs
+			made = b.Made()
 		case release.Committed:
-			list = b.Outputs
+			made = b.Made()
+		}
+		list, err := r.client.Files(context.Background(), made)
+		if err != nil {
+			r.o.Log.Warn("what a step made cannot be read", "err", err)
 		}
 		for _, x := range list {
 			if x.Path == path {
@@ -302,7 +306,7 @@ func (r *runner) takeBack(name string) {
 	r.record(p)
 	err := f.Undo()
 	if err == nil && f.Probe(ctx) == nil && a.Fault != "out-of-memory" { // what the kernel has killed stays killed
-		err = errors.New("it still bites")
+		err = errors.New("it still has an effect")
 	}
 	x.OK, x.Why = answer(err)
 	r.record(x)

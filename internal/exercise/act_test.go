@@ -179,7 +179,7 @@ func TestInjected(t *testing.T) {
 					if bites {
 						return nil
 					}
-					return errors.New("it does not bite")
+					return errors.New("it has no effect")
 				}
 			}
 			r := one(t, b)
@@ -233,7 +233,7 @@ func TestAgain(t *testing.T) {
 		if bites {
 			return nil
 		}
-		return errors.New("it does not bite yet")
+		return errors.New("it has no effect yet")
 	}}})
 	r.inject(t.Context(), r.p.Method[0], 0)
 	r.inject(t.Context(), r.p.Method[2], 0) // a model
@@ -296,7 +296,7 @@ func TestGuardAndOrder(t *testing.T) {
 		if bites {
 			return nil
 		}
-		return errors.New("it does not bite")
+		return errors.New("it has no effect")
 	}, Undo: func() error { bites = false; return nil }}
 	r := one(t, b)
 	r.acts(t.Context())

@@ -79,7 +79,6 @@ type runner struct {
 	denied map[string]bool        // people whose token control does not know
 	keys   map[string]ssh.Signer  // of people, made for this drill
 	signed bool                   // the release wants signatures
-	asSent bool                   // control takes any plan
 	vain   map[string]int         // decisions that control did not take, by "item type person"
 	link   api.Link               // of whoever is root on the first control
 	fleet  map[string]api.MachineStatus
@@ -88,7 +87,7 @@ type runner struct {
 	warm   map[string]bool
 	faults map[string]*lab.Fault // by action, in force
 	hurt   map[string]time.Time  // by action: when its fault was injected, in real time
-	bit    map[string]bool       // actions whose fault was seen to bite
+	bit    map[string]bool       // actions whose fault was seen to take effect
 	undoAt map[string]time.Time  // by action: by the drill's clock
 	done   map[string]bool       // actions
 	due    map[string]time.Time  // of a person's decision, by "item person"
@@ -107,7 +106,7 @@ func Run(ctx context.Context, o Options) (history []drill.Record, err error) {
 		undoAt: map[string]time.Time{}, desks: map[string]*api.Client{}, denied: map[string]bool{}, hurt: map[string]time.Time{}, bit: map[string]bool{}, done: map[string]bool{}, due: map[string]time.Time{}, away: map[string]bool{}, down: map[string]bool{}, vain: map[string]int{},
 	}
 	file := filepath.Join(o.Dir, "history.jsonl")
-	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
+	if r.file, err = os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.file.Close()) }()
@@ -260,10 +259,10 @@ func (r *runner) keepLog(b release.Finished) {
 			return err
 		}
 		dir := filepath.Join(r.o.Dir, "logs")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, fmt.Sprintf("step-%s-%d.log", b.Item, b.Epoch)), data, 0o644)
+		return os.WriteFile(filepath.Join(dir, fmt.Sprintf("step-%s-%d.log", b.Item, b.Epoch)), data, 0o600)
 	}()
 	if err != nil {
 		r.o.Log.Warn("the log of a step that failed", "step", b.Item, "err", err)
@@ -385,12 +384,12 @@ func (r *runner) clean() {
 // keepLogs keeps the end of what each machine has said.
 func (r *runner) keepLogs() error {
 	logs := filepath.Join(r.o.Dir, "logs")
-	if err := os.MkdirAll(logs, 0o755); err != nil {
+	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return err
 	}
 	for _, name := range slices.Concat(r.p.Machines(), r.p.Services()) {
 		if h := r.stage.Get(name); h != nil {
-			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(logs, name+".log"), []byte(h.Tail(1<<20)), 0o600); err != nil {
 				return err
 			}
 		}

@@ -54,6 +54,9 @@ func (r *runner) loop(ctx context.Context) error {
 			}
 			continue
 		}
+		if r.status == nil {
+			continue // nothing of the release was seen yet
+		}
 		r.people(ctx)
 		if over, err := r.over(ctx); over || err != nil {
 			return err
@@ -76,7 +79,7 @@ func (r *runner) over(ctx context.Context) (bool, error) {
 	var did struct {
 		Event int64 `json:"event"`
 	}
-	if err := r.client.Do(ctx, http.MethodPost, "/releases/"+s.Version+"/ship", api.Reason{}, &did); err != nil {
+	if err := r.client.Do(ctx, http.MethodPost, "/releases/"+s.Version+"/ship", api.Ship{}, &did); err != nil {
 		return false, fmt.Errorf("ship: %w", err)
 	}
 	r.record(drill.Record{Kind: drill.Told, Ack: &release.Ack{Seq: did.Event, Type: "shipped"}})

@@ -44,6 +44,9 @@ func (r *runner) people(ctx context.Context) {
 	now := r.stage.Now()
 	open := map[string]bool{}
 	for _, ask := range r.status.Asks {
+		if ask.Type == "ship" {
+			continue // the drill itself ships
+		}
 		for _, name := range ask.People {
 			who, known := r.p.People[name]
 			key := ask.Item + " " + ask.Type + " " + name
@@ -102,27 +105,25 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 	var did struct {
 		Event int64 `json:"event"`
 	}
-	var err error
+	var b release.Personal
 	kind := ""
 	switch ask.Type {
 	case "sign":
-		kind = "signed"
-		b := api.Decide{Item: ask.Item, Person: name, Decision: decision, Subject: ask.Subject, Reason: reason, Spent: spent}
-		if err = r.sign(ctx, &b); err == nil {
-			err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/sign", b, &did)
-		}
+		kind, b = "signed", release.Signed{Item: ask.Item, Person: name, Decision: decision, Subject: ask.Subject, Reason: reason, Spent: spent}
 	case "except":
-		kind = "excepted"
-		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/except", release.Excepted{
-			Person: name, Differences: r.status.Gold.Differences, Reason: "as in every build of it, says the model of " + name,
-		}, &did)
+		kind, b = "excepted", release.Excepted{Person: name, Differences: r.status.Gold.Differences, Reason: "as in every build of it, says the model of " + name}
 	case "agree":
-		kind = "agreed"
-		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/agree", release.Agreed{
-			Amendment: r.status.Amendment, Person: name, Decision: decision, Reason: reason,
-		}, &did)
+		kind, b = "agreed", release.Agreed{Amendment: r.status.Amendment, Person: name, Decision: decision, Reason: reason}
 	default:
 		return // what no model can decide: the drill ends when nothing else is left
+	}
+	b, err := r.prove(ctx, b)
+	if err == nil {
+		var request any = b
+		if s, ok := b.(release.Signed); ok {
+			request = api.DecideOf(s)
+		}
+		err = r.desks[name].Do(ctx, http.MethodPost, "/releases/"+r.status.Version+"/"+ask.Type, request, &did)
 	}
 	x.OK, _ = answer(err)
 	if err != nil {

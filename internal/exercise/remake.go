@@ -41,14 +41,14 @@ func Remake(ctx context.Context, o Making) (gold []release.Artifact, err error) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stage.Close()) }()
-	file, err := os.Create(filepath.Join(stage.Scratch(), "history.jsonl"))
+	file, err := os.OpenFile(filepath.Join(stage.Scratch(), "history.jsonl"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	p := &drill.Plan{}
 	p.World = drill.World{Controls: 1, Hosts: []drill.Host{{Name: builder, Rank: "primary", Disk: o.Disk}}}
-	r := &runner{o: Options{Progress: o.Progress, Log: o.Log}, p: p, stage: stage, begun: time.Now(), file: file, stop: func() {}, fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}, asSent: true}
+	r := &runner{o: Options{Progress: o.Progress, Log: o.Log}, p: p, stage: stage, begun: time.Now(), file: file, stop: func() {}, fleet: map[string]api.MachineStatus{}, since: map[string]time.Time{}, warm: map[string]bool{}}
 	if err := r.world(ctx); err != nil {
 		return nil, err
 	}
@@ -63,7 +63,8 @@ func Remake(ctx context.Context, o Making) (gold []release.Artifact, err error) 
 			return nil, err
 		}
 		if s.Gold != nil {
-			return s.Gold.Outputs, nil
+			g := release.Gold{Outputs: s.Gold.Outputs, Tree: s.Gold.Tree, Files: s.Gold.Files, Bytes: s.Gold.Bytes, First: s.Gold.First}
+			return r.client.Files(ctx, g.Made())
 		}
 		for _, x := range s.Items {
 			switch x.Status {

@@ -16,6 +16,7 @@ import (
 
 	"trysail/evidence"
 	"trysail/internal/api"
+	"trysail/release"
 )
 
 // Nobody's key is at hand in a drill, nor is it to be: a rehearsal's signature could be
@@ -39,33 +40,30 @@ func (r *runner) makeKeys() ([]byte, error) {
 	return allowed.Bytes(), nil
 }
 
-// sign puts the person's signature to what they decide, where the release wants one.
-func (r *runner) sign(ctx context.Context, b *api.Decide) error {
+// prove puts the person's signature to what they decide, where the release wants one.
+func (r *runner) prove(ctx context.Context, b release.Personal) (release.Personal, error) {
 	r.mu.Lock()
 	wanted := r.signed
 	r.mu.Unlock()
 	if !wanted {
-		return nil
+		return b, nil
 	}
-	l, err := api.ReadLedger(ctx, r.desks[b.Person], r.status.Version, r.link.Fingerprint)
+	l, err := api.ReadLedger(ctx, r.desks[b.Decider()], r.status.Version, r.link.Fingerprint)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	nonce := make([]byte, 16)
-	if _, err := rand.Read(nonce); err != nil {
-		return err
+	random := make([]byte, 16)
+	if _, err := rand.Read(random); err != nil {
+		return nil, err
 	}
-	b.Nonce = hex.EncodeToString(nonce)
-	text, err := evidence.Draft(l.State, evidence.Word{
-		Item: b.Item, Person: b.Person, Decision: b.Decision, Reason: b.Reason, Spent: b.Spent, Signed: r.stage.Now(), Lasts: time.Hour, Checkpoint: l.Note, Nonce: b.Nonce,
-	})
+	nonce := hex.EncodeToString(random)
+	text, err := evidence.Draft(l.State, b, evidence.SigningAt(r.stage.Now(), time.Hour, nonce, l.Note))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sig, err := sshsig.Sign(bytes.NewReader(text), r.keys[b.Person], sshsig.HashSHA512, evidence.NamespaceSignOff)
+	sig, err := sshsig.Sign(bytes.NewReader(text), r.keys[b.Decider()], sshsig.HashSHA512, evidence.NamespaceSignOff)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b.Statement, b.Signature = string(text), string(sshsig.Armor(sig))
-	return nil
+	return b.Prove(&release.Proof{Statement: string(text), Signature: string(sshsig.Armor(sig)), Nonce: nonce}), nil
 }

@@ -15,6 +15,8 @@ import (
 	"trysail/drill"
 	"trysail/internal/api"
 	"trysail/internal/lab"
+	"trysail/internal/tree"
+	"trysail/internal/vcs"
 )
 
 // world makes the machines, which join as any machine does.
@@ -29,11 +31,7 @@ func (r *runner) world(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	serve := []string{"serve", "--listen", control.Address(Port)}
-	if r.asSent {
-		serve = append(serve, "--plans-as-sent")
-	}
-	if err := control.Start(serve...); err != nil {
+	if err := control.Start("serve", "--listen", control.Address(Port)); err != nil {
 		return err
 	}
 	var link api.Link
@@ -95,6 +93,19 @@ func (r *runner) service(ctx context.Context, of drill.Service) error {
 			return fmt.Errorf("the working copy is no git repository, so there is nothing for %s to hold: %w", of.Name, err)
 		}
 	}
+	// A link in a repository is whoever's it is that made the clone.
+	root, err := tree.Open(r.o.Root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if of.Kind != drill.Git {
+		d, err := root.Sub(of.From)
+		if err != nil {
+			return fmt.Errorf("what %s has: %w", of.Name, err)
+		}
+		d.Close()
+	}
 	if _, err := r.stage.Service(ctx, of, from); err != nil {
 		return err
 	}
@@ -108,7 +119,18 @@ func (r *runner) source(ctx context.Context) (string, error) {
 	for _, of := range r.p.World.Services {
 		if of.Kind == drill.Git {
 			dir := filepath.Join(r.stage.Scratch(), "source")
-			return dir, r.stage.Clone(ctx, of.Name, dir)
+			if err := r.stage.Clone(ctx, of.Name, dir); err != nil {
+				return "", err
+			}
+			w, err := vcs.Find(ctx, dir)
+			if err != nil {
+				return "", err
+			}
+			// On real hosts, everybody in their network may push to it.
+			if want := r.o.Header.Source; w.Source.Revision != want {
+				return "", fmt.Errorf("%s gives revision %s, and the working copy has %s: somebody else pushed, and nothing of it is run", of.Name, w.Source.Revision, want)
+			}
+			return dir, nil
 		}
 	}
 	return "", nil

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -24,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"trysail/internal/secret"
+	"trysail/internal/tree"
 )
 
 const (
@@ -88,7 +88,12 @@ func Generate(file string, recipients ...age.Recipient) (*ecdsa.PublicKey, error
 // writeNew writes a file that is not there. A half of one that could not be written
 // is removed: it opens nothing.
 func writeNew(file string, data []byte) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	d, err := tree.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	f, err := d.Create(filepath.Base(file), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return &Error{Key: file, What: "it is there already, and a key is never overwritten", Remedy: "give another name; keep the old key's public half, which verifies what it signed"}
 	}
@@ -103,14 +108,9 @@ func writeNew(file string, data []byte) error {
 		err = cerr
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(file))
+		return errors.Join(err, d.Remove(filepath.Base(file)))
 	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return d.File().Sync()
 }
 
 func openFile(ctx context.Context, name string, o Options) (Key, error) {
@@ -169,7 +169,7 @@ func openFile(ctx context.Context, name string, o Options) (Key, error) {
 }
 
 func readSmall(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := tree.OpenFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +294,7 @@ func (u *unlocker) identities(file string) ([]age.Identity, error) {
 	}
 	pub := locked.PublicKey
 	if pub == nil { // the old PEM format, which does not hold it
-		line, err := os.ReadFile(file + ".pub")
+		line, err := tree.ReadFile(file+".pub", maxFile)
 		if err == nil {
 			pub, _, _, _, err = ssh.ParseAuthorizedKey(line)
 		}
@@ -302,7 +302,7 @@ func (u *unlocker) identities(file string) ([]age.Identity, error) {
 			return nil, &Error{Key: u.file, What: "the public half of the identity " + file + " is not known", Remedy: "ssh-keygen -y -f " + file + " > " + file + ".pub", Err: err}
 		}
 	}
-	data, err := os.ReadFile(file)
+	data, err := tree.ReadFile(file, maxFile)
 	if err != nil {
 		return nil, err
 	}

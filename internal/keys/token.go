@@ -8,12 +8,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"trysail/internal/tree"
 )
 
 // What pkcs11-tool does, seen with OpenSC 0.23 (Debian 12) and SoftHSM 2.6:
@@ -146,16 +149,25 @@ func (t *token) readPIN(ctx context.Context) (string, error) {
 		}
 		return t.usable(pin, "it was not tried; give the PIN")
 	}
-	info, err := os.Stat(file)
+	f, err := tree.OpenFile(file)
+	var kind *tree.KindError
+	if errors.As(err, &kind) {
+		return "", t.fail(file+" is not a file with a PIN", "mend pin-source", nil)
+	}
+	if err != nil {
+		return "", t.fail("the file with its PIN cannot be read", "make the file yours, or mend pin-source", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return "", t.fail("the file with its PIN cannot be read", "make the file, or mend pin-source", err)
-	case !info.Mode().IsRegular() || info.Size() > maxPIN:
+		return "", err
+	case info.Size() > maxPIN:
 		return "", t.fail(file+" is not a file with a PIN", "mend pin-source", nil)
 	case info.Mode().Perm()&0o077 != 0:
 		return "", t.fail(fmt.Sprintf("others can read the PIN in %s, whose mode is %04o", file, info.Mode().Perm()), "chmod 600 "+file, nil)
 	}
-	data, err := os.ReadFile(file)
+	data, err := io.ReadAll(io.LimitReader(f, maxPIN))
 	if err != nil {
 		return "", t.fail("the file with its PIN cannot be read", "make it yours: its user runs this", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
+	"trysail/internal/rootless"
 	"trysail/internal/trace"
 )
 
@@ -77,7 +78,7 @@ func (c cgroup) write(name, value string) error {
 // freeze stops every process of the machine, or lets them go on; it waits until
 // the kernel has done so. The machine's lock is held.
 func (h *Host) freeze(stop bool) error {
-	if h.on == nil || !h.on.alive() {
+	if h.on == nil || !h.on.alive() || !stop && rootless.Inside() { // it has no cgroup, and was never frozen
 		return nil
 	}
 	c, err := h.on.cgroup("freezer")

@@ -1,11 +1,11 @@
 package lab
 
 import (
-	"fmt"
-	"io/fs"
-	"os"
+	"errors"
+	"io"
 	"path"
-	"path/filepath"
+
+	"trysail/internal/tree"
 )
 
 // File is one of a directory that goes from one machine to another.
@@ -18,44 +18,82 @@ type File struct {
 // SSH.
 const MostFiles = 64 << 20
 
-// ReadFiles reads what is in a directory.
-func ReadFiles(dir string) ([]File, error) {
+// ReadFiles reads what is in a directory: regular files only, through no link.
+func ReadFiles(dir string) ([]File, error) { return readFiles(dir, MostFiles) }
+
+func readFiles(dir string, most int64) ([]File, error) {
+	d, err := tree.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
 	var list []File
 	var size int64
-	from := os.DirFS(dir)
-	err := fs.WalkDir(from, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	err = d.Walk(".", func(e *tree.Entry) error {
+		if e.IsDir() {
+			return nil
 		}
-		info, err := fs.Stat(from, p)
-		if err != nil {
-			return err
+		if size += e.Size(); size > most {
+			return &tree.LimitError{Path: dir, What: "bytes", Limit: most}
 		}
-		if size += info.Size(); !info.Mode().IsRegular() || size > MostFiles {
-			return fmt.Errorf("%s: more than regular files of %d MB together", filepath.Join(dir, p), MostFiles>>20)
-		}
-		data, err := fs.ReadFile(from, p)
-		list = append(list, File{p, data})
+		data, err := d.ReadFile(e.Path, most)
+		list = append(list, File{e.Path, data})
 		return err
 	})
 	return list, err
 }
 
-// WriteFiles makes a directory of them, which no name can leave.
-func WriteFiles(dir string, list []File) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(dir)
+// CopyFiles makes a directory of what is in another: regular files only, through no
+// link, and at most [ServiceDisk] bytes. The other may be a user's, who makes links to
+// what only root may read.
+func CopyFiles(to, from string) error {
+	src, err := tree.Open(from)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	for _, f := range list {
-		if err := root.MkdirAll(path.Dir(f.Name), 0o755); err != nil {
+	defer src.Close()
+	dst, err := tree.MkdirAll(to, 0o755)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	left := int64(ServiceDisk)
+	return src.Walk(".", func(e *tree.Entry) error {
+		if e.IsDir() {
+			return dst.MkdirAll(e.Path, 0o755)
+		}
+		in, err := e.Open()
+		if err != nil {
 			return err
 		}
-		if err := root.WriteFile(f.Name, f.Data, 0o600); err != nil {
+		defer in.Close()
+		out, err := dst.Create(e.Path, 0o644)
+		if err != nil {
+			return err
+		}
+		n, err := io.Copy(out, io.LimitReader(in, left+1))
+		if left -= n; err == nil && left < 0 {
+			err = &tree.LimitError{Path: from, What: "bytes", Limit: ServiceDisk}
+		}
+		if err = errors.Join(err, out.Close()); err != nil {
+			return err
+		}
+		return dst.Chtimes(e.Path, e.ModTime())
+	})
+}
+
+// WriteFiles makes a directory of them, which no name can leave.
+func WriteFiles(dir string, list []File) error {
+	d, err := tree.MkdirAll(dir, 0o700)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for _, f := range list {
+		if err := d.MkdirAll(path.Dir(f.Name), 0o700); err != nil {
+			return err
+		}
+		if err := d.Put(f.Name, f.Data, 0o600); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"trysail/internal/clock"
 	"trysail/internal/machine"
+	"trysail/internal/rootless"
 )
 
 // Host is one machine. Its methods are safe for concurrent use, and each fault is
@@ -63,14 +64,15 @@ func (h *Host) LogFile() string { return filepath.Join(h.dir, "log") }
 
 func (h *Host) make() error {
 	for _, d := range []string{h.dir, h.Disk(), filepath.Join(h.dir, "drill")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
+		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
 		}
 	}
 	if err := os.WriteFile(h.nothing(), nil, 0o600); err != nil {
 		return err
 	}
-	if h.spec.Disk > 0 {
+	// Without root there are no loop devices: the machine's files are on this host's disk.
+	if h.spec.Disk > 0 && !rootless.Inside() {
 		if err := h.format(); err != nil {
 			return err
 		}
@@ -162,7 +164,7 @@ func (h *Host) StartProgram(args ...string) error {
 	if h.on != nil && h.on.alive() {
 		return fmt.Errorf("%s is on", h.Name)
 	}
-	if err := h.mounted(); err != nil {
+	if err := h.mounted(); err != nil && !rootless.Inside() {
 		return err
 	}
 	h.args = args
@@ -174,7 +176,7 @@ func (h *Host) StartProgram(args ...string) error {
 		return err
 	}
 	h.lab.began(n.ID)
-	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return errors.Join(err, n.Close())
 	}
@@ -183,7 +185,7 @@ func (h *Host) StartProgram(args ...string) error {
 	sp := machine.Spec{
 		Root: filepath.Join(h.lab.Dir, "root"), Hostname: h.Name, Whole: true, Dir: "/", NetNS: h.Network(), Umask: 0o022,
 		Args: args,
-		Env:  []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR=1", "HOME=/var/lib/trysail"},
+		Env:  []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR=1", "HOME=/var/lib/trysail", "TRYSAIL_STATE=/var/lib/trysail"},
 		Mounts: []machine.Mount{
 			{Source: h.Disk(), Target: "/var/lib/trysail"},
 			{Source: filepath.Join(h.dir, "drill"), Target: "/drill", ReadOnly: true},

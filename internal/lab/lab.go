@@ -14,7 +14,7 @@
 // images of disks, frozen containers) is in the journal of a [machine.Session]
 // before it is made; a disk's loop device is given back by its last unmount.
 //
-// A fault ([Host.Inject]) is one thing, the probe that sees whether it bit another,
+// A fault ([Host.Inject]) is one thing, the probe that sees whether it took effect another,
 // which looks from elsewhere: a packet sent, a file written, a process asked.
 package lab
 

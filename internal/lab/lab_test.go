@@ -153,7 +153,7 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := f.Probe(t.Context()); err != nil {
-				t.Fatalf("it does not bite: %v", err)
+				t.Fatalf("it has no effect: %v", err)
 			}
 			if x.good != (f.Undo == nil) {
 				t.Fatalf("it can be undone: %v", f.Undo != nil)

@@ -1,17 +1,18 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 
 	"trysail/drill"
+	"trysail/internal/build"
+	"trysail/internal/tree"
+	"trysail/internal/vcs"
 )
 
 // ports are where services listen: those that their clients try first.
@@ -41,7 +46,7 @@ func port(kind drill.OfHosts) int {
 const ServiceDisk = 2 << 30
 
 // Service makes a host that the release needs besides its machines, gives it what is in
-// a directory of this host (of a git host: a repository, or a bundle), and starts it. What answers is the program that
+// a directory of this host (of a git host: a repository, or a file of [WriteBundle]), and starts it. What answers is the program that
 // people run: git's own daemon and docker-registry, from this host; and for a mirror,
 // which is any server of files, this program.
 func (l *Lab) Service(ctx context.Context, of drill.Service, from string) (*Host, error) {
@@ -51,9 +56,8 @@ func (l *Lab) Service(ctx context.Context, of drill.Service, from string) (*Host
 	}
 	switch of.Kind {
 	case drill.Mirror:
-		// What a link names is copied: a file that is changed is never anybody's own.
-		if out, err := exec.CommandContext(ctx, "cp", "--recursive", "--dereference", "--preserve=mode,timestamps", "--no-target-directory", from, h.site()).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("copy %s: %w: %s", from, err, bytes.TrimSpace(out))
+		if err := CopyFiles(h.site(), from); err != nil {
+			return nil, fmt.Errorf("what %s has: %w", of.Name, err)
 		}
 		err = h.Start("drill", "mirror", "/var/lib/trysail/site", "/drill/trouble")
 	case drill.Registry:
@@ -90,24 +94,59 @@ func (h *Host) Repository() string { return "git://" + h.Name + "/release" }
 
 func (h *Host) bare() string { return filepath.Join(h.Disk(), "git", "release") }
 
-// startGit gives a host a repository, and git's daemon. Whoever is in the lab may push
-// to it, and as on a team's own server nobody rewrites what is there by a push.
-func (h *Host) startGit(ctx context.Context, from string) error {
-	if err := os.MkdirAll(filepath.Dir(h.bare()), 0o755); err != nil {
+// Bundle is the name of a file that [Lab.Service] takes instead of a repository.
+const Bundle = "release.tar.zst"
+
+// WriteBundle writes a repository's branches and tags for a git host. Scratch is a
+// directory of a session.
+func WriteBundle(ctx context.Context, repository, scratch string, out io.Writer) error {
+	a, err := vcs.Nobody()
+	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{
-		{"clone", "--quiet", "--bare", "--no-hardlinks", from, h.bare()},
-		{"-C", h.bare(), "config", "receive.denyNonFastForwards", "true"},
-		{"-C", h.bare(), "config", "receive.denyDeletes", "true"},
-		{"-C", h.bare(), "config", "uploadpack.allowAnySHA1InWant", "true"},
-		{"-C", h.bare(), "remote", "remove", "origin"},
-	} {
-		if out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
-		}
+	zw, err := zstd.NewWriter(out)
+	if err != nil {
+		return err
 	}
-	return h.StartProgram("git", "daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--base-path=/var/lib/trysail/git", "--listen=0.0.0.0", "--port=9418")
+	return errors.Join(vcs.Mirror(ctx, repository, scratch, a.UID, a.GID, zw), zw.Close())
+}
+
+// startGit gives a host a repository, and git's daemon. Whoever is in the lab may push
+// to it, and as on a team's own server nobody rewrites what is there by a push. Neither
+// the daemon nor this program reads the repository as root.
+func (h *Host) startGit(ctx context.Context, from string) error {
+	if err := os.MkdirAll(h.bare(), 0o755); err != nil {
+		return err
+	}
+	to, err := tree.Open(h.bare())
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	var in io.ReadCloser
+	if info.IsDir() {
+		pr, pw := io.Pipe()
+		go func() { pw.CloseWithError(WriteBundle(ctx, from, h.lab.Dir, pw)) }()
+		in = pr
+	} else if in, err = os.Open(from); err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := build.Extract(ctx, to, in, nil); err != nil {
+		return fmt.Errorf("the repository of %s: %w", h.Name, err)
+	}
+	a, err := vcs.Nobody()
+	if err != nil {
+		return err
+	}
+	if err := to.Lchown(".", a.UID, a.GID); err != nil {
+		return err
+	}
+	return h.StartProgram("git", "daemon", "--user="+a.Name, "--reuseaddr", "--export-all", "--enable=receive-pack", "--base-path=/var/lib/trysail/git", "--listen=0.0.0.0", "--port=9418")
 }
 
 func (h *Host) startRegistry() error {
@@ -125,27 +164,24 @@ func (h *Host) startRegistry() error {
 // fillRegistry pushes what is in a directory: REPOSITORY/TAG/FILE, each file a layer
 // as it is, so that its digest is that of the file.
 func (h *Host) fillRegistry(ctx context.Context, from string) error {
-	dirs, err := filepath.Glob(filepath.Join(from, "*", "*"))
+	files, err := readFiles(from, ServiceDisk)
 	if err != nil {
 		return err
 	}
-	if len(dirs) == 0 {
+	layers := map[string][][]byte{}
+	for _, f := range files {
+		part := strings.Split(f.Name, "/")
+		if len(part) != 3 {
+			continue
+		}
+		tag := part[0] + ":" + part[1]
+		layers[tag] = append(layers[tag], f.Data)
+	}
+	if len(layers) == 0 {
 		return fmt.Errorf("%s has no REPOSITORY/TAG/FILE", from)
 	}
-	for _, dir := range dirs {
-		files, err := os.ReadDir(dir)
-		if err != nil {
-			return err
-		}
-		var layers [][]byte
-		for _, f := range files {
-			data, err := os.ReadFile(filepath.Join(dir, f.Name()))
-			if err != nil {
-				return err
-			}
-			layers = append(layers, data)
-		}
-		if err := h.push(ctx, filepath.Base(filepath.Dir(dir))+":"+filepath.Base(dir), layers...); err != nil {
+	for _, tag := range slices.Sorted(maps.Keys(layers)) {
+		if err := h.push(ctx, tag, layers[tag]...); err != nil {
 			return err
 		}
 	}
@@ -204,16 +240,8 @@ func (h *Host) get(ctx context.Context, path string) ([]byte, error) {
 	return data, err
 }
 
-// git runs it in the lab's network.
-func (l *Lab) git(ctx context.Context, args ...string) (string, error) {
-	net := fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), int(l.sw))
-	out, err := exec.CommandContext(ctx, "nsenter", append([]string{net, "git"}, args...)...).CombinedOutput()
-	text := strings.TrimSpace(string(out))
-	if err != nil {
-		err = fmt.Errorf("git %s: %w: %s", args[0], err, text)
-	}
-	return text, err
-}
+// network is that of the lab, for programs.
+func (l *Lab) network() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(l.sw)) }
 
 // url is where a git host's repository is for whoever knows no names.
 func (h *Host) url() string { return "git://" + h.IP + "/release" }
@@ -229,7 +257,7 @@ func (h *Host) Answers(ctx context.Context) error {
 	case drill.Registry:
 		_, err = h.get(ctx, "/v2/")
 	case drill.Git:
-		_, err = h.lab.git(ctx, "ls-remote", "--quiet", h.url())
+		_, err = vcs.Git(ctx, h.bare(), h.lab.network(), "ls-remote", "--quiet", h.url())
 	default:
 		err = fmt.Errorf("%s is no service", h.Name)
 	}
@@ -257,18 +285,17 @@ func (h *Host) largest() (path string, size int64, err error) {
 // Clone gives the release's source as the team has it: a clone, from a machine's
 // place in the network.
 func (h *Host) Clone(ctx context.Context, dir string) error {
-	_, err := h.lab.git(ctx, "clone", "--quiet", h.url(), dir)
-	return err
+	return vcs.Clone(ctx, h.url(), dir, h.lab.network())
 }
 
 // branches are those of a git host, and what they name.
 func (h *Host) branches(ctx context.Context) (map[string]string, error) {
-	out, err := exec.CommandContext(ctx, "git", "-C", h.bare(), "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads").Output()
+	out, err := vcs.Git(ctx, h.bare(), "", "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads")
 	if err != nil {
 		return nil, fmt.Errorf("the branches of %s: %w", h.Name, err)
 	}
 	list := map[string]string{}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		name, id, _ := strings.Cut(strings.TrimSpace(line), " ")
 		list[name] = id
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trysail/drill"
+	"trysail/internal/vcs"
 )
 
 // The faults of services. Each is seen by a client in the lab's network.
@@ -182,12 +182,7 @@ func (h *Host) rewrite(string) (*Fault, error) {
 		return nil, err
 	}
 	git := func(args ...string) (string, error) {
-		cmd := exec.Command("git", append([]string{"-C", h.bare(), "-c", "user.name=somebody", "-c", "user.email=somebody@example.org"}, args...)...)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("git %s: %w: %s", args[0], err, bytes.TrimSpace(out))
-		}
-		return strings.TrimSpace(string(out)), err
+		return vcs.Git(context.Background(), h.bare(), "", append([]string{"-c", "user.name=somebody", "-c", "user.email=somebody@example.org"}, args...)...)
 	}
 	return &Fault{
 		Inject: func() error {
@@ -216,16 +211,20 @@ func (h *Host) rewrite(string) (*Fault, error) {
 		Probe: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			dir, err := os.MkdirTemp(h.dir, "probe-")
+			a, err := vcs.Nobody()
 			if err != nil {
 				return err
 			}
+			dir := filepath.Join(h.dir, "probe")
+			if err := a.MakeTemp(dir); err != nil {
+				return err
+			}
 			defer os.RemoveAll(dir)
-			if _, err := h.lab.git(ctx, "init", "--quiet", "--bare", dir); err != nil {
+			if _, err := vcs.Git(ctx, dir, "", "init", "--quiet", "--bare", "."); err != nil {
 				return err
 			}
 			for name, id := range before {
-				if _, err := h.lab.git(ctx, "-C", dir, "fetch", "--quiet", h.url(), id); err == nil {
+				if _, err := vcs.Git(ctx, dir, h.lab.network(), "fetch", "--quiet", h.url(), id); err == nil {
 					return fmt.Errorf("%s still has %s, which was %s", h.Name, id, name)
 				}
 			}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -47,7 +46,7 @@ func OpenCopy(dir, stream string) (*Copy, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, stream+".jsonl")
+	path := copyFile(dir, stream)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -140,7 +139,7 @@ func (c *Copy) Close() error { return c.file.Close() }
 
 // ReadCopy gives the lines of a copy.
 func ReadCopy(dir, stream string) ([][]byte, error) {
-	f, err := os.Open(filepath.Join(dir, stream+".jsonl"))
+	f, err := os.Open(copyFile(dir, stream))
 	if err != nil {
 		return nil, err
 	}

@@ -68,6 +68,21 @@ func (e *UnknownError) Error() string {
 
 func (e *UnknownError) Unwrap() error { return e.Err }
 
+// SizeError says that events are too large. Nothing was written, and nothing ever will be.
+type SizeError struct {
+	Stream     string
+	Size, Most int // bytes
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("append to %s: %d bytes are too many for the ledger, %d is the most", e.Stream, e.Size, e.Most)
+}
+
+// Hint says what to do.
+func (e *SizeError) Hint() string {
+	return "say it in fewer words, or put what is long into files of the repository (a step's script may call one)"
+}
+
 // FullError says that the database has no room; nothing was written.
 type FullError struct{ Err error }
 
@@ -110,13 +125,16 @@ func (l *Ledger) Append(ctx context.Context, stream string, head int64, lines ..
 	size := 0
 	for i, line := range lines {
 		size += len(line)
-		if len(line) > maxLine || bytes.ContainsRune(line, '\n') {
-			return fmt.Errorf("append to %s: an event of %d bytes is no line of at most %d", stream, len(line), maxLine)
+		if bytes.ContainsRune(line, '\n') {
+			return fmt.Errorf("append to %s: an event is one line", stream)
+		}
+		if len(line) > maxLine {
+			return &SizeError{stream, len(line), maxLine}
 		}
 		ops = append(ops, clientv3.OpPut(eventKey(stream, head+int64(i)+1), string(line)))
 	}
 	if size > maxTxn {
-		return fmt.Errorf("append to %s: %d bytes at once, %d is the most", stream, size, maxTxn)
+		return &SizeError{stream, size, maxTxn}
 	}
 	ops = append(ops, clientv3.OpPut(headKey(stream), strconv.FormatInt(head+int64(len(lines)), 10)))
 	conditions := []clientv3.Cmp{is}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 )
 
@@ -103,7 +102,7 @@ func checkedCopy(dir, name string, known func(stream string, line []byte) error)
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, name+".jsonl")
+	file := copyFile(dir, name)
 	for i, l := range lines {
 		var e struct {
 			Seq int64 `json:"seq"`
@@ -114,6 +113,16 @@ func checkedCopy(dir, name string, known func(stream string, line []byte) error)
 		if err := known(name, l); err != nil {
 			return nil, &UnreadableError{file, int64(i) + 1, err}
 		}
+	}
+	// What control signed for that disk is not verified here: it can only speak against the copy.
+	r, _, err := Examine(dir, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Damage != "":
+		return nil, &TornError{file, r.Events, r.Damage}
+	case r.Signed != nil && r.Events < r.Signed.Size:
+		return nil, &ShortError{file, r.Events, r.Signed.Size, noteFile(dir, name)}
 	}
 	return lines, nil
 }

@@ -43,11 +43,25 @@ type Peer struct {
 	CommonName           string // that the certificate of a peer must bear
 }
 
+// listens is the address to listen on. One that is named is reached at any address of
+// this machine.
+func (p *Peer) listens() (string, error) {
+	host, port, err := net.SplitHostPort(p.Address)
+	if err != nil {
+		return "", fmt.Errorf("--peer %s: %w", p.Address, err)
+	}
+	if net.ParseIP(host) == nil {
+		host = "0.0.0.0"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // Store is a ledger with the etcd that holds it. Its own ledger appends whoever
 // decides; that of a [Term] only while this control does.
 type Store struct {
 	*Ledger
 	etcd   *embed.Etcd
+	front  *front // nil if no other member reaches this one
 	client *clientv3.Client
 	quota  int64
 	peer   *Peer
@@ -84,20 +98,31 @@ func Start(ctx context.Context, o StartOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	var members *front
+	if o.Peer != nil {
+		at, err := o.Peer.listens()
+		if err != nil {
+			return nil, err
+		}
+		if members, err = listenFront(at, cfg.PeerTLSInfo, cfg.ListenPeerUrls[0].Host, o.Log); err != nil {
+			return nil, startError(o, said, err)
+		}
+	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
-		return nil, startError(o, said, err)
+		return nil, errors.Join(startError(o, said, err), members.Close())
 	}
 	if err := ready(ctx, e, o); err != nil {
 		e.Server.HardStop() // Close alone waits for clients' listeners, which wait until it is ready
 		e.Close()
+		err = errors.Join(err, members.Close())
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		return nil, startError(o, said, err)
 	}
 	c := v3client.New(e.Server)
-	s := &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes, peer: o.Peer, said: said}
+	s := &Store{Ledger: New(c), etcd: e, client: c, quota: cfg.QuotaBackendBytes, peer: o.Peer, said: said, front: members}
 	if err := s.advertise(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -131,8 +156,8 @@ func ready(ctx context.Context, e *embed.Etcd, o StartOptions) error {
 
 // config is the embedded etcd's. Nobody connects to serve clients: the client
 // calls the server in this process. The socket that etcd insists on for them is a
-// file below its own directory, and so is that for other members if there are to
-// be none.
+// file below its own directory, and so is that for other members: they come through
+// the front, if there are to be any.
 func config(o StartOptions, said *lines) (*embed.Config, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
@@ -143,15 +168,12 @@ func config(o StartOptions, said *lines) (*embed.Config, error) {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "control", filepath.Join(o.Dir, "data")
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{socket("client")}, []url.URL{socket("client")}
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{socket("peer")}, []url.URL{socket("peer")}
+	// For members etcd listens on what it takes for the host. Without one it is a socket
+	// without a file, which everybody on this machine may connect to.
+	cfg.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: filepath.Join(o.Dir, "peer")}}
+	cfg.AdvertisePeerUrls = []url.URL{socket("peer")}
 	if p := o.Peer; p != nil {
-		at := []url.URL{{Scheme: "https", Host: p.Address}}
-		cfg.Name, cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = p.Name, at, at
-		if host, port, err := net.SplitHostPort(p.Address); err != nil {
-			return nil, fmt.Errorf("--peer %s: %w", p.Address, err)
-		} else if net.ParseIP(host) == nil { // etcd listens on addresses only
-			cfg.ListenPeerUrls = []url.URL{{Scheme: "https", Host: net.JoinHostPort("0.0.0.0", port)}}
-		}
+		cfg.Name, cfg.AdvertisePeerUrls = p.Name, []url.URL{{Scheme: "https", Host: p.Address}}
 		cfg.PeerTLSInfo = transport.TLSInfo{
 			CertFile: p.Cert, KeyFile: p.Key, TrustedCAFile: p.Authority, ClientCertAuth: true, SkipClientSANVerify: true, AllowedCNs: []string{p.CommonName},
 		}
@@ -216,6 +238,7 @@ func (s *Store) Close() error {
 	if s.etcd != nil {
 		s.etcd.Close()
 	}
+	err = errors.Join(err, s.front.Close())
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}

@@ -34,11 +34,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"trysail/internal/rootless"
+	"trysail/internal/tree"
 )
 
 // State is where Trysail keeps what lasts (Dir) and what must not (Run).
@@ -46,6 +50,10 @@ type State struct {
 	Dir string // /var/lib/trysail
 	Run string // /run/trysail
 	log *slog.Logger
+	// rootless: this process is root in a user namespace of somebody who is not.
+	rootless bool
+	// isolation is found out once, by trying.
+	isolation func() Isolation
 }
 
 // RootError is returned where an operation needs root.
@@ -55,7 +63,7 @@ func (e *RootError) Error() string { return e.What + " needs root" }
 
 // Hint says what to type.
 func (e *RootError) Hint() string {
-	return "run it with sudo; the build itself still runs as the user who calls sudo"
+	return "run it with sudo; the build itself still runs as the owner of the working copy"
 }
 
 // OpenState makes the directories and removes what killed runs left behind.
@@ -63,20 +71,25 @@ func OpenState(ctx context.Context, dir, run string, log *slog.Logger) (*State, 
 	if os.Geteuid() != 0 {
 		return nil, &RootError{What: "making namespaces and mounts"}
 	}
+	return OpenScratch(ctx, dir, run, log)
+}
+
+// OpenScratch is OpenState for those who make directories only, which needs no root.
+func OpenScratch(ctx context.Context, dir, run string, log *slog.Logger) (*State, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &State{Dir: dir, Run: run, log: log}
-	for _, d := range []string{s.scratch(), s.journals(), s.Roots()} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("state: %w", err)
-		}
-	}
-	// Roots hold set-user-ID programs of whatever age, and what a blueprint lays
-	// down: no user of this machine may reach them but in a container.
-	for d, mode := range map[string]fs.FileMode{dir: 0o711, s.scratch(): 0o700, s.Roots(): 0o700} {
-		if err := os.Chmod(d, mode); err != nil {
+	s := &State{Dir: dir, Run: run, log: log, rootless: rootless.Inside()}
+	s.isolation = sync.OnceValue(s.probe)
+	// Nobody else may see what a build, a depot or a drill holds, or reach a root:
+	// it has set-user-ID programs of whatever age. The root of a container passes
+	// through Run on its way to its own view.
+	for _, d := range []struct {
+		name string
+		mode fs.FileMode
+	}{{dir, 0o700}, {s.scratch(), 0o700}, {s.Roots(), 0o700}, {s.Run, 0o711}, {s.journals(), 0o700}, {s.views(), 0o711}} {
+		if err := tree.Own(d.name, d.mode); err != nil {
 			return nil, fmt.Errorf("state: %w", err)
 		}
 	}
@@ -88,6 +101,7 @@ func OpenState(ctx context.Context, dir, run string, log *slog.Logger) (*State, 
 
 func (s *State) scratch() string  { return filepath.Join(s.Dir, "scratch") }
 func (s *State) journals() string { return filepath.Join(s.Run, "journal") }
+func (s *State) views() string    { return filepath.Join(s.Run, "view") }
 
 // Roots is where rebuilt roots are cached.
 func (s *State) Roots() string { return filepath.Join(s.Dir, "roots") }
@@ -112,6 +126,22 @@ type Session struct {
 	Dir   string // scratch directory, on the state's file system
 	state *State
 	j     journal
+	runs  int // of containers and views so far: each has a name of its own
+	ids   []uint32
+	// overlays are the mounted ones, by mount point.
+	overlays map[string]*overlayMount
+	seals    map[string]string // what a container cannot change, by what it is of
+}
+
+// overlayMount is what one overlay mount is made of.
+type overlayMount struct {
+	target   string
+	lower    []string // topmost first
+	upper    string
+	volatile bool
+	// userXattr: marks of the overlay are attributes that a user may write.
+	userXattr bool
+	flags     uintptr // of the mount
 }
 
 // OfRun tells whether a path is that of something which a run has made, of whatever
@@ -137,11 +167,11 @@ func (s *State) Begin() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Session{ID: id, Dir: filepath.Join(s.scratch(), id), state: s, j: journal{ID: id, PID: os.Getpid(), Started: started}}
+	n := &Session{ID: id, Dir: filepath.Join(s.scratch(), id), state: s, j: journal{ID: id, PID: os.Getpid(), Started: started}, overlays: map[string]*overlayMount{}}
 	if err := n.record("dir", n.Dir); err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(n.Dir, 0o711); err != nil {
+	if err := os.Mkdir(n.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("scratch directory: %w", err)
 	}
 	return n, nil
@@ -171,6 +201,10 @@ func (n *Session) Path(elem ...string) string {
 	return filepath.Join(append([]string{n.Dir}, elem...)...)
 }
 
+// MapIDs names users and groups that the session's containers know. A user namespace
+// has those up to 65535 anyway.
+func (n *Session) MapIDs(ids []uint32) { n.ids = append(n.ids, ids...) }
+
 // MkdirAll makes a directory below the scratch directory.
 func (n *Session) MkdirAll(mode fs.FileMode, elem ...string) (string, error) {
 	p := n.Path(elem...)
@@ -188,36 +222,91 @@ func (n *Session) Overlay(name string, lower []string, upper string, volatile bo
 	if err != nil {
 		return "", err
 	}
-	return target, n.OverlayAt(target, lower, upper, volatile)
+	return target, n.mountOverlay(&overlayMount{target: target, lower: lower, upper: upper, volatile: volatile, userXattr: n.state.rootless})
 }
 
-// OverlayAt is Overlay at a directory that exists, such as a mount point inside another overlay.
-func (n *Session) OverlayAt(target string, lower []string, upper string, volatile bool) error {
-	for _, d := range append([]string{upper}, lower...) {
+// OverlayHost mounts upper over a directory of this machine, at a directory that exists.
+// What the machine keeps from the directory's file system (nosuid, nodev, noexec) an
+// overlay would give back: users bring their own disks.
+func (n *Session) OverlayHost(target, lower, upper string) error {
+	flags, err := restrictions(lower)
+	if err != nil {
+		return err
+	}
+	return n.mountOverlay(&overlayMount{target: target, lower: []string{lower}, upper: upper, userXattr: n.state.rootless, flags: flags})
+}
+
+// restrictions are what the mount of a path keeps from the files on it.
+func restrictions(name string) (uintptr, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(name, &st); err != nil {
+		return 0, fmt.Errorf("file system of %s: %w", name, err)
+	}
+	return uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC), nil // ST_ and MS_ have the same bits
+}
+
+func (n *Session) mountOverlay(o *overlayMount) error {
+	for _, d := range append([]string{o.upper}, o.lower...) {
 		if strings.ContainsAny(d, ":,\\") {
 			return fmt.Errorf("overlay: directory %q holds a character that mount options cannot", d)
 		}
 	}
-	work := upper + ".work"
-	for _, d := range []string{upper, work} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
-	}
-	opts := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work
-	if volatile {
-		opts += ",volatile"
-	}
-	if err := n.record("mount", target); err != nil {
+	if err := n.record("mount", o.target); err != nil {
 		return err
 	}
-	if err := unix.Mount("overlay", target, "overlay", 0, opts); err != nil {
+	if err := o.mount(); err != nil {
 		if errors.Is(err, unix.EINVAL) {
 			err = fmt.Errorf("%w (is %s on an overlay itself? choose a real file system with --state DIR)", err, n.state.Dir)
 		}
-		return fmt.Errorf("mount overlay at %s: %w", target, err)
+		return err
+	}
+	n.overlays[o.target] = o
+	return nil
+}
+
+func (o *overlayMount) mount() error {
+	work := o.upper + ".work"
+	for _, d := range []string{o.upper, work} {
+		if err := os.Mkdir(d, 0o755); errors.Is(err, fs.ErrExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		// The upper directory's mode is that of the root seen.
+		if err := os.Chmod(d, 0o755); err != nil {
+			return err
+		}
+	}
+	opts := "lowerdir=" + strings.Join(o.lower, ":") + ",upperdir=" + o.upper + ",workdir=" + work
+	if o.volatile {
+		opts += ",volatile"
+	}
+	if o.userXattr {
+		opts += ",userxattr"
+	}
+	if err := unix.Mount("overlay", o.target, "overlay", o.flags, opts); err != nil {
+		return fmt.Errorf("mount overlay at %s: %w", o.target, err)
 	}
 	return nil
+}
+
+// away unmounts an overlay for a while: another mount takes its layers.
+func (n *Session) away(target string) error {
+	o := n.overlays[target]
+	if err := unmountNow(target); err != nil {
+		return err
+	}
+	delete(n.overlays, target)
+	return errors.Join(o.unmark(), n.forget("mount", target))
+}
+
+// unmark removes the kernel's mark that a volatile overlay was not taken down in
+// order, as after a crash. It was.
+func (o *overlayMount) unmark() error {
+	if !o.volatile {
+		return nil
+	}
+	return os.RemoveAll(filepath.Join(o.upper+".work", "work", "incompat"))
 }
 
 // Mount mounts a file system at a directory that exists.
@@ -236,6 +325,7 @@ func (n *Session) Unmount(target string) error {
 	if err := unix.Unmount(target, 0); err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
+	delete(n.overlays, target)
 	return n.forget("mount", target)
 }
 
@@ -305,7 +395,7 @@ func (s *State) Sweep(ctx context.Context) error {
 			continue
 		}
 		s.log.Info("cleaning up after a run that was killed", "id", j.ID)
-		n := &Session{ID: j.ID, Dir: filepath.Join(s.scratch(), j.ID), state: s, j: j}
+		n := &Session{ID: j.ID, Dir: filepath.Join(s.scratch(), j.ID), state: s, j: j, overlays: map[string]*overlayMount{}}
 		if err := n.Close(); err != nil {
 			return fmt.Errorf("clean up after killed run %s: %w", j.ID, err)
 		}

@@ -208,7 +208,7 @@ func TestOfRun(t *testing.T) {
 func TestSession(t *testing.T) {
 	s := state(t)
 	n := begin(t, s)
-	if info, err := os.Stat(n.Dir); err != nil || !strings.HasPrefix(filepath.Base(n.Dir), "trysail-") || info.Mode().Perm() != 0o711 {
+	if info, err := os.Stat(n.Dir); err != nil || !strings.HasPrefix(filepath.Base(n.Dir), "trysail-") || info.Mode().Perm() != 0o700 {
 		t.Errorf("scratch directory %v %v", info, err)
 	}
 	root, upper := overlay(t, n)
@@ -459,4 +459,51 @@ func TestCgroup(t *testing.T) {
 		t.Errorf("%s is left (%v)", dir, err)
 	}
 	empty(t, s)
+}
+
+// TestDevicesInAView: a device that root gave to a group is that group's inside as well.
+func TestDevicesInAView(t *testing.T) {
+	s := state(t)
+	n := begin(t, s)
+	node := n.Path("dongle")
+	if err := errors.Join(unix.Mknod(node, unix.S_IFCHR|0o660, int(unix.Mkdev(1, 5))), os.Chown(node, 0, 20), os.Chmod(node, 0o660)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := n.enter(Spec{Root: n.Dir, Devices: []Mount{{Source: node, Target: "/dev/dongle"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(v.devices[0].Source, &st); err != nil || st.Uid != v.ids.base || st.Gid != v.ids.base+20 || st.Mode != unix.S_IFCHR|0o660 || st.Rdev != unix.Mkdev(1, 5) {
+		t.Errorf("%+v, %v; the range begins at %d", st, err, v.ids.base)
+	}
+	f, err := os.Open(v.devices[0].Source)
+	if err != nil {
+		t.Errorf("the node is closed to everybody: %v", err)
+	} else {
+		f.Close()
+	}
+	if err := errors.Join(v.leave(), n.Close()); err != nil {
+		t.Error(err)
+	}
+	empty(t, s)
+	if left := mounted(t, s.Run); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+func TestReachable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	if err := os.MkdirAll(filepath.Join(dir, "b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := reachable("/usr/bin"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(dir, 0o710); err != nil {
+		t.Fatal(err)
+	}
+	if err := reachable(filepath.Join(dir, "b")); err == nil || !strings.Contains(err.Error(), dir+", mode 0710") {
+		t.Errorf("closed to others: %v", err)
+	}
 }

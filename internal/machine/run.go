@@ -13,17 +13,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
 // Mount is one bind mount, file or directory, into the container.
 type Mount struct {
 	Source, Target string
-	ReadOnly       bool
-	Recursive      bool
+	ReadOnly       bool // its files and nodes cannot change; what a device or socket does can
 }
 
 // Limit is one resource limit as the build had it.
@@ -44,13 +43,15 @@ type Spec struct {
 	Umask    uint32
 	Limits   []Limit
 	Mounts   []Mount
+	// NoNewPrivileges makes set-user-ID programs run as who started them.
+	NoNewPrivileges bool
 	// NetNS is the path of a network namespace; "" is a new one with only a
 	// loopback that is down: no network at all.
 	NetNS string
 	// HostDevices gives the container the machine's own /dev, for capture.
 	HostDevices bool
-	// Devices are further device nodes allowed by name, for live dependencies.
-	Devices []string
+	// Devices are further device nodes, for live dependencies.
+	Devices []Mount
 	// Whole makes it a machine of its own, which runs containers itself: all that
 	// this process may do it may, with cgroups of its own. For disposable hosts.
 	Whole bool
@@ -125,7 +126,7 @@ func (s *State) runcRoot() string { return filepath.Join(s.Run, "runc") }
 
 // Run runs a command to its end. Cancelling ctx ends every process in the
 // container and returns the context's error.
-func (n *Session) Run(ctx context.Context, sp Spec) (*Exit, error) {
+func (n *Session) Run(ctx context.Context, sp Spec) (x *Exit, err error) {
 	runc, err := exec.LookPath("runc")
 	if err != nil {
 		return nil, &RuncError{What: "not found", Err: exec.ErrNotFound}
@@ -134,12 +135,29 @@ func (n *Session) Run(ctx context.Context, sp Spec) (*Exit, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := n.ID + "-" + strconv.Itoa(len(n.j.Entries))
+	n.runs++
+	id := n.ID + "-" + strconv.Itoa(n.runs)
 	bundle, err := n.MkdirAll(0o700, "bundle-"+id)
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(sp.oci(self, id))
+	if n.state.rootless && sp.walled() {
+		if self, sp.Mounts, err = n.seal(self, sp.Mounts); err != nil {
+			return nil, err
+		}
+	}
+	var v *view
+	if sp.walled() && !n.state.rootless && n.state.Isolation().UserNamespace {
+		if v, err = n.enter(sp); err != nil {
+			return nil, fmt.Errorf("make the container's view of its root: %w", err)
+		}
+		defer func() { err = errors.Join(err, v.leave()) }()
+	}
+	oci, err := sp.oci(self, id, v, n.state.rootless)
+	if err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(oci)
 	if err != nil {
 		return nil, err
 	}
@@ -179,13 +197,26 @@ func (n *Session) Run(ctx context.Context, sp Spec) (*Exit, error) {
 		return nil, &RuncError{What: "start", Err: err}
 	}
 	waited := make(chan error, 1)
-	go func() { waited <- cmd.Wait() }()
-
-	stop := context.AfterFunc(ctx, func() { orderW.Close() })
+	ended := make(chan struct{})
+	go func() {
+		waited <- cmd.Wait()
+		close(ended)
+	}()
+	// Whoever is root in there can be process 1: it is asked to end, and then killed.
+	end := sync.OnceFunc(func() {
+		orderW.Close()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			_ = deleteContainer(n.state.runcRoot(), id) // it is tried again below
+		}
+		_ = reportR.SetReadDeadline(time.Now().Add(patience)) // another may have got the pipe
+	})
+	stop := context.AfterFunc(ctx, end)
 	defer stop()
 
-	dec := json.NewDecoder(reportR)
-	var ready, end report
+	dec := json.NewDecoder(io.LimitReader(reportR, maxReport))
+	var ready, told report
 	if err := dec.Decode(&ready); err != nil {
 		werr := <-waited
 		if ctx.Err() != nil {
@@ -208,10 +239,13 @@ func (n *Session) Run(ctx context.Context, sp Spec) (*Exit, error) {
 		<-waited
 		return nil, &RuncError{What: "the container ended before its command", Err: err, Output: lastLog(logFile)}
 	}
-	derr := dec.Decode(&end)
+	began := time.Now()
+	derr := dec.Decode(&told)
+	took := time.Since(began)
 	if sp.Ended != nil {
 		sp.Ended()
 	}
+	end()
 	<-waited // its status is process 1's; the command's is in the report
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -219,11 +253,19 @@ func (n *Session) Run(ctx context.Context, sp Spec) (*Exit, error) {
 	if derr != nil {
 		return nil, &RuncError{What: "the container was killed (out of memory?)", Output: lastLog(logFile)}
 	}
-	if end.Error != "" {
-		return nil, &CommandError{Args: sp.Args, What: end.Error}
+	if told.Error != "" {
+		return nil, &CommandError{Args: sp.Args, What: told.Error}
 	}
-	return &Exit{Code: end.Code, Signal: end.Signal, Leftover: end.Leftover, Duration: time.Duration(end.Seconds * float64(time.Second))}, nil
+	seconds := min(max(told.Seconds, 0), took.Seconds())
+	return &Exit{Code: told.Code, Signal: told.Signal, Leftover: told.Leftover, Duration: time.Duration(seconds * float64(time.Second))}, nil
 }
+
+const (
+	// patience is how long process 1 may take to end once it is asked to.
+	patience = 2 * time.Second
+	// maxReport bounds what process 1 reports, in bytes.
+	maxReport = 1 << 20
+)
 
 func readPID(file string) (int, error) {
 	// runc writes the file about when process 1 starts.
@@ -290,154 +332,4 @@ func staticSelf() (string, error) {
 		}
 	}
 	return self, nil
-}
-
-// capabilities lists what root has in a container: what builds use (chroot,
-// mount in a namespace of their own, mknod, file owners), and nothing that
-// reaches the machine outside (modules, raw I/O, clock, boot, kernel log). What
-// this process itself may not have (it may be in a container) it cannot give.
-// A whole machine has besides what it takes to make networks and limits.
-func capabilities(whole bool) []string {
-	type capability struct {
-		name string
-		bit  uintptr
-	}
-	list := []capability{
-		{"CAP_AUDIT_WRITE", unix.CAP_AUDIT_WRITE},
-		{"CAP_CHOWN", unix.CAP_CHOWN},
-		{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
-		{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH},
-		{"CAP_FOWNER", unix.CAP_FOWNER},
-		{"CAP_FSETID", unix.CAP_FSETID},
-		{"CAP_IPC_OWNER", unix.CAP_IPC_OWNER},
-		{"CAP_KILL", unix.CAP_KILL},
-		{"CAP_LEASE", unix.CAP_LEASE},
-		{"CAP_LINUX_IMMUTABLE", unix.CAP_LINUX_IMMUTABLE},
-		{"CAP_MKNOD", unix.CAP_MKNOD},
-		{"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE},
-		{"CAP_NET_RAW", unix.CAP_NET_RAW},
-		{"CAP_SETFCAP", unix.CAP_SETFCAP},
-		{"CAP_SETGID", unix.CAP_SETGID},
-		{"CAP_SETPCAP", unix.CAP_SETPCAP},
-		{"CAP_SETUID", unix.CAP_SETUID},
-		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN},
-		{"CAP_SYS_CHROOT", unix.CAP_SYS_CHROOT},
-		{"CAP_SYS_NICE", unix.CAP_SYS_NICE},
-		{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE},
-		{"CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE},
-	}
-	if whole {
-		list = append(list, capability{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, capability{"CAP_BPF", unix.CAP_BPF}, capability{"CAP_PERFMON", unix.CAP_PERFMON})
-	}
-	var have []string
-	for _, c := range list {
-		if set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c.bit, 0, 0, 0); err == nil && set == 1 {
-			have = append(have, c.name)
-		}
-	}
-	return have
-}
-
-// unified is where the second version of cgroups is mounted on hosts that have both.
-const unified = "/sys/fs/cgroup/unified"
-
-func (sp Spec) oci(self, id string) *specs.Spec {
-	umask := sp.Umask
-	bounding := capabilities(sp.Whole)
-	caps := bounding
-	if sp.UID != 0 {
-		caps = nil
-	}
-	s := &specs.Spec{
-		Version:  "1.0.2",
-		Hostname: sp.Hostname,
-		Root:     &specs.Root{Path: sp.Root},
-		Process: &specs.Process{
-			Terminal: sp.Terminal,
-			User:     specs.User{UID: sp.UID, GID: sp.GID, AdditionalGids: sp.Groups, Umask: &umask},
-			Args:     []string{InitPath},
-			Env:      []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GODEBUG=netdns=go"},
-			Cwd:      "/",
-			Capabilities: &specs.LinuxCapabilities{
-				Bounding: bounding, Permitted: caps, Effective: caps, Inheritable: nil,
-			},
-		},
-		Linux: &specs.Linux{
-			CgroupsPath: "/" + id,
-			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace},
-				{Type: specs.MountNamespace},
-				{Type: specs.UTSNamespace},
-				{Type: specs.IPCNamespace},
-				{Type: specs.NetworkNamespace, Path: sp.NetNS},
-			},
-			RootfsPropagation: "private",
-		},
-	}
-	for _, l := range sp.Limits {
-		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
-	}
-	add := func(m specs.Mount) { s.Mounts = append(s.Mounts, m) }
-	add(specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}})
-	if sp.Whole {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-		add(specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
-		add(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "rw"}})
-		if _, err := os.Stat(unified); err == nil { // beside the first version
-			add(specs.Mount{Destination: unified, Type: "cgroup2", Source: "cgroup2", Options: []string{"nosuid", "noexec", "nodev"}})
-		}
-		add(specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}})
-		add(specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}})
-	} else {
-		add(specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"bind", "ro", "nosuid", "noexec", "nodev"}})
-	}
-	if sp.HostDevices {
-		add(specs.Mount{Destination: "/dev", Type: "bind", Source: "/dev", Options: []string{"rbind", "rw"}})
-		s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
-	} else {
-		add(specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}})
-		add(specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}})
-		for _, dev := range sp.Devices {
-			add(specs.Mount{Destination: dev, Type: "bind", Source: dev, Options: []string{"bind", "rw"}})
-		}
-		s.Linux.Resources = deviceRules(sp.Devices)
-		if sp.Whole { // as far as its own containers may go
-			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
-		}
-	}
-	add(specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "mode=1777"}})
-	for _, m := range sp.Mounts {
-		opts := []string{"bind", "rw"}
-		if m.Recursive {
-			opts[0] = "rbind"
-		}
-		if m.ReadOnly {
-			opts[1] = "ro"
-		}
-		add(specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: opts})
-	}
-	add(specs.Mount{Destination: InitPath, Type: "bind", Source: self, Options: []string{"bind", "ro"}})
-	return s
-}
-
-// deviceRules allows the usual nodes (runc makes them), making nodes, and the
-// live dependencies' devices; everything else is refused.
-func deviceRules(devices []string) *specs.LinuxResources {
-	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
-	wild := int64(-1)
-	rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &wild, Minor: &wild, Access: "m"},
-		specs.LinuxDeviceCgroup{Allow: true, Type: "b", Major: &wild, Minor: &wild, Access: "m"})
-	for _, dev := range devices {
-		var st unix.Stat_t
-		if unix.Stat(dev, &st) != nil {
-			continue // runc's bind mount will name the missing node
-		}
-		major, minor := int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
-		kind := "c"
-		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			kind = "b"
-		}
-		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: "rw"})
-	}
-	return &specs.LinuxResources{Devices: rules}
 }

@@ -115,16 +115,19 @@ func TestErrors(t *testing.T) {
 func TestSpec(t *testing.T) {
 	sp := Spec{
 		Root: "/r", Hostname: "h", Args: []string{"make"}, UID: 1000, GID: 1001, Groups: []uint32{27}, Umask: 0o27, Limits: []Limit{{"RLIMIT_NOFILE", 1, 2}},
-		Mounts: []Mount{{Source: "/a", Target: "/b", ReadOnly: true}, {Source: "/c", Target: "/d", Recursive: true}}, Devices: []string{"/dev/null", "/dev/none"},
+		Mounts: []Mount{{Source: "/a", Target: "/b", ReadOnly: true}, {Source: "/c", Target: "/d"}}, Devices: []Mount{{Source: "/dev/null", Target: "/dev/null"}, {Source: "/dev/none", Target: "/dev/none"}},
 	}
-	s := sp.oci("/self", "trysail-1")
+	s, err := sp.oci("/self", "trysail-1", nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !slices.Equal(s.Process.Args, []string{InitPath}) || s.Root.Path != "/r" || s.Hostname != "h" || s.Process.User.UID != 1000 || s.Process.User.GID != 1001 || *s.Process.User.Umask != 0o27 || s.Process.Rlimits[0].Hard != 2 {
 		t.Errorf("process %+v", s.Process)
 	}
 	if c := s.Process.Capabilities; len(c.Effective) != 0 || len(c.Permitted) != 0 || len(c.Inheritable) != 0 || len(c.Ambient) != 0 {
 		t.Errorf("a user who is not root has capabilities: %+v", c)
 	}
-	for _, bad := range []string{"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT", "CAP_SYS_TIME", "CAP_SYSLOG", "CAP_BPF", "CAP_NET_ADMIN"} {
+	for _, bad := range []string{"CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT", "CAP_SYS_TIME", "CAP_SYSLOG", "CAP_BPF", "CAP_NET_ADMIN"} {
 		if slices.Contains(s.Process.Capabilities.Bounding, bad) {
 			t.Errorf("a container may have %s, which reaches the machine outside", bad)
 		}
@@ -144,7 +147,7 @@ func TestSpec(t *testing.T) {
 	for _, m := range s.Mounts {
 		mounts[m.Destination] = m
 	}
-	for at, opts := range map[string][]string{"/b": {"bind", "ro"}, "/d": {"rbind", "rw"}, InitPath: {"bind", "ro"}, "/sys": {"ro"}, "/dev/null": {"bind", "rw"}} {
+	for at, opts := range map[string][]string{"/b": {"bind", "ro"}, "/d": {"bind", "rw"}, InitPath: {"bind", "ro"}, "/sys": {"ro"}, "/dev/null": {"bind", "ro"}} {
 		for _, o := range opts {
 			if !slices.Contains(mounts[at].Options, o) {
 				t.Errorf("%s is mounted with %q, want %q", at, mounts[at].Options, opts)
@@ -167,12 +170,77 @@ func TestSpec(t *testing.T) {
 	if !slices.Equal(open, []string{"c1:3"}) {
 		t.Errorf("opened devices %q, want /dev/null alone", open)
 	}
-	host := Spec{HostDevices: true, NetNS: "/run/netns/x"}.oci("/self", "x")
+	if len(s.Linux.MaskedPaths) == 0 || len(s.Linux.ReadonlyPaths) == 0 || s.Linux.Seccomp == nil || s.Linux.Seccomp.DefaultAction == specs.ActAllow {
+		t.Errorf("nothing keeps it from the kernel's interfaces: %+v", s.Linux)
+	}
+	host, err := Spec{HostDevices: true, NetNS: "/run/netns/x"}.oci("/self", "x", nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if c := host.Process.Capabilities; len(c.Effective) != len(c.Bounding) {
 		t.Errorf("root has %q of %q", c.Effective, c.Bounding)
 	}
 	if i := slices.IndexFunc(host.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace }); host.Linux.Namespaces[i].Path != "/run/netns/x" {
 		t.Errorf("the network is another: %+v", host.Linux.Namespaces[i])
+	}
+}
+
+// TestUserNamespaceSpec: root in a user namespace is nobody on this machine.
+func TestUserNamespaceSpec(t *testing.T) {
+	m, err := mapIDs(7, []uint32{0, 5, 70000, 1234567, 70000}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &view{ids: m, root: "/view/root", mounts: []Mount{{Source: "/view/mount-0", Target: "/b"}}}
+	s, err := Spec{Root: "/r", NoNewPrivileges: true}.oci("/self", "x", v, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []specs.LinuxIDMapping{{ContainerID: 0, HostID: m.base, Size: 65536}, {ContainerID: 70000, HostID: m.base + 65536, Size: 1}, {ContainerID: 1234567, HostID: m.base + 65537, Size: 1}}
+	if !slices.Equal(s.Linux.UIDMappings, want) || !slices.Equal(s.Linux.GIDMappings, want) {
+		t.Errorf("maps %v and %v, want %v", s.Linux.UIDMappings, s.Linux.GIDMappings, want)
+	}
+	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) || s.Root.Path != "/view/root" || !s.Process.NoNewPrivileges {
+		t.Errorf("%+v in %+v", s.Process, s.Root)
+	}
+}
+
+func TestMapIDs(t *testing.T) {
+	seen := map[uint32]bool{}
+	for n := range uint32(100) {
+		m, err := mapIDs(n, nil, [][2]uint64{{firstID, 40 * idsPerContainer}, {lastID, 1 << 20}})
+		if err != nil || m.base < firstID+40*idsPerContainer || uint64(m.base)+idsPerContainer > lastID {
+			t.Errorf("session %d: base %#x, %v", n, m.base, err)
+		}
+		seen[m.base] = true
+	}
+	if len(seen) < 60 {
+		t.Errorf("100 sessions share %d ranges", len(seen))
+	}
+	if _, err := mapIDs(1, nil, [][2]uint64{{0, 1 << 32}}); err == nil {
+		t.Error("a range that somebody has was given away")
+	}
+	many := make([]uint32, 301)
+	for i := range many {
+		many[i] = 100000 + 2*uint32(i)
+	}
+	if _, err := mapIDs(1, many, nil); err == nil {
+		t.Error("more users than the kernel maps")
+	}
+}
+
+func TestAtLeast(t *testing.T) {
+	for release, want := range map[string]bool{"6.1.0-28-amd64": true, "6.18.44": true, "7.0": true, "6.0.9": false, "5.19.1": false, "6": false, "": false} {
+		if got := atLeast(release, 6, 1); got != want {
+			t.Errorf("%q: %v, want %v", release, got, want)
+		}
+	}
+}
+
+func TestParseSubIDs(t *testing.T) {
+	got := parseSubIDs([]byte("ann:100000:65536\n# no\nbob:x:1\n\n4242:4294967295:1\nx:1\ny:99999999999:1\n"))
+	if want := [][2]uint64{{100000, 65536}, {4294967295, 1}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/mail"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,7 +17,9 @@ import (
 	"time"
 
 	"trysail/internal/strict"
+	"trysail/internal/tree"
 	"trysail/release"
+	"trysail/runbook"
 )
 
 const (
@@ -66,10 +67,13 @@ type mailDoc struct {
 	Kinds        []release.NoticeKind `yaml:"kinds"`
 }
 
+// maxConfig bounds the document, in bytes.
+const maxConfig = 4 << 20
+
 // Load reads a file strictly, and the files of secrets and certificates that it
 // names, which may be relative to it.
 func Load(name string) (*Config, error) {
-	data, err := os.ReadFile(name)
+	data, err := tree.ReadFile(name, maxConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -112,9 +116,9 @@ func parse(name string, data []byte) (*file, error) {
 		return nil, f.fail("", seeDocs, "nobody is told anything: neither webhooks nor email")
 	}
 	if f.SlackUnder != "" {
-		d, err := time.ParseDuration(f.SlackUnder)
-		if err != nil || d < 0 {
-			return nil, f.fail("slack_under", "write hours and minutes: slack_under: 24h", "slack_under %q is no duration", f.SlackUnder)
+		d, err := runbook.ParseDelay(f.SlackUnder)
+		if err != nil {
+			return nil, f.fail("slack_under", "slack_under: 24h", "slack_under: %v", err)
 		}
 		f.slackUnder = &d
 	}
@@ -235,7 +239,7 @@ func (f *file) read(name, at string, secret bool) ([]byte, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(filepath.Dir(f.name), name)
 	}
-	r, err := os.Open(name)
+	r, err := tree.OpenFile(name)
 	if err != nil {
 		return nil, f.fail(at, "make the file, or mend its name", "%v", err)
 	}

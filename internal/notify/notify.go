@@ -62,6 +62,7 @@ type Message struct {
 	Ship    time.Time
 	Event   int64 // number of the event that it follows from, or that was the last
 	At      time.Time
+	Zone    *time.Location // of the team; nil: UTC
 }
 
 // ID names the notice: the same whenever it is sent, by whichever control.

@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/google/renameio/v2"
 
 	"trysail/blueprint"
 	"trysail/internal/machine"
+	"trysail/internal/tree"
 )
 
 // mounted runs f with the root mounted, so that what f reads is the root alone
@@ -35,13 +35,27 @@ func (s *Server) mounted(st *machine.State, f func(n *machine.Session, root stri
 	return f(n, root)
 }
 
-// CopyTo copies the root file system to a directory that is empty or not there.
+// CopyTo copies the root file system to a directory that is empty or not there. Nobody
+// but its owner may enter that: the root's set-user-ID programs are a blueprint's, and
+// would make any user of this machine root.
 func (s *Server) CopyTo(ctx context.Context, st *machine.State, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	to, err := emptyDirectory(dir)
+	if err != nil {
 		return err
 	}
+	defer to.Close()
 	return s.mounted(st, func(_ *machine.Session, root string) error {
-		out, err := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", root+"/.", dir).CombinedOutput()
+		list, err := tree.ReadDir(root)
+		if err != nil {
+			return err
+		}
+		args := []string{"--archive", "--reflink=auto", "--target-directory=/proc/self/fd/3/.", "--"}
+		for _, e := range list {
+			args = append(args, filepath.Join(root, e.Name()))
+		}
+		cmd := exec.CommandContext(ctx, "cp", args...)
+		cmd.ExtraFiles = []*os.File{to.File()} // whatever becomes of its name
+		out, err := cmd.CombinedOutput()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -50,6 +64,38 @@ func (s *Server) CopyTo(ctx context.Context, st *machine.State, dir string) erro
 		}
 		return nil
 	})
+}
+
+// emptyDirectory makes a directory, or takes one that is empty and the caller's.
+// Nobody else can change anything below it.
+func emptyDirectory(dir string) (_ *tree.Dir, err error) {
+	if err := tree.MakeDir(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
+		return nil, err
+	}
+	d, err := tree.MkdirAll(dir, 0o700)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	info, err := d.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.UID() != os.Geteuid() {
+		return nil, fmt.Errorf("%s belongs to user %d, who could change it while the root is copied: name a directory that is not there", dir, info.UID())
+	}
+	if err := d.Chmod(".", 0o700); err != nil {
+		return nil, err
+	}
+	list, err := d.ReadDir(".")
+	if err == nil && len(list) > 0 {
+		err = fmt.Errorf("%s is not empty", dir)
+	}
+	return d, err
 }
 
 // WriteOCI writes the root file system as an archive of an OCI image layout.
@@ -103,35 +149,35 @@ func (s *Server) WriteOCI(ctx context.Context, st *machine.State, b *blueprint.B
 	})
 }
 
-// archive writes the files below dir as a tar file, whole or not at all.
+// archive writes the files below dir as a tar file, complete or not at all.
 func archive(dir, file string) error {
-	p, err := renameio.NewPendingFile(file, renameio.WithPermissions(0o644))
+	from, err := tree.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer p.Cleanup() //nolint:errcheck // a no-op after success
-	tw := tar.NewWriter(p)
-	err = filepath.Walk(dir, func(name string, info os.FileInfo, err error) error {
-		if err != nil || !info.Mode().IsRegular() {
-			return err
-		}
-		rel, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
-		}
-		if err := tw.WriteHeader(&tar.Header{Name: rel, Mode: 0o644, Size: info.Size(), Format: tar.FormatPAX}); err != nil {
-			return err
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(tw, f)
-		return err
-	})
-	if err := errors.Join(err, tw.Close()); err != nil {
+	defer from.Close()
+	to, err := tree.Open(filepath.Dir(file))
+	if err != nil {
 		return err
 	}
-	return p.CloseAtomicallyReplace()
+	defer to.Close()
+	return to.Replace(filepath.Base(file), 0o644, func(out *os.File) error {
+		tw := tar.NewWriter(out)
+		err := from.Walk(".", func(e *tree.Entry) error {
+			if !e.Mode().IsRegular() {
+				return nil
+			}
+			if err := tw.WriteHeader(&tar.Header{Name: e.Path, Mode: 0o644, Size: e.Size(), Format: tar.FormatPAX}); err != nil {
+				return err
+			}
+			f, err := e.Open()
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = io.Copy(tw, f)
+			return err
+		})
+		return errors.Join(err, tw.Close())
+	})
 }

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -16,18 +16,21 @@ import (
 
 	"filippo.io/age"
 
+	"golang.org/x/sys/unix"
+
 	"trysail/blueprint"
+	"trysail/internal/build"
 	"trysail/internal/debian"
+	"trysail/internal/tree"
 )
 
 func (m *maker) software(ctx context.Context) error {
-	root, err := os.OpenRoot(m.root)
+	root, err := tree.OpenRoot(m.root)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	for _, s := range m.Blueprint.Software {
-		m.Progress(s.Path)
 		// A tree takes the place of what a package put there.
 		if err := root.RemoveAll(s.Path[1:]); err != nil {
 			return err
@@ -36,13 +39,27 @@ func (m *maker) software(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = Extract(ctx, root, r, nil)
+		err = build.Extract(ctx, root, &counted{r, s.Size, 0, func(done string) { m.Progress(s.Path + ": " + done) }}, nil)
 		r.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.OriginalName(), err)
 		}
 	}
 	return nil
+}
+
+// counted says how much of an archive was read. Its size is that of the files in it.
+type counted struct {
+	io.Reader
+	size, done int64
+	say        func(string)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.done += int64(n)
+	c.say(fmt.Sprintf("%d MB of its archive read, %d MB of files in all", c.done>>20, c.size>>20))
+	return n, err
 }
 
 func (m *maker) config(ctx context.Context) error {
@@ -59,7 +76,7 @@ func (m *maker) config(ctx context.Context) error {
 func (m *maker) generated(ctx context.Context) error {
 	for _, f := range m.Blueprint.Generated {
 		same := false
-		err := m.inside(func(root *os.Root) error {
+		err := m.inside(func(root *tree.Dir) error {
 			sum, err := fileSum(root, f.Path[1:])
 			same = err == nil && sum == f.SHA256
 			return nil // what cannot be read is laid anew
@@ -80,21 +97,8 @@ func (m *maker) generated(ctx context.Context) error {
 // finish makes the directories that no package owns, sets the alternatives as
 // the administrator left them, and tells the loader of what came since.
 func (m *maker) finish(ctx context.Context) error {
-	root, err := os.OpenRoot(m.root)
-	if err != nil {
+	if err := m.inside(m.directories); err != nil { // closed before a command runs
 		return err
-	}
-	defer root.Close()
-	dirs := slices.Clone(m.Blueprint.Directories)
-	slices.SortFunc(dirs, func(a, b blueprint.Directory) int { return strings.Compare(a.Path, b.Path) })
-	for _, d := range dirs {
-		rel := d.Path[1:]
-		if err := root.MkdirAll(rel, 0o755); err != nil {
-			return fmt.Errorf("directory %s: %w", d.Path, err)
-		}
-		if err := m.own(root, rel, d.Owner, d.Mode); err != nil {
-			return fmt.Errorf("directory %s: %w", d.Path, err)
-		}
 	}
 	alts, err := debian.ReadAlternatives(m.root)
 	if err != nil {
@@ -114,23 +118,41 @@ func (m *maker) finish(ctx context.Context) error {
 	}), "\n")+"\n"+strings.Join(blueprint.CacheCommands(), "\n"))
 }
 
+// directories makes those that no package owns.
+func (m *maker) directories(root *tree.Dir) error {
+	dirs := slices.Clone(m.Blueprint.Directories)
+	slices.SortFunc(dirs, func(a, b blueprint.Directory) int { return strings.Compare(a.Path, b.Path) })
+	for _, d := range dirs {
+		rel := d.Path[1:]
+		if err := root.MkdirAll(rel, 0o755); err != nil {
+			return fmt.Errorf("directory %s: %w", d.Path, err)
+		}
+		if err := m.own(root, rel, d.Owner, d.Mode); err != nil {
+			return fmt.Errorf("directory %s: %w", d.Path, err)
+		}
+	}
+	return nil
+}
+
 // lay writes one file or link of the blueprint into the root.
 func (m *maker) lay(ctx context.Context, f blueprint.File, name string) error {
-	root, err := os.OpenRoot(m.root)
+	root, err := tree.OpenRoot(m.root)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	rel := f.Path[1:]
+	if f.Absent {
+		return root.RemoveAll(rel)
+	}
 	if err := root.MkdirAll(path.Dir(rel), 0o755); err != nil {
 		return err
 	}
-	if info, err := root.Lstat(rel); err == nil && info.IsDir() {
-		return errors.New("a directory stands in its place")
-	} else if err == nil {
-		if err := root.Remove(rel); err != nil {
-			return err
-		}
+	// An empty directory makes room: that of a package, for instance, for a link to another disk.
+	if err := root.Remove(rel); errors.Is(err, unix.ENOTEMPTY) {
+		return errors.New("a directory with files in it stands in its place")
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if f.Link != "" {
 		if err := root.Symlink(f.Link, rel); err != nil {
@@ -159,7 +181,7 @@ func (m *maker) lay(ctx context.Context, f blueprint.File, name string) error {
 			return fmt.Errorf("decrypt: %w", err)
 		}
 	}
-	w, err := root.OpenFile(rel, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	w, err := root.Create(rel, 0o600)
 	if err != nil {
 		return err
 	}
@@ -170,10 +192,13 @@ func (m *maker) lay(ctx context.Context, f blueprint.File, name string) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	return m.own(root, rel, f.Owner, f.Mode)
+	if err := m.own(root, rel, f.Owner, f.Mode); err != nil || f.Modified.IsZero() {
+		return err
+	}
+	return root.Chtimes(rel, f.Modified)
 }
 
-func (m *maker) own(root *os.Root, rel, owner, mode string) error {
+func (m *maker) own(root *tree.Dir, rel, owner, mode string) error {
 	uid, gid := m.ids(owner)
 	if err := root.Lchown(rel, uid, gid); err != nil {
 		return err
@@ -200,7 +225,7 @@ func (m *maker) ids(owner string) (uid, gid int) {
 	return number(u, m.Blueprint.UserNumbers()), number(g, m.Blueprint.GroupNumbers())
 }
 
-func fileSum(root *os.Root, name string) (string, error) {
+func fileSum(root *tree.Dir, name string) (string, error) {
 	f, err := root.Open(name)
 	if err != nil {
 		return "", err

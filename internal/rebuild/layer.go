@@ -128,7 +128,7 @@ func (l *layer) hold(ctx context.Context, how int, waiting func()) error {
 }
 
 func (l *layer) open() (err error) {
-	if err := os.MkdirAll(l.dir, 0o711); err != nil {
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return err
 	}
 	l.lock, err = os.OpenFile(filepath.Join(l.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -266,6 +266,7 @@ func (m *maker) mount() error {
 		}
 		lower = []string{empty}
 	}
+	m.session.MapIDs(m.server.ids)
 	root, err := m.session.Overlay("root", lower, m.layer.root(), true)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 
@@ -48,10 +47,11 @@ type Proof struct {
 	Outputs    []OutputProof
 	Seconds    float64 // of the build
 	Blocked    int     // network attempts that no recording answers
-	Unanswered []string
+	Unanswered []recorder.Unanswered
 	Deviations []Deviation
 	Failure    string // why the build failed, if it did
 	Leftover   []string
+	Lowered    []string // resource limits: see [build.Result]
 }
 
 // ProveOptions say what to prove.
@@ -61,7 +61,8 @@ type ProveOptions struct {
 	Blueprint *blueprint.Blueprint
 	Build     *blueprint.Build
 	Server    *Server
-	Output    io.Writer // of the build
+	Permits   build.Permits // of this machine, for live dependencies
+	Output    io.Writer     // of the build
 	Log       *slog.Logger
 	Step      func(string)
 	Progress  func(string)
@@ -106,11 +107,11 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	if err != nil {
 		return nil, err
 	}
-	checkout, err := Source(ctx, n, o.Depot, o.Build.Source.Original, user)
+	checkout, err := build.Source(ctx, n, o.Depot, o.Build.Source.Original, user)
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", o.Build.Name, err)
 	}
-	net, err := Network(ctx, o.Depot, o.Blueprint, o.Build, o.Log)
+	net, err := Network(ctx, o.Depot, o.Blueprint, o.Build, o.Permits.Allow, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 	o.Step("building again: " + o.Build.Name)
 	r, err := build.Run(ctx, build.Options{
 		Session: n, Name: "prove", Root: root, Hostname: o.Blueprint.Machine.Hostname, Build: *o.Build, User: user, Groups: groups,
-		Checkout: checkout, Live: o.Blueprint.LiveDependencies, Output: o.Output, Network: net,
+		Checkout: checkout, Live: o.Blueprint.LiveDependencies, Permits: o.Permits, Output: o.Output, Network: net,
 	})
 	if err != nil {
 		var ce *machine.CommandError
@@ -134,7 +135,7 @@ func Prove(ctx context.Context, o ProveOptions) (p *Proof, err error) {
 		return nil, err
 	}
 	p.Blocked, p.Unanswered = net.Stats().Blocked, net.Unanswered()
-	p.Seconds, p.Leftover = r.Exit.Duration.Seconds(), r.Exit.Leftover
+	p.Seconds, p.Leftover, p.Lowered = r.Exit.Duration.Seconds(), r.Exit.Leftover, r.Lowered
 	if r.Exit.Code != 0 {
 		p.Verdict = Failed
 		p.Failure = (&build.FailedError{Command: o.Build.Command, Exit: *r.Exit, Where: "on the rebuilt machine"}).Error()
@@ -165,9 +166,10 @@ func judge(list []OutputProof) Verdict {
 	return v
 }
 
-// Network replays what a build recorded, lets through what the blueprint says is
-// needed live, and nothing else.
-func Network(ctx context.Context, d *depot.Depot, b *blueprint.Blueprint, x *blueprint.Build, log *slog.Logger) (*recorder.Recorder, error) {
+// Network replays what a build recorded, and lets through the live dependencies of the
+// blueprint that this machine permits. They are connected as nobody: the build's user is
+// another's on this machine.
+func Network(ctx context.Context, d *depot.Depot, b *blueprint.Blueprint, x *blueprint.Build, allow blueprint.Permissions, log *slog.Logger) (*recorder.Recorder, error) {
 	r := &recorder.Recording{Version: 1}
 	if x.Downloads != "" {
 		data, err := d.ReadAll(ctx, x.Downloads, 1<<30)
@@ -178,7 +180,8 @@ func Network(ctx context.Context, d *depot.Depot, b *blueprint.Blueprint, x *blu
 			return nil, err
 		}
 	}
-	return recorder.Start(ctx, recorder.Options{Replay: r, Store: d, Live: b.LiveDependencies, Log: log})
+	open, _ := allow.Remote(b.LiveDependencies)
+	return recorder.Start(ctx, recorder.Options{Replay: r, Store: d, Live: open, UID: recorder.Nobody, Log: log})
 }
 
 // Observation reads what a captured build used.
@@ -191,32 +194,6 @@ func Observation(ctx context.Context, d *depot.Depot, x *blueprint.Build) ([]blu
 		return nil, fmt.Errorf("observation of build %s: %w", x.Name, err)
 	}
 	return blueprint.ParseObservation(data)
-}
-
-// Source lays out a source's archive in a scratch directory that belongs to the
-// build's user.
-func Source(ctx context.Context, n *machine.Session, d *depot.Depot, original string, user blueprint.User) (string, error) {
-	dir, err := n.MkdirAll(0o755, "checkout")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chown(dir, user.UID, user.GID); err != nil {
-		return "", err
-	}
-	r, err := d.Get(ctx, original)
-	if err != nil {
-		return "", fmt.Errorf("source: %w", err)
-	}
-	defer r.Close()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	if err := Extract(ctx, root, r, nil); err != nil {
-		return "", fmt.Errorf("source: %w", err)
-	}
-	return dir, nil
 }
 
 // repeat has the build repeated on the captured machine, if that can tell

@@ -39,6 +39,7 @@ import (
 	"trysail/internal/debian"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
+	"trysail/internal/tree"
 )
 
 // Options say what to rebuild.
@@ -73,8 +74,11 @@ type Server struct {
 	Seconds float64    `json:"seconds"`
 	Steps   []StepTime `json:"steps"`
 	Skipped []string   `json:"skipped,omitempty"` // encrypted files that no identity opens
-	held    []*layer
-	synced  chan error
+	// Isolation is what keeps root in the server from this machine.
+	Isolation string   `json:"isolation"`
+	ids       []uint32 // users and groups of the blueprint
+	held      []*layer
+	synced    chan error
 }
 
 // Configure is the duration of the configure step in seconds.
@@ -104,6 +108,7 @@ func (s *Server) Close() error {
 // Mount mounts the root, writable, for one session. What is written there is
 // thrown away with the session.
 func (s *Server) Mount(n *machine.Session, name string) (string, error) {
+	n.MapIDs(s.ids)
 	return n.Overlay(name, s.Layers, n.Path(name+"-upper"), true)
 }
 
@@ -187,7 +192,7 @@ func Root(ctx context.Context, o Options) (s *Server, err error) {
 		return nil, err
 	}
 	m := &maker{Options: o, status: map[string][]byte{}}
-	m.server = &Server{Digest: "sha256:" + whole}
+	m.server = &Server{Digest: "sha256:" + whole, ids: numbers(o.Blueprint), Isolation: o.State.Isolation().String()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.server.Close())
@@ -212,6 +217,18 @@ func Root(ctx context.Context, o Options) (s *Server, err error) {
 	m.sync()
 	m.trim()
 	return m.server, nil
+}
+
+// numbers lists the users and groups of a blueprint.
+func numbers(b *blueprint.Blueprint) []uint32 {
+	var list []uint32
+	for _, u := range b.Users {
+		list = append(list, uint32(u.UID), uint32(u.GID))
+	}
+	for _, g := range b.Groups {
+		list = append(list, uint32(g.GID))
+	}
+	return list
 }
 
 // settle is how long after a layer was made the kernel has written it out by
@@ -251,12 +268,14 @@ func (m *maker) doers() map[string]func(context.Context) error {
 
 // tidy removes the mount points that running commands in the root left there.
 func (m *maker) tidy() error {
-	for _, name := range []string{machine.InitPath, preinstDir} {
-		if err := os.Remove(filepath.Join(m.root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	return m.inside(func(root *tree.Dir) error {
+		for _, name := range []string{machine.InitPath, preinstDir} {
+			if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // preinstDir is where the packages' preinst scripts stand while they run.
@@ -308,37 +327,30 @@ func (e *MissingError) Hint() string {
 // /usr, the users with their numbers, the host's own names.
 func (m *maker) seed(context.Context) error {
 	b := m.Blueprint
-	for _, d := range b.SeedDirectories() {
-		if err := os.MkdirAll(filepath.Join(m.root, d), 0o755); err != nil {
-			return err
-		}
-	}
-	for _, l := range b.Machine.MergedUsr {
-		if err := os.Symlink("usr/"+l, filepath.Join(m.root, l)); err != nil {
-			return err
-		}
-	}
-	for _, f := range b.SeedFiles() {
-		mode, err := strconv.ParseUint(f.Mode, 8, 32)
-		if err != nil {
-			return err
-		}
-		p := filepath.Join(m.root, f.Path)
-		if err := os.WriteFile(p, []byte(f.Text), fs.FileMode(mode)); err != nil {
-			return err
-		}
-		if err := os.Chmod(p, fs.FileMode(mode)); err != nil {
-			return err
-		}
-	}
-	for name, gid := range b.GroupNumbers() {
-		if name == "shadow" {
-			for _, f := range []string{"etc/shadow", "etc/gshadow"} {
-				if err := os.Chown(filepath.Join(m.root, f), 0, gid); err != nil {
-					return err
-				}
+	return m.inside(func(root *tree.Dir) error {
+		for _, d := range b.SeedDirectories() {
+			if err := root.MkdirAll(d, 0o755); err != nil {
+				return err
 			}
 		}
-	}
-	return nil
+		for _, l := range b.Machine.MergedUsr {
+			if err := root.Symlink("usr/"+l, l); err != nil {
+				return err
+			}
+		}
+		for _, f := range b.SeedFiles() {
+			mode, err := strconv.ParseUint(f.Mode, 8, 32)
+			if err != nil {
+				return err
+			}
+			if err := root.Put(f.Path, []byte(f.Text), fs.FileMode(mode)); err != nil {
+				return err
+			}
+		}
+		gid, ok := b.GroupNumbers()["shadow"]
+		if !ok {
+			return nil
+		}
+		return errors.Join(root.Lchown("etc/shadow", 0, gid), root.Lchown("etc/gshadow", 0, gid))
+	})
 }

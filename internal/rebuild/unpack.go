@@ -22,6 +22,7 @@ import (
 	"trysail/blueprint"
 	"trysail/internal/debian"
 	"trysail/internal/machine"
+	"trysail/internal/tree"
 )
 
 // unpack writes every package's files and dpkg's database, as dpkg --unpack
@@ -94,8 +95,8 @@ func (m *maker) unpack(ctx context.Context) error {
 		return err
 	}
 	var data []byte
-	err = m.inside(func(root *os.Root) (err error) {
-		data, err = root.ReadFile("var/lib/dpkg/diversions")
+	err = m.inside(func(root *tree.Dir) (err error) {
+		data, err = root.ReadFile("var/lib/dpkg/diversions", maxDatabase)
 		return err
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -112,10 +113,14 @@ func (m *maker) unpack(ctx context.Context) error {
 	return m.writeStatus()
 }
 
+// maxDatabase bounds a file of dpkg's database, in bytes. A machine with all of
+// Debian has 150 MB.
+const maxDatabase = 512 << 20
+
 // inside gives the root that is being made. Whatever a package or its scripts
 // put there, a link of theirs does not lead out of it.
-func (m *maker) inside(f func(root *os.Root) error) error {
-	root, err := os.OpenRoot(m.root)
+func (m *maker) inside(f func(root *tree.Dir) error) error {
+	root, err := tree.OpenRoot(m.root)
 	if err != nil {
 		return err
 	}
@@ -195,57 +200,52 @@ func (m *maker) wave(ctx context.Context, list []blueprint.Package, done *atomic
 
 // info writes what dpkg keeps of an unpacked package.
 func (m *maker) info(d *debian.Deb, u *debian.Unpacked) error {
-	return m.inside(func(root *os.Root) error { return writeInfo(root, d, u) })
+	return m.inside(func(root *tree.Dir) error { return writeInfo(root, d, u) })
 }
 
-func writeInfo(root *os.Root, d *debian.Deb, u *debian.Unpacked) error {
+func writeInfo(root *tree.Dir, d *debian.Deb, u *debian.Unpacked) error {
 	base := "var/lib/dpkg/info/" + d.Package.InfoName() + "."
 	for _, c := range d.Control {
 		if c.Name == "control" || strings.Contains(c.Name, "/") {
 			continue
 		}
 		mode := fs.FileMode(c.Mode) & 0o777
-		if err := root.WriteFile(base+c.Name, c.Data, mode); err != nil {
-			return err
-		}
-		if err := root.Chmod(base+c.Name, mode); err != nil {
+		if err := root.Put(base+c.Name, c.Data, mode); err != nil {
 			return err
 		}
 	}
 	if u.MD5 != "" {
-		if err := root.WriteFile(base+"md5sums", []byte(u.MD5), 0o644); err != nil {
+		if err := root.Put(base+"md5sums", []byte(u.MD5), 0o644); err != nil {
 			return err
 		}
 	}
-	return root.WriteFile(base+"list", u.ListFile(), 0o644)
+	return root.Put(base+"list", u.ListFile(), 0o644)
 }
 
 // database makes dpkg's empty database.
 func (m *maker) database(own []debian.Diversion) error {
-	dir := filepath.Join(m.root, "var/lib/dpkg")
-	for _, d := range []string{"info", "updates", "triggers", "alternatives", "parts"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return err
-		}
-	}
+	const dir = "var/lib/dpkg/"
 	var div bytes.Buffer
 	for _, d := range own {
 		fmt.Fprintf(&div, "%s\n%s\n%s\n", d.From, d.To, d.By)
 	}
 	files := map[string]string{"info/format": "1\n", "diversions": div.String(), "status": "", "triggers/Unincorp": "", "triggers/File": ""}
-	arch := m.Blueprint.Machine.Architecture + "\n"
-	for _, a := range m.Blueprint.Machine.Foreign {
-		arch += a + "\n"
-	}
 	if len(m.Blueprint.Machine.Foreign) > 0 {
-		files["arch"] = arch
+		files["arch"] = strings.Join(append([]string{m.Blueprint.Machine.Architecture}, m.Blueprint.Machine.Foreign...), "\n") + "\n"
 	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return err
+	return m.inside(func(root *tree.Dir) error {
+		for _, d := range []string{"info", "updates", "triggers", "alternatives", "parts"} {
+			if err := root.MkdirAll(dir+d, 0o755); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		for name, text := range files {
+			if err := root.Put(dir+name, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // writeStatus writes the status file and the triggers that packages want to hear of.
@@ -257,15 +257,15 @@ func (m *maker) writeStatus() error {
 			buf.WriteByte('\n')
 		}
 	}
-	return m.inside(func(root *os.Root) error {
-		if err := root.WriteFile("var/lib/dpkg/status", buf.Bytes(), 0o644); err != nil {
+	return m.inside(func(root *tree.Dir) error {
+		if err := root.Put("var/lib/dpkg/status", buf.Bytes(), 0o644); err != nil {
 			return err
 		}
 		return m.interests(root)
 	})
 }
 
-func (m *maker) interests(root *os.Root) error {
+func (m *maker) interests(root *tree.Dir) error {
 	const dir = "var/lib/dpkg/"
 	var file bytes.Buffer
 	named := map[string][]string{}
@@ -291,11 +291,11 @@ func (m *maker) interests(root *os.Root) error {
 		if strings.Contains(name, "/") || strings.HasPrefix(name, ".") {
 			return fmt.Errorf("trigger name %q is not valid", name)
 		}
-		if err := root.WriteFile(dir+"triggers/"+name, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		if err := root.Put(dir+"triggers/"+name, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 			return err
 		}
 	}
-	return root.WriteFile(dir+"triggers/File", file.Bytes(), 0o644)
+	return root.Put(dir+"triggers/File", file.Bytes(), 0o644)
 }
 
 // preinst runs the packages' scripts in one go, in the order of dependency.
@@ -394,22 +394,22 @@ func (t *tail) String() string {
 // No service is started: a policy-rc.d says so, as Debian's policy provides.
 func (m *maker) configure(ctx context.Context) error {
 	const policy = "usr/sbin/policy-rc.d"
-	err := m.inside(func(root *os.Root) error {
+	err := m.inside(func(root *tree.Dir) error {
 		if err := root.MkdirAll(path.Dir(policy), 0o755); err != nil {
 			return err
 		}
-		return root.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755)
+		return root.Put(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755)
 	})
 	if err != nil {
 		return err
 	}
-	if err := m.sh(ctx, "dpkg --log=/var/log/dpkg.log --force-confold,unsafe-io --configure -a </dev/null"); err != nil {
+	if err := m.sh(ctx, "dpkg --log=/var/log/dpkg.log --force-"+m.Blueprint.DpkgForces()+" --configure -a </dev/null"); err != nil {
 		return err
 	}
 	// dpkg's exit status is good even where it leaves something half done.
 	var data []byte
-	err = m.inside(func(root *os.Root) (err error) {
-		data, err = root.ReadFile("var/lib/dpkg/status")
+	err = m.inside(func(root *tree.Dir) (err error) {
+		data, err = root.ReadFile("var/lib/dpkg/status", maxDatabase)
 		return errors.Join(err, root.Remove(policy))
 	})
 	if err != nil {

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"trysail/blueprint"
+	"trysail/internal/tree"
 )
 
 // Deviation is one path that the captured build used and that a root has not,
@@ -23,10 +25,9 @@ type Deviation struct {
 // Verify compares a root with what a captured build found there: every path of
 // the observation that a machine must provide. It names omissions even where
 // the blueprint itself has lost them.
-// It looks below the root only: a link there that leads out of it would show
-// this machine's own file instead.
+// Links lead where they lead in the root, and never to this machine's own files.
 func Verify(dir string, observation []blueprint.Observed, skip map[string]bool) ([]Deviation, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := tree.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -47,20 +48,24 @@ func Verify(dir string, observation []blueprint.Observed, skip map[string]bool) 
 	return list, nil
 }
 
-func deviates(root *os.Root, o blueprint.Observed) (string, error) {
+func deviates(root *tree.Dir, o blueprint.Observed) (string, error) {
 	p := path.Clean("/" + o.Path)[1:]
 	if p == "" {
 		return "", nil
 	}
 	info, err := root.Lstat(p)
+	absent := o.Class == blueprint.ClassConfig && o.Type == ""
+	if absent && err == nil {
+		return "is there, and was not on the captured machine", nil
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || isNotDir(err) {
-		if o.Class == blueprint.ClassGenerated && o.SHA256 == "" && o.Ops == "stat" {
+		if absent || o.Class == blueprint.ClassGenerated && o.SHA256 == "" && o.Ops == "stat" {
 			return "", nil
 		}
 		return "is missing", nil
 	}
-	if escapes(err) {
-		return "stands behind a link that the captured machine had not", nil
+	if errors.Is(err, unix.ELOOP) {
+		return "stands behind links that lead nowhere", nil
 	}
 	if err != nil {
 		return "", err
@@ -89,12 +94,6 @@ func deviates(root *os.Root, o blueprint.Observed) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// escapes tells that a look-up left the root.
-func escapes(err error) bool {
-	var pe *fs.PathError
-	return errors.As(err, &pe) && strings.Contains(pe.Err.Error(), "escapes")
 }
 
 func isNotDir(err error) bool {

@@ -16,8 +16,8 @@ const (
 	otherSum = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 )
 
-// tree makes a small root: an empty file, a directory, links of every kind.
-func tree(t *testing.T) string {
+// smallRoot makes a small root: an empty file, a directory, links of every kind.
+func smallRoot(t *testing.T) string {
 	t.Helper()
 	top := t.TempDir()
 	root := filepath.Join(top, "root")
@@ -33,7 +33,7 @@ func tree(t *testing.T) string {
 }
 
 func TestVerify(t *testing.T) {
-	root := tree(t)
+	root := smallRoot(t)
 	for _, c := range []struct {
 		name string
 		o    blueprint.Observed
@@ -57,12 +57,14 @@ func TestVerify(t *testing.T) {
 		{"remade, and missing", blueprint.Observed{Path: "/x", Class: blueprint.ClassGenerated, Type: "file", Ops: "open"}, "is missing"},
 		{"remade, missing, only looked at", blueprint.Observed{Path: "/x", Class: blueprint.ClassGenerated, Type: "file", Ops: "stat"}, ""},
 		{"kept, missing, only looked at", blueprint.Observed{Path: "/x", Class: blueprint.ClassGenerated, Type: "file", Ops: "stat", SHA256: emptySum}, "is missing"},
+		{"removed", blueprint.Observed{Path: "/usr/bin/gone", Class: blueprint.ClassConfig}, ""},
+		{"removed, and there", blueprint.Observed{Path: "/usr/bin/cc", Class: blueprint.ClassConfig}, "is there, and was not on the captured machine"},
 		{"made by the build", blueprint.Observed{Path: "/x", Class: blueprint.ClassTemporary}, ""},
 		{"downloaded", blueprint.Observed{Path: "/x", Class: blueprint.ClassDownload}, ""},
 		{"withheld", blueprint.Observed{Path: "/x", Class: blueprint.ClassSecret}, ""},
 		// It is there on the machine that proves, and not in the root.
-		{"only on this machine", blueprint.Observed{Path: "/etc/only-here", Class: blueprint.ClassConfig, Type: "file", SHA256: emptySum}, "stands behind a link"},
-		{"only on this machine, by a relative link", blueprint.Observed{Path: "/rel/only-here", Class: blueprint.ClassConfig, Type: "file", SHA256: emptySum}, "stands behind a link"},
+		{"only on this machine", blueprint.Observed{Path: "/etc/only-here", Class: blueprint.ClassConfig, Type: "file", SHA256: emptySum}, "is missing"},
+		{"only on this machine, by a relative link", blueprint.Observed{Path: "/rel/only-here", Class: blueprint.ClassConfig, Type: "file", SHA256: emptySum}, "is missing"},
 		{"climbs", blueprint.Observed{Path: "/../host/etc/only-here", Class: blueprint.ClassConfig, Type: "file", SHA256: emptySum}, "is missing"},
 	} {
 		list, err := Verify(root, []blueprint.Observed{c.o}, nil)

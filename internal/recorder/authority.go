@@ -71,6 +71,9 @@ func (a *authority) leaf(name string) (*tls.Certificate, error) {
 		return nil, err
 	}
 	c := &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}
+	if len(a.leafs) >= mostLeafs {
+		clear(a.leafs)
+	}
 	a.leafs[name] = c
 	return c, nil
 }

@@ -87,11 +87,38 @@ func cleanQuery(query string) string {
 
 var addressRE = regexp.MustCompile(`https?://[^\s<>"'\\^{|}\x60]+`)
 
-// cleanText cleans every address in a text.
+var parameterRE = regexp.MustCompile(`[?&;]([^\s?&;=<>"']+)=[^\s&;<>"',]*`)
+
+// cleanText cleans every address in a text, and takes out parameters that are tokens by their
+// name wherever they stand: an address with a space in it ends before them.
 func cleanText(s string) string {
+	if !strings.ContainsAny(s, "?&;") { // most have none, and a regular expression is slow on a long header
+		return cleanAddresses(s)
+	}
+	return parameterRE.ReplaceAllStringFunc(cleanAddresses(s), func(p string) string {
+		name, _, _ := strings.Cut(p[1:], "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
+		if tokenName(name) {
+			return ""
+		}
+		return p
+	})
+}
+
+func cleanAddresses(s string) string {
 	return addressRE.ReplaceAllStringFunc(s, func(a string) string {
 		u, err := url.Parse(a)
-		if err != nil {
+		if err != nil { // it may hold a password, or a token, all the same
+			scheme, rest, _ := strings.Cut(a, "://")
+			host, tail, slash := strings.Cut(rest, "/")
+			if i := strings.LastIndexByte(host, '@'); i >= 0 || strings.Contains(tail, "?") {
+				a = scheme + "://" + host[i+1:]
+				if path, _, _ := strings.Cut(tail, "?"); slash {
+					a += "/" + path
+				}
+			}
 			return a
 		}
 		_, password := u.User.Password()

@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/netutil"
 )
 
 func (r *Recorder) serveDNS() {
 	h := dns.HandlerFunc(r.resolve)
-	for _, s := range []*dns.Server{{PacketConn: r.ns.udp, Handler: h}, {Listener: r.ns.tcp, Handler: h}} {
+	for _, s := range []*dns.Server{{PacketConn: r.ns.udp, Handler: h}, {Listener: netutil.LimitListener(r.ns.tcp, mostQuestions), Handler: h}} {
 		r.dns = append(r.dns, s)
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
@@ -26,6 +27,10 @@ func (r *Recorder) serveDNS() {
 
 // resolve answers the build's questions for names.
 func (r *Recorder) resolve(w dns.ResponseWriter, q *dns.Msg) {
+	if !r.questions.try() {
+		return // as if it were lost on the way: a resolver asks again
+	}
+	defer r.questions.give()
 	m := new(dns.Msg)
 	m.SetReply(q)
 	defer func() { _ = w.WriteMsg(m) }() // the client may have given up
@@ -50,6 +55,10 @@ func (r *Recorder) resolve(w dns.ResponseWriter, q *dns.Msg) {
 		ip := net.IPv4(127, 0, 0, 1)
 		if !own {
 			ip = r.address(name)
+		}
+		if ip == nil {
+			m.Rcode = dns.RcodeServerFailure
+			return
 		}
 		m.Answer = append(m.Answer, &dns.A{Hdr: header(question), A: ip})
 	}
@@ -83,7 +92,11 @@ func (r *Recorder) exists(name string) (known, own bool) {
 		return false, false
 	}
 	// Behind a proxy, names are the proxy's to resolve.
-	p, err := r.o.Upstream(&url.URL{Scheme: "https", Host: name})
+	var p *url.URL
+	var err error
+	if !r.o.Pass {
+		p, err = r.o.Upstream(&url.URL{Scheme: "https", Host: name})
+	}
 	list := &r.rec.Unknown
 	if err == nil && p != nil && strings.Contains(name, ".") {
 		known, list = true, &r.rec.Names
@@ -95,19 +108,22 @@ func (r *Recorder) exists(name string) (known, own bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Contains(*list, name) {
+	if len(*list) < mostNames && !slices.Contains(*list, name) {
 		*list = append(*list, name)
 	}
 	return known, own
 }
 
 // address gives a name its address in 198.18.0.0/15, which is set aside for
-// tests and routed nowhere.
+// tests and routed nowhere; none if there are too many names.
 func (r *Recorder) address(name string) net.IP {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.addrs[name]; a != "" {
 		return net.ParseIP(a)
+	}
+	if len(r.addrs) >= mostNames {
+		return nil
 	}
 	n := len(r.addrs) + 1
 	ip := net.IPv4(198, byte(18+n>>16&1), byte(n>>8), byte(n))

@@ -8,8 +8,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"syscall"
-	"unsafe"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -21,7 +19,10 @@ import (
 
 // namespace is a network that ends in this process.
 type namespace struct {
-	ns       netns.NsHandle
+	ns netns.NsHandle
+	// tables is a connection that was opened in the namespace: a user namespace's root
+	// could enter it again, and not come back.
+	tables   *nftables.Conn
 	listener net.Listener // every TCP connection of the namespace
 	udp      net.PacketConn
 	tcp      net.Listener // of the resolver
@@ -108,10 +109,11 @@ func (n *namespace) make(live []*net.UDPAddr) error {
 // redirect turns every connection that leaves the loopback to the listener, and
 // counts and drops other packets that do.
 func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
-	c, err := nftables.New(nftables.WithNetNSFd(int(n.ns)))
+	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return err
 	}
+	n.tables = c
 	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "trysail"})
 	nat := c.AddChain(&nftables.Chain{Name: "out", Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest})
 	filter := c.AddChain(&nftables.Chain{Name: "drop", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
@@ -164,12 +166,8 @@ func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
 
 // dropped counts packets that were neither TCP nor a question to the resolver.
 func (n *namespace) dropped() (int, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(int(n.ns)))
-	if err != nil {
-		return 0, fmt.Errorf("recorder: count what was dropped: %w", err)
-	}
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "trysail"}
-	rules, err := c.GetRules(t, &nftables.Chain{Name: "drop", Table: t})
+	rules, err := n.tables.GetRules(t, &nftables.Chain{Name: "drop", Table: t})
 	if err != nil {
 		return 0, fmt.Errorf("recorder: count what was dropped: %w", err)
 	}
@@ -197,6 +195,9 @@ func (n *namespace) release() {
 	for _, c := range n.live {
 		c.Close()
 	}
+	if n.tables != nil {
+		_ = n.tables.CloseLasting() // the namespace takes its tables with it
+	}
 	if n.ns > 0 {
 		n.ns.Close()
 	}
@@ -218,22 +219,18 @@ func originalDestination(c net.Conn) (ip net.IP, port int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	// The kernel answers with a sockaddr_in, in 16 bytes: family, port, address. The
+	// structure of another option of this size carries them.
 	const soOriginalDst = 80 // linux/netfilter_ipv4.h
-	var addr unix.RawSockaddrInet4
-	size := uint32(unsafe.Sizeof(addr))
-	var errno syscall.Errno
-	cerr := rc.Control(func(fd uintptr) {
-		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_IP, soOriginalDst, uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)), 0)
-	})
-	if cerr != nil {
-		return nil, 0, cerr
+	var addr *unix.IPv6Mreq
+	var gerr error
+	if err := rc.Control(func(fd uintptr) { addr, gerr = unix.GetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IP, soOriginalDst) }); err != nil {
+		return nil, 0, err
 	}
-	if errno != 0 {
-		return nil, 0, fmt.Errorf("original destination: %w", errno)
+	if gerr != nil {
+		return nil, 0, fmt.Errorf("original destination: %w", gerr)
 	}
-	var be [2]byte
-	binary.NativeEndian.PutUint16(be[:], addr.Port)
-	return net.IP(addr.Addr[:]), int(binary.BigEndian.Uint16(be[:])), nil
+	return net.IP(addr.Multiaddr[4:8]), int(binary.BigEndian.Uint16(addr.Multiaddr[2:4])), nil
 }
 
 func (r *Recorder) destination(c net.Conn) (meant, error) {

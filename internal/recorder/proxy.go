@@ -12,20 +12,23 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
 
 // serve answers one request of the build.
 func (r *Recorder) serve(w http.ResponseWriter, q *http.Request) {
-	r.active.Add(1)
-	defer r.active.Done()
 	m, _ := q.Context().Value(meantKey{}).(meant)
 	if q.Method == http.MethodConnect {
-		r.tunnel(w, q)
+		r.tunnel(w, q, m.deep+1)
 		return
 	}
+	if !r.requests.take(q.Context()) {
+		return // whoever asked is gone
+	}
+	defer r.requests.give()
+	r.active.Add(1)
+	defer r.active.Done()
 	u := address(q, m)
 	if r.o.Replay != nil {
 		r.replay(w, q, u)
@@ -62,7 +65,11 @@ func address(q *http.Request, m meant) *url.URL {
 
 // tunnel serves a build that has a proxy of its own set: what comes through the
 // tunnel is sorted like any other connection.
-func (r *Recorder) tunnel(w http.ResponseWriter, q *http.Request) {
+func (r *Recorder) tunnel(w http.ResponseWriter, q *http.Request, deep int) {
+	if deep > mostTunnels {
+		http.Error(w, "a tunnel in a tunnel in a tunnel leads nowhere", http.StatusLoopDetected)
+		return
+	}
 	host, port, err := net.SplitHostPort(q.Host)
 	if err != nil {
 		http.Error(w, "CONNECT needs host:port", http.StatusBadRequest)
@@ -80,7 +87,7 @@ func (r *Recorder) tunnel(w http.ResponseWriter, q *http.Request) {
 	r.wg.Go(func() {
 		r.track(c, true)
 		defer r.track(c, false)
-		if err := r.sortFor(c, rw.Reader, meant{host: strings.ToLower(host), port: port, raw: q.Host}); err != nil {
+		if err := r.sortFor(c, rw.Reader, meant{host: strings.ToLower(host), port: port, raw: q.Host, deep: deep}); err != nil {
 			r.o.Log.Debug("tunnel", "err", err)
 			c.Close()
 		}
@@ -99,17 +106,26 @@ func hopByHop(h http.Header) {
 	}
 }
 
-// spooled reads a request's body, which must be known before it can be matched.
-func spooled(q *http.Request) (body *os.File, digest string, err error) {
+// digested reads a request's body, which must be known before it can be matched.
+func digested(q *http.Request) (digest string, err error) {
+	if q.Body == nil || q.Body == http.NoBody {
+		return "", nil
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, q.Body)
+	if err != nil || n == 0 {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// spool is digested, and keeps the body so that it can be sent on.
+func (r *Recorder) spool(q *http.Request) (body *spool, digest string, err error) {
 	if q.Body == nil || q.Body == http.NoBody {
 		return nil, "", nil
 	}
-	f, err := os.CreateTemp("", "trysail-request-")
+	f, err := newSpool(&r.spooled)
 	if err != nil {
-		return nil, "", err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
 		return nil, "", err
 	}
 	h := sha256.New()
@@ -140,7 +156,7 @@ func asked(q *http.Request, u *url.URL, digest string) Exchange {
 
 // record asks upstream and keeps the answer.
 func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
-	body, digest, err := spooled(q)
+	body, digest, err := r.spool(q)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -149,6 +165,9 @@ func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
 	// A client that goes away early does not make the record less whole.
 	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Minute)
 	defer cancel()
+	if p, err := r.o.Upstream(u); err == nil && p != nil {
+		ctx = context.WithValue(ctx, proxiedKey{}, true)
+	}
 	out := q.Clone(ctx)
 	out.URL, out.RequestURI, out.Host = u, "", q.Host
 	out.Body = http.NoBody
@@ -211,6 +230,12 @@ func (r *Recorder) record(w http.ResponseWriter, q *http.Request, u *url.URL) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.text += x.text(); r.text > mostText {
+		if r.err == nil {
+			r.err = fmt.Errorf("the build's downloads have more than %d bytes of addresses and headers: they are not all recorded", mostText)
+		}
+		return
+	}
 	x.Seq = len(r.rec.Exchanges)
 	r.rec.Exchanges = append(r.rec.Exchanges, x)
 	r.bytes += n
@@ -263,13 +288,10 @@ func (r *Recorder) refuse(w http.ResponseWriter, code int, text string) {
 
 // replay answers from the recording.
 func (r *Recorder) replay(w http.ResponseWriter, q *http.Request, u *url.URL) {
-	body, digest, err := spooled(q)
+	digest, err := digested(q)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
-	}
-	if body != nil {
-		body.Close()
 	}
 	wanted := asked(q, u, digest)
 	clean := wanted.URL

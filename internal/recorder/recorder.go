@@ -16,6 +16,9 @@
 // HTTP nor TLS cannot be replayed: they are passed through while recording,
 // and named.
 //
+// A release step that has the network gets it through here too, without a recording
+// ([Options.Pass]): every connection is carried as it is, to what [Outside] lets it reach.
+//
 // The namespace is held by a file descriptor of this process and by nothing
 // else, so it is gone when the process is, however it ends.
 package recorder
@@ -31,9 +34,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -61,7 +67,14 @@ type Options struct {
 	// Lookup gives the addresses of a name, none if it does not exist; default:
 	// the machine's resolver.
 	Lookup func(ctx context.Context, name string) []net.IP
-	Log    *slog.Logger
+	// Wall is held against every address before it is connected by the default Dial, but
+	// for live dependencies, which the machine permits; default: [NotLoopback]. UID is the
+	// build's user, whose the connections are.
+	Wall Wall
+	UID  int
+	// Pass carries every connection as it is, and records nothing.
+	Pass bool
+	Log  *slog.Logger
 }
 
 // Stats are the numbers so far.
@@ -80,10 +93,15 @@ type Recorder struct {
 	server *http.Server
 	sorted *listener
 	tr     *http.Transport
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	active sync.WaitGroup // requests being answered, whether their client waits or not
+	// dialLive connects to a live dependency.
+	dialLive func(ctx context.Context, network, address string) (net.Conn, error)
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	active   sync.WaitGroup // requests being answered, whether their client waits or not
+
+	connections, requests, questions places
+	spooled                          atomic.Int64 // bytes of requests on the disk
 
 	mu         sync.Mutex
 	rec        *Recording
@@ -91,6 +109,7 @@ type Recorder struct {
 	names      map[string]string // synthetic address -> name
 	addrs      map[string]string
 	bytes      int64
+	text       int // see mostText
 	blocked    int
 	unanswered map[string]int
 	open       map[net.Conn]bool
@@ -102,17 +121,19 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Dial == nil {
-		d := &net.Dialer{Timeout: 30 * time.Second}
-		o.Dial = d.DialContext
+	if o.Wall == nil {
+		o.Wall = NotLoopback
 	}
 	if o.Lookup == nil {
-		o.Lookup = func(ctx context.Context, name string) []net.IP {
-			addrs, err := net.DefaultResolver.LookupIP(ctx, "ip", name)
-			if err != nil {
-				return nil
-			}
-			return addrs
+		o.Lookup = lookup
+	}
+	dialLive := o.Dial
+	if o.Dial == nil {
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return o.reach(ctx, network, address, o.Wall)
+		}
+		dialLive = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return o.reach(ctx, network, address, func(context.Context, netip.Addr) error { return nil })
 		}
 	}
 	if o.Upstream == nil {
@@ -125,7 +146,8 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 		}
 		o.Roots = pool
 	}
-	r := &Recorder{o: o, rec: &Recording{Version: recordingVersion}, names: map[string]string{}, addrs: map[string]string{}, unanswered: map[string]int{}, sorted: &listener{conns: make(chan net.Conn), done: make(chan struct{})}, open: map[net.Conn]bool{}}
+	r := &Recorder{o: o, dialLive: dialLive, rec: &Recording{Version: recordingVersion}, names: map[string]string{}, addrs: map[string]string{}, unanswered: map[string]int{}, sorted: &listener{conns: make(chan net.Conn), done: make(chan struct{})}, open: map[net.Conn]bool{}}
+	r.connections, r.requests, r.questions = make(places, mostConnections), make(places, mostRequests), make(places, mostQuestions)
 	if o.Replay != nil {
 		r.index = newIndex(o.Replay)
 	}
@@ -143,7 +165,7 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.tr = &http.Transport{
 		Proxy:                 func(q *http.Request) (*url.URL, error) { return o.Upstream(q.URL) },
-		DialContext:           o.Dial,
+		DialContext:           r.o.dialHTTP,
 		TLSClientConfig:       &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
 		DisableCompression:    true, // what the client asked for is what is kept
 		ForceAttemptHTTP2:     true,
@@ -151,6 +173,8 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 		IdleConnTimeout:       60 * time.Second,
 		TLSHandshakeTimeout:   30 * time.Second,
 		ResponseHeaderTimeout: 5 * time.Minute,
+		// A build may have a friend outside.
+		MaxResponseHeaderBytes: 1 << 20,
 	}
 	r.server = &http.Server{
 		Handler: http.HandlerFunc(r.serve),
@@ -158,6 +182,8 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 			return context.WithValue(ctx, meantKey{}, meantOf(c))
 		},
 		ReadHeaderTimeout: time.Minute,
+		MaxHeaderBytes:    mostHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 128 << 10},
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		TLSConfig:         &tls.Config{NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
 	}
@@ -177,8 +203,14 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 // NetNS is the path of the network namespace.
 func (r *Recorder) NetNS() string { return r.ns.path() }
 
-// CA is the certificate, in PEM, of the authority of this run.
-func (r *Recorder) CA() []byte { return r.ca.pem }
+// CA is the certificate, in PEM, of the authority of this run; nil if connections are
+// carried as they are.
+func (r *Recorder) CA() []byte {
+	if r.o.Pass {
+		return nil
+	}
+	return r.ca.pem
+}
 
 // ResolvConf is resolv.conf(5) for the build.
 func (r *Recorder) ResolvConf() []byte {
@@ -192,11 +224,22 @@ func (r *Recorder) Stats() Stats {
 	return Stats{Exchanges: len(r.rec.Exchanges), Bytes: r.bytes, Blocked: r.blocked}
 }
 
+// Unanswered is what was asked for in vain, on replay.
+type Unanswered struct {
+	What string // "GET https://…", "tcp host:port" …
+	// OtherQuery is true where the recording has the address with another query (?…).
+	OtherQuery bool
+}
+
 // Unanswered lists what was asked for in vain, on replay.
-func (r *Recorder) Unanswered() []string {
+func (r *Recorder) Unanswered() []Unanswered {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return sortedKeys(r.unanswered)
+	var list []Unanswered
+	for _, what := range sortedKeys(r.unanswered) {
+		list = append(list, Unanswered{what, r.index != nil && r.index.paths[withoutQuery(what)]})
+	}
+	return list
 }
 
 func (r *Recorder) fail(err error) {
@@ -249,6 +292,15 @@ func (r *Recorder) block(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.blocked++
+	r.inVain(what)
+}
+
+// inVain names what was not answered. The lock is held.
+func (r *Recorder) inVain(what string) {
+	what = strings.ToValidUTF8(clip(what, mostNote), "")
+	if r.unanswered[what] == 0 && len(r.unanswered) >= mostNotes {
+		what = others
+	}
 	r.unanswered[what]++
 }
 
@@ -264,12 +316,19 @@ func (r *Recorder) track(c net.Conn, on bool) {
 
 // accept takes every connection of the build and finds out what it speaks.
 func (r *Recorder) accept() {
-	for {
+	for r.connections.take(r.ctx) {
 		c, err := r.ns.listener.Accept()
 		if err != nil {
-			return // closed by Stop
+			r.connections.give()
+			if errors.Is(err, net.ErrClosed) {
+				return // by Stop
+			}
+			r.o.Log.Warn("a connection of the build is not taken", "err", err)
+			time.Sleep(100 * time.Millisecond) // too many files are open
+			continue
 		}
 		r.wg.Go(func() {
+			defer r.connections.give()
 			r.track(c, true)
 			defer r.track(c, false)
 			if err := r.sort(c); err != nil {
@@ -285,6 +344,7 @@ type meant struct {
 	host string // name, or address where no name is known
 	port string
 	tls  bool
+	deep int    // in how many tunnels it is
 	raw  string // the address as the build saw it
 }
 
@@ -352,7 +412,7 @@ func (r *Recorder) serveTLS(c *conn) error {
 		if offered && ctx.Err() == nil {
 			// The client ends the handshake once it has seen our certificate:
 			// pinned, or a trust store that was not found.
-			r.note(Connection{Network: "tcp", Address: c.meant.address(), Why: "tls-refused", Blocked: true})
+			r.note(Connection{Network: "tcp", Address: c.meant.address(), Why: TLSRefused, Blocked: true})
 			r.o.Log.Warn("a program of the build does not trust the recorder's certificate", "host", c.meant.host)
 		}
 		return err
@@ -362,14 +422,22 @@ func (r *Recorder) serveTLS(c *conn) error {
 
 // note keeps a connection that is not recorded; the same one is counted.
 func (r *Recorder) note(c Connection) {
+	c.Address = clip(c.Address, mostNote)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range r.rec.Connections {
-		x := &r.rec.Connections[i]
-		if x.Network == c.Network && x.Address == c.Address && x.Why == c.Why {
-			x.Count++
-			return
-		}
+	known := func() int {
+		return slices.IndexFunc(r.rec.Connections, func(x Connection) bool {
+			return x.Network == c.Network && x.Address == c.Address && x.Why == c.Why
+		})
+	}
+	i := known()
+	if i < 0 && len(r.rec.Connections) >= mostNotes {
+		c.Address = others
+		i = known()
+	}
+	if i >= 0 {
+		r.rec.Connections[i].Count++
+		return
 	}
 	c.Count = 1
 	r.rec.Connections = append(r.rec.Connections, c)

@@ -46,6 +46,10 @@ type Connection struct {
 	Count   int    `json:"count"`
 }
 
+// TLSRefused is why a connection was not recorded whose program ended it when it saw the
+// recorder's certificate: it trusts other authorities than the system's.
+const TLSRefused = "tls-refused"
+
 // Recording is everything that a build asked of the network.
 type Recording struct {
 	Version     int          `json:"version"`
@@ -133,6 +137,7 @@ func ParseRecording(data []byte) (*Recording, error) {
 // index finds answers on replay.
 type index struct {
 	byKey   map[string][]*Exchange
+	paths   map[string]bool // "GET https://…" without the query
 	served  map[string]int
 	hosts   map[string]bool
 	own     map[string]bool
@@ -141,11 +146,12 @@ type index struct {
 }
 
 func newIndex(r *Recording) *index {
-	x := &index{byKey: map[string][]*Exchange{}, served: map[string]int{}, hosts: map[string]bool{}, own: map[string]bool{}, unknown: map[string]bool{}, raw: map[string]bool{}}
+	x := &index{byKey: map[string][]*Exchange{}, paths: map[string]bool{}, served: map[string]int{}, hosts: map[string]bool{}, own: map[string]bool{}, unknown: map[string]bool{}, raw: map[string]bool{}}
 	for i := range r.Exchanges {
 		e := &r.Exchanges[i]
 		k := recordingKey(e.Method, e.URL, e.Request)
 		x.byKey[k] = append(x.byKey[k], e)
+		x.paths[withoutQuery(e.Method+" "+e.URL)] = true
 		if u, err := url.Parse(e.URL); err == nil {
 			x.hosts[u.Hostname()] = true
 		}
@@ -167,6 +173,11 @@ func newIndex(r *Recording) *index {
 		}
 	}
 	return x
+}
+
+func withoutQuery(address string) string {
+	address, _, _ = strings.Cut(address, "?")
+	return address
 }
 
 // recordingKey is what a request must agree in to get a recorded answer.

@@ -37,6 +37,9 @@ func (r *Recorder) sortFor(raw net.Conn, br *bufio.Reader, m meant) error {
 	if l := r.live("tcp", m.address(), m.raw); l != nil {
 		return r.pass(raw, br, m, l.Name)
 	}
+	if r.o.Pass {
+		return r.pass(raw, br, m, "")
+	}
 	head, err := peek(raw, br, patience)
 	if len(head) == 0 && !errors.Is(err, io.EOF) {
 		if r.o.Replay == nil {
@@ -157,7 +160,11 @@ func (r *Recorder) pass(c net.Conn, head io.Reader, m meant, live string) error 
 		r.note(Connection{Network: "tcp", Address: m.address(), Why: "tcp", Blocked: true})
 		return nil
 	}
-	up, err := r.o.Dial(r.ctx, "tcp", m.address())
+	dial := r.o.Dial
+	if live != "" {
+		dial = r.dialLive
+	}
+	up, err := dial(r.ctx, "tcp", m.address())
 	if err == nil {
 		return r.passed(c, head, m, live, up)
 	}
@@ -168,7 +175,7 @@ func (r *Recorder) pass(c net.Conn, head io.Reader, m meant, live string) error 
 	r.note(Connection{Network: "tcp", Address: m.address(), Why: "live dependency " + live + ", not reached", Allowed: true})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.unanswered["live dependency "+live+" ("+m.address()+")"]++
+	r.inVain("live dependency " + live + " (" + m.address() + ")")
 	return err
 }
 

@@ -60,8 +60,12 @@ func (r *Recorder) relay(c net.PacketConn) {
 		}
 		mu.Lock()
 		up := ways[from.String()]
+		if up == nil && len(ways) >= mostClients {
+			mu.Unlock()
+			continue // a datagram may be lost
+		}
 		if up == nil {
-			if up, err = r.o.Dial(r.ctx, "udp", address); err != nil {
+			if up, err = r.dialLive(r.ctx, "udp", address); err != nil {
 				mu.Unlock()
 				r.o.Log.Warn("live dependency", "address", address, "err", err)
 				continue

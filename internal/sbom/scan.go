@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 
 	"trysail/internal/compare"
 )
@@ -359,11 +358,11 @@ func expand(kind string, r io.Reader) (io.Reader, func(), error) {
 	case "xz":
 		return compare.XZ(r), func() {}, nil
 	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(256<<20), zstd.WithDecoderMaxMemory(1<<40), zstd.WithDecoderLowmem(true))
+		z, err := compare.Zstd(r)
 		if err != nil {
 			return nil, nil, err
 		}
-		return z, z.Close, nil
+		return z, func() { z.Close() }, nil
 	case "bzip2":
 		return bzip2.NewReader(r), func() {}, nil
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +20,9 @@ type Release struct {
 	Name, Version string
 	// Revision and URL say which source it was built from; "" if that is not known.
 	Revision, URL string
+	// List is a file that lists all artifacts, and its digest, where they are many: then
+	// the bill has that one, and each artifact in which something was found.
+	List, ListSHA256 string
 }
 
 // Artifact is one file of gold.
@@ -65,6 +67,17 @@ func Shipped(ctx context.Context, r Release, artifacts []Artifact, o Options) (*
 	var incomplete, unknown []cdx.BOMReference
 	artifacts = slices.Clone(artifacts)
 	slices.SortStableFunc(artifacts, func(x, y Artifact) int { return strings.Compare(x.Path, y.Path) })
+	listed := ""
+	if r.ListSHA256 != "" {
+		h, err := hashes(r.ListSHA256)
+		if err != nil {
+			return nil, &ArtifactError{r.List, "its digest", err}
+		}
+		listed = b.ref("artifact:" + text(r.List))
+		b.comps = append(b.comps, cdx.Component{BOMRef: listed, Type: cdx.ComponentTypeFile, Name: text(r.List), Hashes: h, Properties: props(propFiles, strconv.Itoa(len(artifacts)))})
+		b.depends("release", listed)
+		unknown = append(unknown, cdx.BOMReference(listed))
+	}
 	for _, a := range artifacts {
 		h, err := hashes(a.SHA256)
 		if err != nil {
@@ -73,6 +86,9 @@ func Shipped(ctx context.Context, r Release, artifacts []Artifact, o Options) (*
 		s, err := scanArtifact(ctx, a, o)
 		if err != nil {
 			return nil, err
+		}
+		if listed != "" && len(s.unread()) == 0 && len(s.programs) == 0 && len(s.joined()) == 0 {
+			continue // the list names it, and there is no more to say
 		}
 		c := cdx.Component{BOMRef: b.ref("artifact:" + text(a.Path)), Type: cdx.ComponentTypeFile, Name: text(a.Path), Hashes: h}
 		pairs := []string{propFiles, strconv.Itoa(s.files), propSize, strconv.FormatInt(a.Size, 10)}
@@ -266,9 +282,4 @@ func (c *contextReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.r.Read(p)
-}
-
-// File opens an artifact that is a file.
-func File(name string) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return os.Open(name) }
 }

@@ -276,7 +276,7 @@ func TestDebianPackage(t *testing.T) {
 		data, err := os.ReadFile(out)
 		must(t, err)
 		a := artifact("app.deb", data)
-		a.Open = File(out)
+		a.Open = onDisk(out)
 		b := shipped(t, a)
 		validate(t, b)
 		if got := dependsOn(b, "artifact:app.deb"); got != "binary:app.deb!./usr/bin/app pkg:deb/app@1.0-1?arch=amd64" || values(find(b, a.Path), propUnread) != "" {
@@ -356,7 +356,7 @@ func TestArtifactsAreWhatTheyShouldBe(t *testing.T) {
 		{"has not the 4 bytes", func(a *Artifact) { a.Size = 4 }},
 		{"has not the 6 bytes", func(a *Artifact) { a.Size = 6 }},
 		{"not a digest", func(a *Artifact) { a.SHA256 = "abc" }},
-		{"cannot be opened", func(a *Artifact) { a.Open = File("/nonexistent/file") }},
+		{"cannot be opened", func(a *Artifact) { a.Open = onDisk("/nonexistent/file") }},
 		{"cannot be read", func(a *Artifact) {
 			a.Open = func() (io.ReadCloser, error) { return io.NopCloser(failing{}), nil }
 		}},
@@ -405,4 +405,9 @@ func TestParseRefuses(t *testing.T) {
 	if _, err := Parse(append(data, '{', '}')); err == nil {
 		t.Error("a second document is taken")
 	}
+}
+
+// onDisk opens an artifact that is a file.
+func onDisk(name string) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return os.Open(name) }
 }

@@ -18,13 +18,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"strings"
 
 	"filippo.io/age"
 	"filippo.io/age/agessh"
+
+	"trysail/internal/tree"
 )
 
 // Finding is one secret in a file.
@@ -250,9 +251,12 @@ func Encrypt(data []byte, recipients []age.Recipient) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
+// maxIdentities bounds a file of identities, in bytes.
+const maxIdentities = 1 << 20
+
 // ReadIdentities reads an age identity file or an SSH private key.
 func ReadIdentities(file string) ([]age.Identity, error) {
-	data, err := os.ReadFile(file)
+	data, err := tree.ReadFile(file, maxIdentities)
 	if err != nil {
 		return nil, err
 	}

@@ -216,6 +216,9 @@ func (h *Hosts) ssh(ctx context.Context, t Target, flags []string, command ...st
 	if h.Config != "" {
 		args = append(args, "-F", h.Config)
 	}
+	// Whoever is root on a host of a drill is to reach nothing here: neither the keys in
+	// the caller's SSH agent nor what the caller forwards to other hosts.
+	args = append(args, "-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no")
 	args = append(args, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10",
 		"-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ControlPath=none")
 	if port != 22 {

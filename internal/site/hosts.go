@@ -16,7 +16,7 @@
 // are nobody's to break. Beside the hand stands a dead man ([DeadMan]): if the hand
 // ends, however it ends, or is there for longer than the drill may take, it takes
 // everything away by the journal that every undo was written to before, and itself. The
-// hand ends too when nobody has been heard of for [Silence].
+// hand ends too when no heartbeat comes for [Silence].
 package site
 
 import (

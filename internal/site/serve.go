@@ -230,7 +230,7 @@ func (h *Hand) Serve(a Serving, _ *None) (err error) {
 		return err
 	}
 	if a.Of.Kind == drill.Git {
-		from = filepath.Join(from, bundle)
+		from = filepath.Join(from, lab.Bundle)
 	}
 	h.host, err = h.lab.Service(h.ctx, a.Of, from)
 	return err

@@ -22,6 +22,7 @@ import (
 	"trysail/internal/clock"
 	"trysail/internal/lab"
 	"trysail/internal/machine"
+	"trysail/internal/vcs"
 )
 
 // Site is real hosts as the place of a drill.
@@ -242,9 +243,6 @@ func (m *remote) callFor(patience time.Duration, what string, args, answer any) 
 	}
 }
 
-// bundle is the name of a git host's repository while it goes there.
-const bundle = "release.bundle"
-
 // Service copies what the service has to its host, and starts it there.
 func (s *Site) Service(ctx context.Context, of drill.Service, from string) (lab.Machine, error) {
 	if of.Kind == drill.Git {
@@ -252,8 +250,12 @@ func (s *Site) Service(ctx context.Context, of drill.Service, from string) (lab.
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return nil, err
 		}
-		if out, err := exec.CommandContext(ctx, "git", "-C", from, "bundle", "create", "--quiet", filepath.Join(dir, bundle), "--all").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("git bundle: %w: %s", err, strings.TrimSpace(string(out)))
+		f, err := os.OpenFile(filepath.Join(dir, lab.Bundle), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(lab.WriteBundle(ctx, from, s.n.Dir, f), f.Close()); err != nil {
+			return nil, fmt.Errorf("the repository of %s: %w", of.Name, err)
 		}
 		from = dir
 	}
@@ -325,10 +327,7 @@ func (s *Site) Clone(ctx context.Context, host, dir string) error {
 	if m == nil {
 		return fmt.Errorf("there is no machine %s", host)
 	}
-	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "git://"+m.target.Address+"/release", dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("git clone: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	return vcs.Clone(ctx, "git://"+m.target.Address+"/release", dir, "")
 }
 
 // Recover lays the ledger that an agent has a copy of before control.

@@ -287,3 +287,22 @@ func root(t *testing.T) {
 		t.Skip("needs root")
 	}
 }
+
+// TestAttackHostUsesTheCallersKeys: whoever is root on a host of a drill waits for the SSH
+// agent, display and forwarded ports that the caller's configuration gives to every host.
+func TestAttackHostUsesTheCallersKeys(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(config, []byte("Host *\n\tForwardAgent yes\n\tForwardX11 yes\n\tRemoteForward 9000 127.0.0.1:22\n\tPermitLocalCommand yes\n\tLocalCommand touch %h\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := &Hosts{Config: config}
+	out, err := h.ssh(t.Context(), Target{SSH: "root@10.0.0.7"}, []string{"-G"}).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"forwardagent no", "forwardx11 no", "permitlocalcommand no", "clearallforwardings yes"} {
+		if !strings.Contains(string(out), want+"\n") {
+			t.Errorf("ssh does not say %q:\n%s", want, out)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
@@ -181,19 +182,32 @@ func plain(file string, data []byte, remedy string) (err *Error) {
 }
 
 // Line finds the line of a value by its YAML path, or of what should hold it.
-func Line(data []byte, at string) (line int) {
-	defer func() {
-		if recover() != nil {
-			line = 0 // the library lost its way: an error without a line is still one
-		}
-	}()
-	for at != "" {
-		if p, err := yaml.PathString("$." + at); err == nil {
-			if n, err := p.ReadNode(bytes.NewReader(data)); err == nil && n != nil && n.GetToken() != nil {
-				return n.GetToken().Position.Line
+func Line(data []byte, at string) int { return Lines(data)(at) }
+
+// Lines finds many lines of one document, which is read when the first is asked for.
+func Lines(data []byte) func(at string) int {
+	var file *ast.File
+	return func(at string) (line int) {
+		defer func() {
+			if recover() != nil {
+				line = 0 // the library lost its way: an error without a line is still one
 			}
+		}()
+		if file == nil {
+			f, err := parser.ParseBytes(data, 0)
+			if err != nil {
+				return 0
+			}
+			file = f
 		}
-		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
+		for at != "" {
+			if p, err := yaml.PathString("$." + at); err == nil {
+				if n, err := p.FilterFile(file); err == nil && n != nil && n.GetToken() != nil {
+					return n.GetToken().Position.Line
+				}
+			}
+			at = at[:max(strings.LastIndexAny(at, ".["), 0)]
+		}
+		return 0
 	}
-	return 0
 }

@@ -246,6 +246,32 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// Directories are followed far down; where they are too deep to be named, the error says so
+// and blames no busy machine.
+func TestDeepDirectories(t *testing.T) {
+	for _, c := range []struct {
+		levels int
+		name   string
+		deep   bool
+	}{
+		{120, "d", false},
+		{300, "longer-name", false},
+		{450, "d", true},
+		{60, strings.Repeat("n", 200), true},
+	} {
+		t.Run(fmt.Sprintf("%d levels of %.10s", c.levels, c.name), func(t *testing.T) {
+			r, err := watchWith(t, 0, t.TempDir(), "python3", "-c", fmt.Sprintf("import os\nfor i in range(%d): os.mkdir(%q); os.chdir(%q)\nopen('f', 'w')", c.levels, c.name, c.name))
+			var lost *LostError
+			switch {
+			case !c.deep && (err != nil || r.Lost != 0):
+				t.Error(err)
+			case c.deep && (!errors.As(err, &lost) || lost.Deep == 0 || strings.Contains(lost.Hint(), "busy")):
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Programs of another system call table are counted as lost: their calls
 // cannot be followed.
 func TestOtherABI(t *testing.T) {
@@ -272,5 +298,29 @@ int main(void) { static char params[512]; return syscall(SYS_io_uring_setup, 1, 
 	}
 	if r := watch(t, t.TempDir(), bin); r.Rings != want {
 		t.Errorf("%d rings, want %d", r.Rings, want)
+	}
+}
+
+// TestRefused: what the kernel refuses is told from what is there and from what
+// is not, whatever else was done with the same path.
+func TestRefused(t *testing.T) {
+	dir := tree(t, "public", "secret", "seen", "closed/file")
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{"": 0o755, "secret": 0o600, "seen": 0o600, "closed": 0o700} {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := resolved(watch(t, dir, "setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "sh", "-c",
+		"exec 2>/dev/null; cat public secret seen closed/file closed/none none; ls -l seen; true"))
+	for name, want := range map[string]Access{
+		"public": {Found: true}, "secret": {Refused: true}, "seen": {Refused: true, Found: true}, "closed/file": {Refused: true}, "closed/none": {Refused: true}, "none": {Missing: true},
+	} {
+		a := got[filepath.Join(dir, name)]
+		if a.Found != want.Found || a.Refused != want.Refused || a.Missing != want.Missing || (a.Done&OpOpen != 0) != (name == "public") {
+			t.Errorf("%s: %+v, want %+v", name, a, want)
+		}
 	}
 }

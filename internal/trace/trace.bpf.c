@@ -23,7 +23,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define AT_FDCWD (-100)
 #define NAME_MAX_ 256
 #define PATH_MAX_ 4096
-#define DEPTH_MAX 80
+#define DEPTH_MAX 400
 #define TS_COMPAT 2
 #define EFAULT_ 14
 #define EBADF_ 9
@@ -82,8 +82,9 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 2); __type
 // Where a task was before a call that changes it.
 struct place { __u64 pwd_dentry, pwd_mnt, root_dentry, root_mnt; };
 struct { __uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 1 << 13); __type(key, __u32); __type(value, struct place); } before SEC(".maps");
-// 0: calls seen, 1: events lost, 2: calls of another ABI that were not followed, 3: io_uring rings
-struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); } counts SEC(".maps");
+// 0: calls seen, 1: events lost, 2: calls of another ABI that were not followed, 3: io_uring rings,
+// 4: calls in directories too deep to be named
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 5); __type(key, __u32); __type(value, __u64); } counts SEC(".maps");
 
 static __always_inline void count(__u32 which)
 {
@@ -119,13 +120,13 @@ __noinline __u64 hash_name(__u32 slot, __u64 h)
 }
 
 // walk writes the names from a directory up to the root of its mount
-// namespace behind the event's name. A directory deeper than the limit is
-// counted as lost rather than cut.
+// namespace behind the event's name. A directory deeper than the limit, or with a longer
+// name than an event holds, is counted apart rather than cut: it gives 4, what else is lost 1.
 __noinline int walk(__u32 slot, __u64 dentry_, __u64 mnt_)
 {
 	struct event *e = bpf_map_lookup_elem(&scratch, &slot);
 	if (!e)
-		return -1;
+		return 1;
 	struct dentry *d = (struct dentry *)dentry_;
 	struct mount *m = (struct mount *)(mnt_ - bpf_core_field_offset(struct mount, mnt));
 	// The length so far is kept in memory, not in a register: its range would
@@ -145,14 +146,14 @@ __noinline int walk(__u32 slot, __u64 dentry_, __u64 mnt_)
 		const unsigned char *name = BPF_CORE_READ(d, d_name.name);
 		__u32 at = e->name_len + e->base_len;
 		if (at > PATH_MAX_ + PATH_MAX_)
-			return -1;
+			return 4;
 		int n = bpf_probe_read_kernel_str(e->data + at, NAME_MAX_, name);
 		if (n <= 1)
-			return -1;
+			return 1;
 		e->base_len += n;
 		d = parent;
 	}
-	return -1;
+	return 4;
 }
 
 // emit hands the event over with the names of its base directory, unless the
@@ -182,8 +183,9 @@ __noinline int emit(__u32 slot, __u64 dentry_, __u64 mnt_)
 	if (!e->task && bpf_map_lookup_elem(&seen, &h))
 		return 0;
 	e->base_len = 0;
-	if (dentry_ && walk(slot, dentry_, mnt_) != 0) {
-		count(1);
+	int lost = dentry_ ? walk(slot, dentry_, mnt_) : 0;
+	if (lost) {
+		count(lost);
 		return 0;
 	}
 	__u32 size = __builtin_offsetof(struct event, data) + e->name_len + e->base_len;

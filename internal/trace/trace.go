@@ -82,8 +82,10 @@ type Access struct {
 	// symbolic links not followed. See [Names].
 	Path    string
 	Ops     Op
+	Done    Op   // those of Ops that some call was allowed to do
 	Found   bool // some call met it
 	Missing bool // some call was told that it is not there
+	Refused bool // some call was refused (EACCES, EPERM); it says nothing of what is there
 }
 
 // Connect is a peer that the build connected to.
@@ -103,16 +105,44 @@ type Result struct {
 }
 
 // LostError says that the observation is not complete.
-type LostError struct{ Lost uint64 }
+type LostError struct {
+	Lost uint64 // calls that are not in the observation
+	Deep uint64 // of these, in directories too deep to be named
+}
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("%d events were lost: the observation is not complete", e.Lost)
+	what := fmt.Sprintf("%d calls of the build were not recorded: the observation is not complete", e.Lost)
+	if e.Deep > 0 {
+		what += fmt.Sprintf("; %d of them were in a directory more than %d levels deep, or whose path is longer than 8,000 bytes", e.Deep, maxDepth)
+	}
+	return what
 }
+
+// maxDepth is how many directories and mounts lead to a directory at most: DEPTH_MAX of trace.bpf.c.
+const maxDepth = 400
 
 // Hint says what to do.
 func (e *LostError) Hint() string {
+	if e.Deep > 0 {
+		return "let the build use less deep directories: no path there can be recorded"
+	}
 	return "capture again while the machine is less busy; if it happens again, report it with trysail doctor's output"
 }
+
+// FloodError says that a build named so much that no machine's memory holds it.
+type FloodError struct{ Limit int } // bytes of names
+
+func (e *FloodError) Error() string {
+	return fmt.Sprintf("the build names more than %d bytes of different paths and addresses: the observation is not complete", e.Limit)
+}
+
+// Hint says what to do.
+func (e *FloodError) Hint() string {
+	return "see what the build looks for (strace -f -e trace=file), and let it stop"
+}
+
+// mostNames bounds what one build names: ten million paths of a hundred bytes.
+const mostNames = 1 << 30
 
 // Tracer is attached to the kernel until Stop.
 type Tracer struct {
@@ -126,10 +156,11 @@ type Tracer struct {
 	source   map[uint32]string   // of the bind mount whose target comes next, by task
 	malform  uint64
 	distinct atomic.Uint64
+	room     int // bytes of names that are still kept; below 0 some were not
 }
 
 func newTracer(coll *ebpf.Collection) *Tracer {
-	return &Tracer{coll: coll, done: make(chan error, 1), accesses: map[string]*Access{}, connects: map[Connect]bool{}, binds: map[string][]string{}, source: map[uint32]string{}}
+	return &Tracer{coll: coll, done: make(chan error, 1), accesses: map[string]*Access{}, connects: map[Connect]bool{}, binds: map[string][]string{}, source: map[uint32]string{}, room: mostNames}
 }
 
 // call mirrors struct call in trace.bpf.c.
@@ -253,6 +284,9 @@ func (t *Tracer) read() {
 }
 
 func (t *Tracer) event(raw []byte) {
+	if t.room < 0 {
+		return
+	}
 	if len(raw) < header {
 		t.malform++
 		return
@@ -283,7 +317,7 @@ func (t *Tracer) event(raw []byte) {
 		t.source[task] = path.Clean(p)
 	case op&opTarget != 0:
 		if from, to := t.source[task], path.Clean(p); from != "" && from != to {
-			if !slices.Contains(t.binds[to], from) {
+			if !slices.Contains(t.binds[to], from) && t.fits(from+to) {
 				t.binds[to] = append(t.binds[to], from)
 			}
 		}
@@ -311,11 +345,14 @@ func (t *Tracer) followBinds() {
 					at := path.Join(from, p[len(dir):])
 					x := t.accesses[at]
 					if x == nil {
+						if !t.fits(at) {
+							return
+						}
 						x = &Access{Path: at}
 						t.accesses[at] = x
 						more = append(more, x)
 					}
-					x.Ops, x.Found = x.Ops|a.Ops, true
+					x.Ops, x.Done, x.Found = x.Ops|a.Ops, x.Done|a.Done, true
 				}
 			}
 		}
@@ -323,9 +360,26 @@ func (t *Tracer) followBinds() {
 	}
 }
 
+const around = 100 // bytes that a name takes besides
+
+// fits counts a name that will be kept.
+func (t *Tracer) fits(name string) bool {
+	t.room -= len(name) + around
+	return t.room >= 0
+}
+
+func (t *Tracer) meet(c Connect) {
+	if !t.connects[c] && t.fits(c.Address) {
+		t.connects[c] = true
+	}
+}
+
 func (t *Tracer) add(p string, op Op, ret int32) {
 	a := t.accesses[p]
 	if a == nil {
+		if !t.fits(p) {
+			return
+		}
 		a = &Access{Path: p}
 		t.accesses[p] = a
 	}
@@ -333,11 +387,18 @@ func (t *Tracer) add(p string, op Op, ret int32) {
 	case int32(unix.ENOENT), int32(unix.ENOTDIR):
 		a.Missing = true
 		a.Ops |= op
+	case int32(unix.EACCES), int32(unix.EPERM):
+		a.Refused = true
+		a.Ops |= op
 	case int32(unix.ENAMETOOLONG), int32(unix.EFAULT), int32(unix.EBADF), int32(unix.EINVAL), int32(unix.EINTR):
 		// nothing was looked up
 		if a.Ops == 0 {
 			delete(t.accesses, p)
+			t.room += len(p) + around
 		}
+	case 0:
+		a.Found = true
+		a.Ops, a.Done = a.Ops|op, a.Done|op
 	default:
 		a.Found = true
 		a.Ops |= op
@@ -369,16 +430,16 @@ func (t *Tracer) connect(addr, base []byte, ret int32) {
 	switch binary.LittleEndian.Uint16(addr) {
 	case unix.AF_INET:
 		if len(addr) >= 8 {
-			t.connects[Connect{"tcp", net.JoinHostPort(net.IP(addr[4:8]).String(), strconv.Itoa(int(binary.BigEndian.Uint16(addr[2:]))))}] = true
+			t.meet(Connect{"tcp", net.JoinHostPort(net.IP(addr[4:8]).String(), strconv.Itoa(int(binary.BigEndian.Uint16(addr[2:]))))})
 		}
 	case unix.AF_INET6:
 		if len(addr) >= 24 {
-			t.connects[Connect{"tcp", net.JoinHostPort(net.IP(addr[8:24]).String(), strconv.Itoa(int(binary.BigEndian.Uint16(addr[2:]))))}] = true
+			t.meet(Connect{"tcp", net.JoinHostPort(net.IP(addr[8:24]).String(), strconv.Itoa(int(binary.BigEndian.Uint16(addr[2:]))))})
 		}
 	case unix.AF_UNIX:
 		name := addr[2:]
 		if len(name) > 0 && name[0] == 0 {
-			t.connects[Connect{"unix", "@" + string(bytes.TrimRight(name[1:], "\x00"))}] = true
+			t.meet(Connect{"unix", "@" + string(bytes.TrimRight(name[1:], "\x00"))})
 			return
 		}
 		if i := bytes.IndexByte(name, 0); i >= 0 {
@@ -390,7 +451,7 @@ func (t *Tracer) connect(addr, base []byte, ret int32) {
 		p := join(name, base)
 		t.add(p, OpConnect, ret)
 		if ret == 0 || -ret == int32(unix.EINPROGRESS) {
-			t.connects[Connect{"unix", path.Clean(p)}] = true
+			t.meet(Connect{"unix", path.Clean(p)})
 		}
 	}
 }
@@ -413,7 +474,7 @@ func (t *Tracer) Stop() (*Result, error) {
 	} else {
 		err = <-t.done
 	}
-	var counts [4]uint64
+	var counts [5]uint64
 	for i := range counts {
 		var per []uint64
 		if lerr := t.coll.Maps["counts"].Lookup(uint32(i), &per); lerr != nil {
@@ -424,7 +485,7 @@ func (t *Tracer) Stop() (*Result, error) {
 		}
 	}
 	t.close()
-	r := &Result{Events: counts[0], Lost: counts[1] + counts[2] + stats + t.malform, Rings: counts[3], Notes: []string{
+	r := &Result{Events: counts[0], Lost: counts[1] + counts[2] + counts[4] + stats + t.malform, Rings: counts[3], Notes: []string{
 		"files opened through io_uring and work done by daemons outside of the build are not seen",
 	}}
 	if counts[2] > 0 {
@@ -439,8 +500,11 @@ func (t *Tracer) Stop() (*Result, error) {
 		r.Connects = append(r.Connects, c)
 	}
 	slices.SortFunc(r.Connects, func(a, b Connect) int { return strings.Compare(a.Network+a.Address, b.Network+b.Address) })
+	if err == nil && t.room < 0 {
+		err = &FloodError{mostNames}
+	}
 	if err == nil && r.Lost > 0 {
-		err = &LostError{r.Lost}
+		err = &LostError{r.Lost, counts[4]}
 	}
 	return r, err
 }

@@ -86,6 +86,7 @@ func resolved(r *Result) map[string]Access {
 		for _, n := range Names(a.Path, readlink) {
 			x := m[n]
 			x.Path, x.Ops, x.Found, x.Missing = n, x.Ops|a.Ops, x.Found || a.Found, x.Missing || a.Missing
+			x.Done, x.Refused = x.Done|a.Done, x.Refused || a.Refused
 			m[n] = x
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"trysail/internal/vcs"
 )
 
 // workingCopy is what git and Subversion differ in. All names are absolute.
@@ -36,12 +38,24 @@ type workingCopy interface {
 // open finds the working copy in which a directory's checkpoints are: the nearest,
 // as the programs do.
 func open(ctx context.Context, dir string) (workingCopy, error) {
+	root, mark, err := find(dir)
+	switch {
+	case err != nil:
+		return nil, err
+	case mark == ".git":
+		return gitCopy{root}, vcs.Own(root, mark)
+	}
+	return svnCopy{root}, vcs.Own(root, mark)
+}
+
+// find finds its root, and which kind it is.
+func find(dir string) (root, mark string, err error) {
 	start, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	if start, err = filepath.Abs(start); err != nil {
-		return nil, err
+		return "", "", err
 	}
 	outer := start
 	for _, below := range []string{folder, "trysail"} {
@@ -58,7 +72,7 @@ func open(ctx context.Context, dir string) (workingCopy, error) {
 		}
 		for up := outer; ; up = filepath.Dir(up) {
 			if _, err := os.Lstat(filepath.Join(up, ".git")); err == nil {
-				return nil, &CopyError{d, "a Subversion working copy stands in the git one of " + up, "see who committed it: git log " + quote(filepath.Join(d, ".svn"))}
+				return "", "", &CopyError{d, "a Subversion working copy stands in the git one of " + up, "see who committed it: git log " + quote(filepath.Join(d, ".svn"))}
 			}
 			if up == filepath.Dir(up) {
 				break
@@ -67,28 +81,15 @@ func open(ctx context.Context, dir string) (workingCopy, error) {
 	}
 	for d := start; ; d = filepath.Dir(d) {
 		if _, err := os.Lstat(filepath.Join(d, ".git")); err == nil {
-			return gitCopy{d}, owned(d)
+			return d, ".git", nil
 		}
 		if _, err := os.Lstat(filepath.Join(d, ".svn")); err == nil {
-			return svnCopy{d}, owned(d)
+			return d, ".svn", nil
 		}
 		if d == filepath.Dir(d) {
-			return nil, &CopyError{dir, "this is no git or Subversion working copy", "give the directory of one: git clone URL, or svn checkout URL"}
+			return "", "", &CopyError{dir, "this is no git or Subversion working copy", "give the directory of one: git clone URL, or svn checkout URL"}
 		}
 	}
-}
-
-// owned refuses root in the copy of another: hooks, which the copy names, would run
-// as root, and what they and the program write would be root's.
-func owned(root string) error {
-	var st syscall.Stat_t
-	if err := syscall.Stat(root, &st); err != nil {
-		return fmt.Errorf("%s: %w", root, err)
-	}
-	if os.Geteuid() == 0 && st.Uid != 0 {
-		return &CopyError{root, fmt.Sprintf("the working copy belongs to user %d, and its hooks must not run as root", st.Uid), fmt.Sprintf("type the same as that user: sudo -u '#%d' trysail …", st.Uid)}
-	}
-	return nil
 }
 
 // failedError is a program that ran and failed.
@@ -109,9 +110,7 @@ func (e *failedError) Error() string {
 
 // run runs a program in a directory and gives what it prints.
 func run(ctx context.Context, dir, pkg, program string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = dir
-	cmd.Env = environment(os.Environ())
+	cmd := vcs.InOwn(ctx, dir, program, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	// Asked to end, it takes its locks away.
@@ -145,20 +144,6 @@ func clip(s string) string {
 		return "…" + strings.ToValidUTF8(s[len(s)-most:], "")
 	}
 	return s
-}
-
-// environment leaves out what would lead git to another repository, as it does where
-// this runs in a hook, and has messages in the language that is looked for here.
-func environment(list []string) []string {
-	elsewhere := []string{
-		"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE",
-		"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_LITERAL_PATHSPECS", "LANGUAGE", "LC_ALL", "LC_MESSAGES",
-	}
-	list = slices.DeleteFunc(slices.Clone(list), func(s string) bool {
-		name, _, _ := strings.Cut(s, "=")
-		return slices.Contains(elsewhere, name)
-	})
-	return append(list, "LC_ALL=C.UTF-8", "GIT_TERMINAL_PROMPT=0")
 }
 
 // quote makes a path one word of a shell.

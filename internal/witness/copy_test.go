@@ -395,26 +395,3 @@ func TestProgramIsAbsent(t *testing.T) {
 		}
 	})
 }
-
-// Root in a working copy of another would run that one's hooks.
-func TestRootIsNotTheOwner(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this test gives a directory away and needs root: make test")
-	}
-	teams(t, func(t *testing.T, w team) {
-		if err := os.Chown(w.dir(), 65534, 65534); err != nil {
-			t.Fatal(err)
-		}
-		var e *CopyError
-		if _, err := Commit(t.Context(), w.dir(), "4.2", sign(t, "4.2", 3, 'a')); !errors.As(err, &e) || !strings.Contains(e.What, "user 65534") || !strings.Contains(e.Hint(), "sudo -u") {
-			t.Error(err)
-		}
-	})
-}
-
-func TestEnvironment(t *testing.T) {
-	got := environment([]string{"A=b", "GIT_DIR=/x", "LC_ALL=de_DE.UTF-8", "GIT_SSL_CAINFO=/y"})
-	if s := strings.Join(got, " "); s != "A=b GIT_SSL_CAINFO=/y LC_ALL=C.UTF-8 GIT_TERMINAL_PROMPT=0" {
-		t.Error(s)
-	}
-}

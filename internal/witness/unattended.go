@@ -1,7 +1,9 @@
 package witness
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +22,11 @@ const StampEnd = ".tsr"
 
 // Usable tells what would keep checkpoints from being committed in a directory.
 func Usable(ctx context.Context, dir string) error {
+	_, err := do(ctx, request{Do: doUsable, Dir: dir})
+	return err
+}
+
+func usable(ctx context.Context, dir string) error {
 	c, err := open(ctx, dir)
 	if err != nil {
 		return err
@@ -33,6 +40,11 @@ func Usable(ctx context.Context, dir string) error {
 // Update brings a working copy up to date with what it follows, if it follows anything:
 // another control may have been at work. Commits that were not sent come after.
 func Update(ctx context.Context, dir string) error {
+	_, err := do(ctx, request{Do: doUpdate, Dir: dir})
+	return err
+}
+
+func update(ctx context.Context, dir string) error {
 	c, err := open(ctx, dir)
 	if err != nil {
 		return err
@@ -42,6 +54,11 @@ func Update(ctx context.Context, dir string) error {
 
 // Send sends what is committed to what a working copy follows, if it follows anything.
 func Send(ctx context.Context, dir string) error {
+	_, err := do(ctx, request{Do: doSend, Dir: dir})
+	return err
+}
+
+func send(ctx context.Context, dir string) error {
 	c, err := open(ctx, dir)
 	if err != nil {
 		return err
@@ -57,22 +74,49 @@ func Send(ctx context.Context, dir string) error {
 // into a file beside it, and commits that, unless the stamp that is there is of it
 // already. The revision is empty if there was nothing to do.
 func CommitStamp(ctx context.Context, dir, release string, stamp func(context.Context, []byte) ([]byte, error)) (revision string, err error) {
+	a, err := do(ctx, request{Do: doDue, Dir: dir, Release: release})
+	if err != nil || a.Data == nil {
+		return "", err
+	}
+	token, err := stamp(ctx, a.Data)
+	if err != nil {
+		return "", err
+	}
+	digest := sha256.Sum256(a.Data)
+	a, err = do(ctx, request{Do: doStamp, Dir: dir, Release: release, Token: token, Digest: digest[:]})
+	return a.Revision, err
+}
+
+// due is what is to be stamped; nil if there is nothing, or its stamp is there.
+func due(ctx context.Context, dir, release string) ([]byte, error) {
+	c, name, free, err := begin(ctx, dir, release)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	data, err := c.committed(ctx, name)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	old, err := c.committed(ctx, name+StampEnd)
+	if err != nil || Stamps(old, data) {
+		return nil, err
+	}
+	return data, nil
+}
+
+func commitStamp(ctx context.Context, dir, release string, token, digest []byte) (revision string, err error) {
 	c, name, free, err := begin(ctx, dir, release)
 	if err != nil {
 		return "", err
 	}
 	defer free()
 	data, err := c.committed(ctx, name)
-	if err != nil || data == nil {
-		return "", err
-	}
-	old, err := c.committed(ctx, name+StampEnd)
-	if err != nil || Stamps(old, data) {
-		return "", err
-	}
-	token, err := stamp(ctx, data)
 	if err != nil {
 		return "", err
+	}
+	if now := sha256.Sum256(data); !bytes.Equal(now[:], digest) {
+		return "", &CopyError{name, "another checkpoint was committed while the last one was time-stamped", "type the same again"}
 	}
 	disk, err := read(name + StampEnd)
 	if err != nil {
@@ -168,7 +212,8 @@ func (c gitCopy) update(ctx context.Context) error {
 func (c svnCopy) follows(context.Context) (bool, error) { return true, nil }
 
 func (c svnCopy) update(ctx context.Context) error {
-	_, err := c.svn(ctx, "update", "--quiet", "--accept", "postpone", "--", peg(c.root))
+	// Externals are what a committer names, such as a repository that only control reads.
+	_, err := c.svn(ctx, "update", "--quiet", "--ignore-externals", "--accept", "postpone", "--", peg(c.root))
 	var failed *failedError
 	if errors.As(err, &failed) {
 		return &CopyError{c.root, "what others committed cannot be fetched: " + failed.out, "svn update " + quote(peg(c.root))}

@@ -16,7 +16,8 @@
 // looks at signatures here: the caller knows the key. What is committed is that file
 // alone, whatever else is changed or staged; the rest of the working copy and git's
 // index stay as they were, and if the commit fails so does the file. Nothing is pushed
-// unless asked. Control does the same by itself (unattended.go). The team's hooks run, its settings hold. The programs git and svn do
+// unless asked. Control does the same by itself (unattended.go). In a copy of somebody else
+// root has the owner do it (worker.go). The team's hooks run, its settings hold. The programs git and svn do
 // the work: they know formats, locks and hooks better than any library.
 //
 // [Stamp] asks an authority for a token over the SHA-256 of some bytes; [VerifyStamp]
@@ -41,11 +42,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"trysail/evidence"
 	"trysail/internal/strict"
+	"trysail/internal/tree"
 	"trysail/runbook"
 )
 
@@ -145,7 +146,7 @@ func Releases(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := os.ReadDir(filepath.Dir(path))
+	list, err := tree.ReadDir(filepath.Dir(path))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -162,6 +163,11 @@ func Releases(dir string) ([]string, error) {
 // revision is empty if there was nothing to commit. With an error there is one only
 // if a commit was made: it was not pushed, or holds something else.
 func Commit(ctx context.Context, dir, release string, note []byte, options ...Option) (revision string, err error) {
+	a, err := do(ctx, request{Do: doCommit, Dir: dir, Release: release, Note: note, Push: slices.Contains(options, Push)})
+	return a.Revision, err
+}
+
+func commit(ctx context.Context, dir, release string, note []byte, push bool) (revision string, err error) {
 	c, name, free, err := begin(ctx, dir, release)
 	if err != nil {
 		return "", err
@@ -197,7 +203,7 @@ func Commit(ctx context.Context, dir, release string, note []byte, options ...Op
 			return revision, err
 		}
 	}
-	if slices.Contains(options, Push) {
+	if push {
 		return revision, c.push(ctx)
 	}
 	return revision, nil
@@ -246,7 +252,7 @@ func keep(ctx context.Context, c workingCopy, name, subject string, old, data []
 	}
 	restore := func() error {
 		if old != nil {
-			return renameio.WriteFile(name, old, 0o644)
+			return tree.WriteFile(name, old, 0o644)
 		}
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -258,7 +264,7 @@ func keep(ctx context.Context, c workingCopy, name, subject string, old, data []
 		}
 		return nil
 	}
-	if err := renameio.WriteFile(name, data, 0o644); err != nil {
+	if err := tree.WriteFile(name, data, 0o644); err != nil {
 		return "", errors.Join(err, restore())
 	}
 	undo, err := c.commit(ctx, name, subject)
@@ -286,7 +292,7 @@ func folders(dir string) ([]string, error) {
 		made = append(made, d)
 	}
 	slices.Reverse(made)
-	return made, os.MkdirAll(dir, 0o755)
+	return made, tree.MakeDir(dir, 0o755)
 }
 
 // file is the path of a release's checkpoints. A link on the way would lead out of
@@ -322,7 +328,7 @@ func file(dir, release string) (string, error) {
 
 // read gives the file, nil if there is none.
 func read(name string) ([]byte, error) {
-	info, err := os.Lstat(name)
+	info, err := tree.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -335,7 +341,7 @@ func read(name string) ([]byte, error) {
 	if info.Size() > maxFile {
 		return nil, &strict.Error{File: name, What: fmt.Sprintf("%d bytes is too large, %d is the most", info.Size(), maxFile), Remedy: seeLog}
 	}
-	data, err := os.ReadFile(name)
+	data, err := tree.ReadFile(name, maxFile)
 	if data == nil {
 		data = []byte{}
 	}

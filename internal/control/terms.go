@@ -1,0 +1,54 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"trysail/fleet"
+	"trysail/internal/api"
+)
+
+// terms changes what a machine is to the fleet, as the person who started its agent says: its rank,
+// the roles that it serves, whether steps may run plainly on it, how many at once. It said
+// the same of itself when it joined. What it does not name stays. The answer is all of it.
+func (c *Control) terms(ctx context.Context, q *caller, r *http.Request) (any, error) {
+	asks, err := body[api.Terms](r)
+	if err != nil {
+		return nil, err
+	}
+	if asks.Rank != "" && !slices.Contains(fleet.Ranks(), asks.Rank) {
+		return nil, &badRequest{fmt.Errorf("%q is no rank: primary, backup or spare", asks.Rank)}
+	}
+	if asks.Slots < 0 || asks.Slots > mostSlots {
+		return nil, &badRequest{fmt.Errorf("%d steps at once: 1 to %d", asks.Slots, mostSlots)}
+	}
+	var now enrolled
+	err = c.decide(ctx, func() (membership, error) {
+		m := c.members[q.machine]
+		now = m.enrolled
+		if asks.Rank != "" {
+			now.Rank = asks.Rank
+		}
+		if asks.Serves != nil {
+			now.Serves = *asks.Serves
+		}
+		if asks.Plain != nil {
+			now.Plain = *asks.Plain
+		}
+		if asks.Slots > 0 {
+			now.Slots = asks.Slots
+		}
+		if now.Rank == m.Rank && slices.Equal(now.Serves, m.Serves) && now.Plain == m.Plain && now.Slots == m.Slots {
+			return membership{}, errNothing
+		}
+		// As older controls read it: it joined again, and what people decided on it stays.
+		return membership{Actor: q.name(), Joined: &now, Set: m.set, Reason: m.why}, nil
+	})
+	if err != nil && !errors.Is(err, errNothing) {
+		return nil, err
+	}
+	return api.Terms{Rank: now.Rank, Serves: &now.Serves, Plain: &now.Plain, Slots: now.Slots}, nil
+}

@@ -1,0 +1,72 @@
+package exercise
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"trysail/drill"
+	"trysail/internal/vcs"
+)
+
+// pushed is a stage on whose git host somebody else has committed.
+type pushed struct {
+	board
+	from, scratch string
+}
+
+func (p *pushed) Scratch() string { return p.scratch }
+
+func (p *pushed) Clone(ctx context.Context, _, dir string) error {
+	return exec.CommandContext(ctx, "git", "clone", "-q", p.from, dir).Run()
+}
+
+// TestAttackPushToAGitHostOfADrill: git's daemon on a real host takes pushes from everybody
+// in its network. Somebody pushes before the release of the drill begins, which would run it.
+func TestAttackPushToAGitHostOfADrill(t *testing.T) {
+	stage := &pushed{from: filepath.Join(t.TempDir(), "release"), scratch: t.TempDir()}
+	commit := "git -C " + stage.from + " -c user.name=t -c user.email=t@example.org commit -q --allow-empty -m x"
+	if out, err := exec.Command("sh", "-euc", "git init -q "+stage.from+"; "+commit).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	w, err := vcs.Find(t.Context(), stage.from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &drill.Plan{}
+	p.World.Services = []drill.Service{{Name: "vcs", Kind: drill.Git}}
+	r := &runner{p: p, stage: stage, o: Options{Header: drill.Header{Source: w.Source.Revision}}}
+	if _, err := r.source(t.Context()); err != nil {
+		t.Errorf("nobody has pushed: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(stage.scratch, "source")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("sh", "-euc", commit).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if dir, err := r.source(t.Context()); err == nil || !strings.Contains(err.Error(), "pushed") {
+		t.Errorf("the release begins with what a stranger pushed, in %s: %v", dir, err)
+	}
+}
+
+// TestAttackServiceOfARepositoryWithLinks: a repository holds a link to a directory of
+// root, which becomes root's when root clones it, where a mirror of the drill has its files.
+func TestAttackServiceOfARepositoryWithLinks(t *testing.T) {
+	copy := t.TempDir()
+	if err := os.Symlink(t.TempDir(), filepath.Join(copy, "files")); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Create(filepath.Join(copy, "history"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	r := &runner{p: &drill.Plan{}, stage: &board{}, file: file, o: Options{Root: copy, Progress: func(string) {}}}
+	if err := r.service(t.Context(), drill.Service{Name: "mirror", Kind: drill.Mirror, From: "files"}); err == nil || !strings.Contains(err.Error(), "link") {
+		t.Errorf("the link is followed: %v", err)
+	}
+}

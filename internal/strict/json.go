@@ -1,0 +1,25 @@
+package strict
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	v1 "github.com/go-json-experiment/json/v1"
+)
+
+// JSON reads one value of at most so many bytes into v. It refuses what two readers may read
+// in two ways: a key that is repeated, not known, or spelled with other letters (encoding/json
+// takes "Decision" for "decision"), text that is not UTF-8, and whatever follows the value.
+// Durations are numbers of nanoseconds, as encoding/json writes them.
+func JSON(data []byte, most int, v any) error { return readJSON(data, most, v, true) }
+
+// PartOfJSON reads as [JSON] does, and passes over keys that v does not know: others write
+// them.
+func PartOfJSON(data []byte, most int, v any) error { return readJSON(data, most, v, false) }
+
+func readJSON(data []byte, most int, v any, whole bool) error {
+	if len(data) > most {
+		return fmt.Errorf("%d bytes is too large, %d is the most", len(data), most)
+	}
+	return json.Unmarshal(data, v, json.RejectUnknownMembers(whole), v1.FormatDurationAsNano(true))
+}

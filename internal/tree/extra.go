@@ -1,0 +1,179 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Records of an archive's headers for what tar itself has no field for. Other programs know
+// the first (tar --xattrs) and pass over the second: they write zeros where holes were.
+const (
+	recordAttribute = "SCHILY.xattr."
+	recordHoles     = "TRYSAIL.holes" // begin and length of each, in bytes
+)
+
+// kept tells the extended attributes that belong to a file, wherever it is: access lists,
+// capabilities and those that users give it.
+func kept(name string) bool {
+	return strings.HasPrefix(name, "user.") || slices.Contains([]string{"security.capability", "system.posix_acl_access", "system.posix_acl_default"}, name)
+}
+
+// Records gives the records of a header for a file or directory that is walked.
+func (e *Entry) Records() (map[string]string, error) {
+	fd, err := openat(e.in.fd(), e.name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, e.in.failed("open", e.name, err)
+	}
+	defer unix.Close(fd)
+	at := fmt.Sprintf("/proc/self/fd/%d", fd)
+	records := map[string]string{}
+	names, err := attribute(func(b []byte) (int, error) { return unix.Listxattr(at, b) })
+	if err != nil {
+		return nil, e.in.failed("list the attributes of", e.name, err)
+	}
+	for name := range strings.SplitSeq(string(names), "\x00") {
+		if !kept(name) {
+			continue
+		}
+		value, err := attribute(func(b []byte) (int, error) { return unix.Getxattr(at, name, b) })
+		if err != nil {
+			return nil, e.in.failed("read an attribute of", e.name, err)
+		}
+		records[recordAttribute+name] = string(value)
+	}
+	return records, nil
+}
+
+// attribute calls for a size and then for the bytes. A file system without attributes has none,
+// and those that the build's user may not read are left out, as files are.
+func attribute(get func([]byte) (int, error)) ([]byte, error) {
+	n, err := get(nil)
+	if n == 0 || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EACCES) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	n, err = get(b)
+	return b[:max(n, 0)], err
+}
+
+// mostHoles keeps the record of a file in ten thousand pieces short.
+const mostHoles = 10000
+
+// Holes gives the record of a file's holes, "" if it has none. It leaves the file at its beginning.
+func Holes(f *os.File, size int64) (key, record string, err error) {
+	var list []string
+	for at := int64(0); at < size && len(list) < mostHoles; {
+		hole, err := unix.Seek(int(f.Fd()), at, unix.SEEK_HOLE)
+		if err != nil {
+			return "", "", fmt.Errorf("find the holes of %s: %w", f.Name(), err)
+		}
+		if hole >= size {
+			break
+		}
+		data, err := unix.Seek(int(f.Fd()), hole, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			data = size
+		} else if err != nil {
+			return "", "", fmt.Errorf("find the holes of %s: %w", f.Name(), err)
+		}
+		list = append(list, fmt.Sprintf("%d %d", hole, data-hole))
+		at = data
+	}
+	_, err = f.Seek(0, 0)
+	return recordHoles, strings.Join(list, " "), err
+}
+
+// span is a part of a file.
+type span struct{ begin, end int64 }
+
+// parseHoles reads what [Holes] gave: parts of a file, in order.
+func parseHoles(record string, size int64) (list []span, err error) {
+	wrong := fmt.Errorf("%s says %q, which are no parts of a file of %d bytes", recordHoles, record[:min(len(record), 40)], size)
+	var numbers []int64
+	for word := range strings.FieldsSeq(record) {
+		n, err := strconv.ParseInt(word, 10, 64)
+		if err != nil || n < 0 || n > size {
+			return nil, wrong
+		}
+		numbers = append(numbers, n)
+	}
+	at := int64(0)
+	for pair := range slices.Chunk(numbers, 2) {
+		if len(pair) < 2 || pair[0] < at || pair[1] > size-pair[0] {
+			return nil, wrong
+		}
+		at = pair[0] + pair[1]
+		list = append(list, span{pair[0], at})
+	}
+	return list, nil
+}
+
+// Sparse writes a file of this size with the holes of a header's records. Close it to give
+// the file its size.
+type Sparse struct {
+	f     *os.File
+	holes []span
+	at    int64
+}
+
+// NewSparse begins to write a file.
+func NewSparse(f *os.File, records map[string]string, size int64) (*Sparse, error) {
+	holes, err := parseHoles(records[recordHoles], size)
+	return &Sparse{f, holes, 0}, err
+}
+
+// Write leaves out what is in a hole.
+func (s *Sparse) Write(p []byte) (int, error) {
+	for done := 0; done < len(p); {
+		for len(s.holes) > 0 && s.holes[0].end <= s.at {
+			s.holes = s.holes[1:]
+		}
+		part := p[done:]
+		if len(s.holes) > 0 && s.at >= s.holes[0].begin {
+			part = part[:min(int64(len(part)), s.holes[0].end-s.at)]
+		} else {
+			if len(s.holes) > 0 {
+				part = part[:min(int64(len(part)), s.holes[0].begin-s.at)]
+			}
+			if n, err := s.f.WriteAt(part, s.at); err != nil {
+				return done + n, err
+			}
+		}
+		done, s.at = done+len(part), s.at+int64(len(part))
+	}
+	return len(p), nil
+}
+
+// Close gives the file the size of what was written.
+func (s *Sparse) Close() error { return s.f.Truncate(s.at) }
+
+// SetRecords gives a file or directory, not a link, the attributes of a header's records.
+func (d *Dir) SetRecords(name string, records map[string]string) error {
+	for key, value := range records {
+		attr, ok := strings.CutPrefix(key, recordAttribute)
+		if !ok || !kept(attr) {
+			continue
+		}
+		err := d.at("set the attribute "+attr+" of", name, func(dir int, base string) error {
+			fd, err := openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Setxattr(fmt.Sprintf("/proc/self/fd/%d", fd), attr, []byte(value), 0)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
