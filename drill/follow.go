@@ -85,11 +85,19 @@ func (j *judging) bites(act Action, begun, inj, undone int) bool {
 			return false
 		}
 	}
-	if !slices.ContainsFunc(j.h[inj:undone], func(r Record) bool { return r.Kind == Probed && r.Name == act.Name && !r.Before && yes(r.OK) }) {
-		a.say(Unknown, "%s: no probe saw it take effect", act.Name)
-		return false
+	saw := "no probe saw it take effect"
+	for _, r := range j.h[inj:undone] {
+		if r.Kind == Probed && r.Name == act.Name && !r.Before {
+			if yes(r.OK) {
+				return true
+			}
+			if r.Why != "" {
+				saw = "no probe saw it take effect; the last one answered: " + r.Why
+			}
+		}
 	}
-	return true
+	a.say(Unknown, "%s: %s", act.Name, saw)
+	return false
 }
 
 // follow is what a fault brought about, as places in the history.
