@@ -153,7 +153,9 @@ func (m *model) finishes(b release.Finished) answer {
 	case m.plan.item(b.Item).gold && b.Exit == 0:
 		return no(0, "gold is committed or confirmed")
 	case b.Exit == 0 && b.Signal != "":
-		return answer{free: true, rule: 19, why: "a signal ended it, and it did not fail"}
+		return no(19, "a signal ended it, and it did not fail")
+	case b.Exit == 0 && b.Status != 0 && len(b.Failing) == 0:
+		return no(19, "it ended before its tests had, and it did not fail")
 	}
 	return yes()
 }

@@ -179,13 +179,15 @@ func (g *game) result(d *dice, x *item, mostly bool) release.Body {
 	if x.results {
 		if f.Tests = 9; d.in(2) {
 			f.Failing = pick(d, []string{"t1"}, []string{"t1", "t2"})
-			switch f.Status = pick(d, 0, 1, 2); d.n(6) {
+			switch f.Status = pick(d, 0, 1, 2); d.n(7) {
 			case 0: // and then it failed, too
 				f.Exit, f.Why = 1, "it failed"
 			case 1:
 				f.Status, f.Signal, f.Exit, f.Why = 137, "killed", 137, "killed"
 			case 2:
 				f.Status, f.Signal = 137, "killed"
+			case 3:
+				f.Failing = nil
 			}
 		}
 	}
@@ -214,6 +216,10 @@ func (g *game) report(d *dice, x *item, l *lease) move {
 		r.Stopped, r.Why = true, "it could not renew its lease"
 	case 2:
 		r.Failing, r.Tests, r.Status = []string{"t1"}, 9, 1
+	case 3:
+		r.Failing, r.Tests, r.Status, r.Signal = []string{"t1"}, 9, 137, "killed"
+	case 4:
+		r.Tests, r.Status = 9, 1
 	}
 	if l.confirm && r.Exit == 0 {
 		if r.Compared = release.Identical; d.in(6) {

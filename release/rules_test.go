@@ -302,6 +302,18 @@ func TestSubject(t *testing.T) {
 			g.must(Finished{Item: "suite", Epoch: g.must(Granted{Item: "suite", Machine: "a"}), Failing: []string{"t"}})
 			g.must(Waived{Item: "suite", Test: "t", Person: "ann", Reason: "r"})
 		}, true},
+		{"the exit status beside a failed test that was waived", func(g *game) {
+			const name = "\"name\":\"suite\","
+			for i, timeout := range []string{"1h", "2h"} {
+				g.edits(signoffs, name, name+"\"timeout\":\""+timeout+"\",")
+				g.must(Finished{Item: "suite", Epoch: g.must(Granted{Item: "suite", Machine: "a"}), Status: 1 + i, Failing: []string{"t"}})
+				g.must(Waived{Item: "suite", Test: "t", Person: "ann", Reason: "r"})
+				if i == 0 {
+					g.sign("tested", "eve")
+					g.sign("go", "joe")
+				}
+			}
+		}, true},
 		{"a timeout", func(g *game) {
 			g.edits(signoffs, "\"name\":\"suite\",", "\"name\":\"suite\",\"timeout\":\"1h\",")
 			g.run("suite", "b", "", "")
