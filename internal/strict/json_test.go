@@ -36,8 +36,9 @@ func TestJSON(t *testing.T) {
 		{"nothing", ``, "unexpected EOF", "unexpected EOF"},
 		{"no UTF-8", "{\"name\":\"\xff\"}", "UTF-8", "UTF-8"},
 		{"half a letter", `{"name":"\ud800"}`, "surrogate", "surrogate"},
-		{"another type", `{"name":5}`, "cannot unmarshal", "cannot unmarshal"},
-		{"a duration in words", `{"name":"a","took":"5s"}`, "cannot unmarshal", "cannot unmarshal"},
+		// The library says "cannot" in one process and "unable to" in another.
+		{"another type", `{"name":5}`, "unmarshal JSON", "unmarshal JSON"},
+		{"a duration in words", `{"name":"a","took":"5s"}`, "unmarshal JSON", "unmarshal JSON"},
 		{"too large", `{"name":"` + strings.Repeat("a", 200) + `"}`, "200 is the most", "200 is the most"},
 		{"too deep", strings.Repeat(`{"in":`, 30), "unexpected EOF", "unexpected EOF"},
 	} {
