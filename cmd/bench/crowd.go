@@ -273,7 +273,7 @@ func (b *bench) start(ctx context.Context, root *api.Client, n int) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	st, text, err := begin(ctx, d, "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\",\"out\":\"app\",\"gold\":\"true\"}\nsleep 1000\n```\n")
+	st, text, err := begin(ctx, d, "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Make\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\",\"out\":\"app\",\"gold\":\"true\"}\nsleep 1000\n```\n")
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +303,7 @@ func begin(ctx context.Context, d *depot.Depot, doc string) (st release.Started,
 		st.Machines = append(st.Machines, release.Machine{Role: role.Name})
 	}
 	st.Runbook, err = d.PutBytes(ctx, text)
-	st.Source.Original = st.Runbook
+	st.Source = release.Source{VCS: "git", Revision: strings.Repeat("0", 40), Original: st.Runbook}
 	return st, text, err
 }
 

@@ -99,7 +99,7 @@ const working = `mkdir "$DIR"; cd "$DIR"; printf '%s' "$BOOK" > RELEASE.md; git 
 // its step on another machine. Every kill is one of a fresh release.
 func (b *bench) moving(ctx context.Context, kills int) error {
 	app, marks := filepath.Join(b.work, "app"), filepath.Join(b.work, "marks")
-	book := "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\",\"out\":\"app\",\"gold\":\"true\"}\ndate +%s.%N > " + marks + "/$$.new\nmv " + marks + "/$$.new " + marks + "/$$\nsleep 1000\n```\n"
+	book := "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Make\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\",\"out\":\"app\",\"gold\":\"true\"}\ndate +%s.%N > " + marks + "/$$.new\nmv " + marks + "/$$.new " + marks + "/$$\nsleep 1000\n```\n"
 	if err := b.sh(ctx, b.work, []string{"DIR=" + app, "BOOK=" + book}, "mkdir marks; "+working); err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (b *bench) logging(ctx context.Context) (err error) {
 	}
 	script := fmt.Sprintf("%s -produce %d", self, int64(logBytes))
 	app := filepath.Join(b.work, "app")
-	book := "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Build\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\n" + script + "\n```\n\n```sh {\"name\":\"gold\",\"needs\":\"build\",\"timeout\":\"1m\",\"out\":\"app\",\"gold\":\"true\"}\necho app > app\n```\n"
+	book := "---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\n---\n## Make\n\n```sh {\"name\":\"build\",\"timeout\":\"1h\"}\n" + script + "\n```\n\n```sh {\"name\":\"gold\",\"needs\":\"build\",\"timeout\":\"1m\",\"out\":\"app\",\"gold\":\"true\"}\necho app > app\n```\n"
 	if err := b.sh(ctx, b.work, []string{"DIR=" + app, "BOOK=" + book}, working); err != nil {
 		return err
 	}
