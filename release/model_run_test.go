@@ -27,6 +27,7 @@ type game struct {
 	print    uint64 // of the state
 	events   []release.Event
 	past     []*plan           // runbooks that were in force
+	first    *plan             // that of the first start
 	subjects map[string]string // what the engine calls a subject, and the model
 	digests  map[string]string // the other way round
 	blobs    map[string]string
@@ -195,7 +196,7 @@ func (g *game) try(v move) {
 	subject := ""
 	if b, ok := v.body.(release.Signed); ok {
 		if subject = g.subjects[b.Subject]; subject == "" {
-			subject = "nothing"
+			subject = g.named(b)
 		}
 	}
 	if b, ok := v.body.(release.Personal); ok && g.books != nil && b.Signed() != nil && !g.books.takes(g, b) {
@@ -229,6 +230,9 @@ func (g *game) try(v move) {
 		g.books.add(g, e)
 	}
 	before := g.m.plan
+	if len(g.events) == 1 {
+		g.first = v.plan
+	}
 	g.m.take(v.body, v.plan, subject)
 	if g.m.plan != before && before != nil {
 		g.past = append(g.past, before)
@@ -237,6 +241,21 @@ func (g *game) try(v move) {
 		g.amended++
 	}
 	g.compare(brief(v.body))
+}
+
+// named is the subject of a decision that the game has not seen yet, in the model's words.
+// A key may show that two names are one person, whose word makes done what the sign-off
+// needs: then its subject is there from this very decision on.
+func (g *game) named(b release.Signed) string {
+	if g.m.plan == nil {
+		return "nothing"
+	}
+	if x := g.m.plan.item(b.Item); x != nil && x.kind == "sign-off" && b.Key != "" && b.Subject == g.s.Subject(g.s.Item(b.Item)) {
+		if m := g.m.signing(b.Person, b.Key); !g.m.settled(x) && m.settled(x) {
+			return m.subject(x)
+		}
+	}
+	return "nothing"
 }
 
 // compare holds the engine's state against the model's.
@@ -330,7 +349,7 @@ func play(t failer, n *counts, r *readers, c *choices, moves []uint64) {
 			n.again++
 		}
 		if g.m.life == "aborted" {
-			g.try(move{body: g.events[0].Body, plan: g.m.plan}) // not after gold
+			g.try(move{body: g.events[0].Body, plan: g.first}) // not after gold
 		}
 		if g.m.life == "shipped" || g.m.life == "aborted" {
 			break
