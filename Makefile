@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo drills releases evidence test unit system lint bench fuzz model format generate clean packages-demo packages-test
+.PHONY: build demo drills releases evidence test unit system lint bench fuzz model sample format generate clean packages-demo packages-test
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -56,6 +56,12 @@ releases: packages-test build
 evidence: packages-test build
 	@scripts/clients bin/clients
 	@$(SUDO) env PATH="$(ROOT_PATH)" scripts/evidence bin/trysail bin/clients
+
+# Debian source packages that a seed chooses, each built, captured, rebuilt and compared.
+SEED  ?= 1
+COUNT ?= 20
+sample: packages-test build
+	@$(SUDO) env PATH="$(ROOT_PATH)" scripts/sample $(SEED) $(COUNT)
 
 # All tests. What needs root runs as root; nothing is skipped.
 # Other people's verifiers take eight minutes to build: with what the tests leave of the

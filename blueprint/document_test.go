@@ -213,7 +213,7 @@ func TestDiversionsAndForeign(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-eu", "-c", b.diversionCommands()+"\n"+b.foreignCommand())
+	cmd := exec.Command("sh", "-eu", "-c", b.diversionCommands()+"\n"+b.architectureCommand())
 	cmd.Env = append(os.Environ(), "ROOT="+root)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -157,7 +157,7 @@ func (b *Blueprint) Plan() []Step {
 				`mkdir "$ROOT/originals" && cp deb/*.deb "$ROOT/originals"`,
 				`mkdir -p "$ROOT/var/lib/dpkg/info" "$ROOT/var/lib/dpkg/updates" "$ROOT/var/lib/dpkg/triggers"`,
 				`: > "$ROOT/var/lib/dpkg/status"; : > "$ROOT/var/lib/dpkg/available"`,
-				b.foreignCommand(),
+				b.architectureCommand(),
 				b.diversionCommands(),
 				`in_root dpkg --unpack --force-depends --force-confold --recursive /originals`,
 				`rm -r "$ROOT/originals"`,
@@ -195,10 +195,7 @@ func (b *Blueprint) Plan() []Step {
 	}
 }
 
-func (b *Blueprint) foreignCommand() string {
-	if len(b.Machine.Foreign) == 0 {
-		return ""
-	}
+func (b *Blueprint) architectureCommand() string {
 	return `printf '%s\n' ` + command(append([]string{b.Machine.Architecture}, b.Machine.Foreign...)) + ` > "$ROOT/var/lib/dpkg/arch"`
 }
 

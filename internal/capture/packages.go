@@ -103,13 +103,14 @@ func (c *capture) installed(used map[string]bool, names []string) {
 
 // asked tells whether the build asked dpkg what is installed, and adds what it
 // is known to have asked for: where it is the build of a Debian package, its
-// build dependencies, which may be packages that hold no file a build opens.
+// build dependencies, which may be packages that hold no file a build opens. The
+// package's source may be of the revision, or unpacked by the build.
 func (c *capture) asked(used map[string]bool) bool {
 	status, control := false, []string{}
 	for _, o := range c.draft.Observation {
 		read := strings.Contains(o.Ops, "open")
 		status = status || read && o.Path == "/var/lib/dpkg/status"
-		if read && o.Class == blueprint.ClassSource && strings.HasSuffix(o.Path, "/debian/control") {
+		if read && (o.Class == blueprint.ClassSource || o.Class == blueprint.ClassTemporary) && strings.HasSuffix(o.Path, "/debian/control") {
 			control = append(control, o.Path)
 		}
 	}

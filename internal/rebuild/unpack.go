@@ -230,9 +230,8 @@ func (m *maker) database(own []debian.Diversion) error {
 		fmt.Fprintf(&div, "%s\n%s\n%s\n", d.From, d.To, d.By)
 	}
 	files := map[string]string{"info/format": "1\n", "diversions": div.String(), "status": "", "triggers/Unincorp": "", "triggers/File": ""}
-	if len(m.Blueprint.Machine.Foreign) > 0 {
-		files["arch"] = strings.Join(append([]string{m.Blueprint.Machine.Architecture}, m.Blueprint.Machine.Foreign...), "\n") + "\n"
-	}
+	// Without foreign ones the file says what dpkg assumes where there is none; some machines have it, such as those of mmdebstrap.
+	files["arch"] = strings.Join(append([]string{m.Blueprint.Machine.Architecture}, m.Blueprint.Machine.Foreign...), "\n") + "\n"
 	return m.inside(func(root *tree.Dir) error {
 		for _, d := range []string{"info", "updates", "triggers", "alternatives", "parts"} {
 			if err := root.MkdirAll(dir+d, 0o755); err != nil {
