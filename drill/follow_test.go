@@ -109,7 +109,7 @@ func TestWorked(t *testing.T) {
 			s.at -= x.lasts
 		}
 		if x.lost {
-			s.happened(release.Lost{Item: "suite", Epoch: e, Machine: "primary", Why: "not heard of"})
+			s.happened(release.Lost{Item: "suite", Epoch: e, Machine: "primary", Why: "no heartbeat"})
 		} else {
 			s.happened(release.Finished{Item: "suite", Epoch: e})
 		}

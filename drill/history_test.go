@@ -170,7 +170,7 @@ func rehearsed(t testing.TB, differ func(*story)) (*Plan, []Record) {
 	s.inject("primary-dies", "primary")
 	s.at += 4 * time.Second
 	s.add(Record{Kind: Sighted, Host: "primary", Why: "lost"})
-	s.happened(release.Lost{Item: "suite", Epoch: e, Machine: "primary", Why: "not heard of"})
+	s.happened(release.Lost{Item: "suite", Epoch: e, Machine: "primary", Why: "no heartbeat"})
 	e = s.happened(release.Granted{Item: "suite", Machine: "backup"})
 	s.at += 5 * time.Second
 	s.happened(release.Finished{Item: "suite", Epoch: e})
@@ -182,7 +182,7 @@ func rehearsed(t testing.TB, differ func(*story)) (*Plan, []Record) {
 	s.inject("backup-hangs", "backup")
 	s.ok(Done, "readmit", "", true)
 	s.at += 4 * time.Second
-	s.happened(release.Lost{Item: "gold", Epoch: e, Machine: "backup", Why: "not heard of"})
+	s.happened(release.Lost{Item: "gold", Epoch: e, Machine: "backup", Why: "no heartbeat"})
 	s.add(Record{Kind: Sighted, Host: "backup", Why: "lost"})
 	e = s.happened(release.Granted{Item: "gold", Machine: "second"})
 	s.at += 3 * time.Second

@@ -57,8 +57,8 @@ func TestHypothesis(t *testing.T) {
 	}
 }
 
-// move puts the end of an item's first lease before a place: it is of what was granted, and
-// follows it in the ledger too.
+// move moves the end of an item's first lease to just before a place in the history. In the
+// ledger, too, the end of a lease follows its grant.
 func move(t testing.TB, h []Record, kind, item string, to int) []Record {
 	t.Helper()
 	// The lease on the primary ends well, instead of being lost; nothing follows it there.

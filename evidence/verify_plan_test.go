@@ -36,7 +36,7 @@ func (x *story) amended(doc string, differ func(*release.Amended)) release.Amend
 	return b
 }
 
-// rest goes on until it ships: each step once, and each sign-off by whoever is asked.
+// rest goes on until it ships: each step once, and each sign-off by the people that the runbook asks.
 func (x *story) rest() {
 	x.t.Helper()
 	x.run("compile", "a", "obj/a", "object")
@@ -91,7 +91,7 @@ func TestPlanIsHeldAgainstItsRunbook(t *testing.T) {
 		attention string
 	}{
 		{name: "as it says"},
-		{name: "another ship date, which whoever starts may give", start: func(b *release.Started) { b.Ship = b.Ship.Add(24 * time.Hour) }},
+		{name: "another ship date, which the person who starts may choose", start: func(b *release.Started) { b.Ship = b.Ship.Add(24 * time.Hour) }},
 		{name: "one approval for two", start: func(b *release.Started) {
 			for i := range b.Items {
 				if b.Items[i].Name == "tried" {
@@ -201,7 +201,7 @@ func TestSecondBuildsAreReported(t *testing.T) {
 		}, []string{"failed on b before one agreed: no disk", "failed on c before one agreed: no memory"}},
 		{"one lost its machine, which is no failure", func(x *story) {
 			epoch := x.must(release.Granted{Item: "gold", Machine: "b", Confirm: true})
-			x.must(release.Lost{Item: "gold", Epoch: epoch, Machine: "b", Why: "not heard of"})
+			x.must(release.Lost{Item: "gold", Epoch: epoch, Machine: "b", Why: "no heartbeat"})
 			x.second("c", release.Identical)
 		}, nil},
 		{"it differs, and a person signed for that", func(x *story) {

@@ -131,7 +131,7 @@ func TestStory(t *testing.T) {
 	g.refused(Started{Version: "4.2"}, "started already")
 	first := g.must(Granted{Item: "compile", Machine: "a"})
 	g.refused(Granted{Item: "compile", Machine: "b"}, "running on a")
-	g.must(Lost{Item: "compile", Epoch: first, Machine: "a", Why: "not heard of"})
+	g.must(Lost{Item: "compile", Epoch: first, Machine: "a", Why: "no heartbeat"})
 	second := g.must(Granted{Item: "compile", Machine: "b"})
 	if second <= first {
 		t.Errorf("epoch %d follows epoch %d", second, first)

@@ -18,7 +18,7 @@ func lookedBack(t *testing.T) *game {
 	t.Helper()
 	g := begin(t)                                                                                                     // 9:00
 	first := g.must(Granted{Item: "compile", Machine: "a"})                                                           // 9:01
-	g.must(Lost{Item: "compile", Epoch: first, Machine: "a", Why: "not heard of"})                                    // 9:02
+	g.must(Lost{Item: "compile", Epoch: first, Machine: "a", Why: "no heartbeat"})                                    // 9:02
 	second := g.must(Granted{Item: "compile", Machine: "b"})                                                          // 9:03
 	g.must(Finished{Item: "compile", Epoch: second, Outputs: out("obj/a", "obj"), Took: 50 * time.Second})            // 9:04
 	epoch := g.must(Granted{Item: "test", Machine: "b"})                                                              // 9:05

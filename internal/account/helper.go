@@ -35,8 +35,8 @@ type order struct {
 	Network string   `json:"network,omitempty"`
 }
 
-// Every program that links this package can be the helper, tests too: whoever forgot
-// to ask for it in main would run itself again without end.
+// The helper starts here and not in main, so that every program that links this package
+// can be it, tests too. A main that forgets the helper would start itself without end.
 func init() {
 	if len(os.Args) == 2 && os.Args[0] == helperName {
 		status, err := help(os.Args[1])
@@ -52,7 +52,7 @@ func init() {
 func help(text string) (status int, err error) {
 	// Privileges and namespaces belong to threads: all of it happens on this one.
 	runtime.LockOSThread()
-	// What this process was given, by whoever started root's program, is not the account's.
+	// Root's caller set this environment. The account does not inherit it.
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 126, fmt.Errorf("keep descriptors from the program: %w", err)
 	}

@@ -82,8 +82,9 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 	}
 }
 
-// openCopy opens a copy, and gives what control is told of it: what control signed for it.
-// Of one that is damaged only that is told, and nothing is opened: it is made anew (repair).
+// openCopy opens the copy of a release's ledger. It also returns what the agent reports of
+// it: the checkpoint that control signed for it. A damaged copy is reported as damaged and
+// not opened; repair makes it anew.
 func (a *Agent) openCopy(dir, stream string) (c *ledger.Copy, told *api.Copy) {
 	r, note, err := ledger.Examine(dir, stream)
 	if err == nil && r.Damage == "" {
