@@ -205,9 +205,9 @@ func matches(signed []byte, key note.Verifier, version string, tree *Tree, n int
 	case err != nil:
 		return err
 	case c.Stream != Stream(version):
-		return fmt.Errorf("the checkpoint is of %s, and the ledger is that of %s", c.Stream, Stream(version))
+		return fmt.Errorf("the checkpoint belongs to the ledger of %s, and this is the ledger of %s", c.Stream, Stream(version))
 	case c.Size != n:
-		return fmt.Errorf("the checkpoint is of %d events, and the ledger has %d", c.Size, n)
+		return fmt.Errorf("the checkpoint covers %d events, and the ledger has %d", c.Size, n)
 	case c.Root != root:
 		return fmt.Errorf("the ledger is not the one of which the checkpoint speaks")
 	}

@@ -138,15 +138,15 @@ func TestTampering(t *testing.T) {
 		{"one more of another release", "the ledger does not speak of it", func(b fstest.MapFS) { b[signOffDir+"/0099-tried-ann.json"] = old[signOff(old, "ann")] }},
 		{"an artifact is swapped", "is not gold", func(b fstest.MapFS) { b["artifacts/dist/app"].Data = []byte("another program") }},
 		{"an artifact more", "the ledger does not speak of it", func(b fstest.MapFS) { b["artifacts/extra"] = &fstest.MapFile{Data: []byte("x")} }},
-		{"the ledger is cut short", "checkpoint is of", func(b fstest.MapFS) { lines(b, func(l [][]byte) [][]byte { return l[:len(l)-1] }) }},
-		{"an event is gone", "checkpoint is of", func(b fstest.MapFS) { lines(b, func(l [][]byte) [][]byte { return slices.Delete(l, 3, 4) }) }},
+		{"the ledger is cut short", "checkpoint covers", func(b fstest.MapFS) { lines(b, func(l [][]byte) [][]byte { return l[:len(l)-1] }) }},
+		{"an event is gone", "checkpoint covers", func(b fstest.MapFS) { lines(b, func(l [][]byte) [][]byte { return slices.Delete(l, 3, 4) }) }},
 		{"two events change places", "is not the one of which the checkpoint speaks", func(b fstest.MapFS) {
 			lines(b, func(l [][]byte) [][]byte { l[3], l[4] = l[4], l[3]; return l })
 		}},
 		{"a byte of an event", "is not the one of which the checkpoint speaks", func(b fstest.MapFS) {
 			b[eventsFile].Data = bytes.Replace(b[eventsFile].Data, []byte("it works"), []byte("it burns"), 1)
 		}},
-		{"the ledger of another release", "checkpoint is of release.4.1", func(b fstest.MapFS) { b[checkpointFile] = old[checkpointFile] }},
+		{"the ledger of another release", "checkpoint belongs to the ledger of release.4.1", func(b fstest.MapFS) { b[checkpointFile] = old[checkpointFile] }},
 		{"another release's provenance", "says something else than the ledger", func(b fstest.MapFS) { b[provenanceFile] = old[provenanceFile] }},
 		{"another runbook", "is not the runbook that was followed", func(b fstest.MapFS) { b[runbookFile].Data = []byte("# x\n") }},
 		{"signers with one more", "is not the file that was in force", func(b fstest.MapFS) {

@@ -126,7 +126,7 @@ func (m *Moment) witness(text string) error {
 		return fmt.Errorf("the checkpoint that was seen: %w", err)
 	}
 	if c.Stream != m.Stream {
-		return fmt.Errorf("the checkpoint that was seen is of %s", c.Stream)
+		return fmt.Errorf("the checkpoint belongs to the ledger of %s", c.Stream)
 	}
 	if c.Size > m.State.Head {
 		return fmt.Errorf("the signer saw %d events, and there were %d: some are gone", c.Size, m.State.Head)

@@ -130,7 +130,7 @@ func TestRehearse(t *testing.T) {
 		{"the ledger went on", func(x *story, m *Material) {
 			x.must(release.Held{Reason: "wait"})
 			m.Checkpoint = []byte(x.checkpoint())
-		}, "checkpoint is of"},
+		}, "checkpoint covers"},
 		{"a file that no bundle holds", func(_ *story, m *Material) { m.Files = map[string][]byte{"other/file": nil} }, "other/file: has no place in a bundle"},
 		{"it is held", func(x *story, m *Material) {
 			x.must(release.Held{Reason: "wait"})

@@ -139,7 +139,7 @@ func (r results) old(root *tree.Dir, name string, begun time.Time) error {
 	}
 	// Tools write times in whole seconds, archives in two.
 	if written.Add(2 * time.Second).Before(begun) {
-		return fmt.Errorf("it is of %s, and the step began at %s: it is of another run (or the clock was put back meanwhile)", written.UTC().Format(time.RFC3339), begun.UTC().Format(time.RFC3339))
+		return fmt.Errorf("its time is %s, and the step began at %s: another run wrote it, or the clock was put back meanwhile", written.UTC().Format(time.RFC3339), begun.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func TestTested(t *testing.T) {
 		{what: "no results, and it ended well", exit: 1, why: "no test results match"},
 		{what: "results of the source", status: 1, before: failingXML, exit: 1, why: "it was there before the step began"},
 		{what: "results of the source, written anew", status: 1, before: goodXML, write: failingXML, failing: "net.flaky"},
-		{what: "results of another day", status: 1, write: failingXML, age: time.Hour, exit: 1, why: "it is of another run"},
+		{what: "results of another day", status: 1, write: failingXML, age: time.Hour, exit: 1, why: "another run wrote it"},
 		{what: "no test in them", write: "<testsuite/>", exit: 1, why: "it holds no test"},
 	} {
 		dir := t.TempDir()

@@ -45,7 +45,7 @@ func (a *app) addReproveSchedule(parent *cobra.Command) {
 				command = append(command, x.flag, file)
 			}
 			if key == "" && log == "" && len(trusted) == 0 {
-				return usage("say who signs your releases, whose steps are to run: --release-key FILE, --ledger-key FILE or --trust SHA256:…")
+				return usage("this runs the steps of releases: name who signs those releases by --release-key FILE, --ledger-key FILE or --trust SHA256:…")
 			}
 			if err := (reproveOptions{trusted: trusted}).fingerprints(); err != nil {
 				return err

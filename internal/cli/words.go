@@ -89,5 +89,5 @@ func unquoted(args []string, outputs []string) error {
 			return nil // the command itself has a word --
 		}
 	}
-	return usage("%s stands before --: did the shell expand the pattern of --output? Quote it: --output %s", args[0], shellWord(path.Join(dir, "*")))
+	return usage("%s comes before --: did the shell expand the pattern of --output? Quote it: --output %s", args[0], shellWord(path.Join(dir, "*")))
 }

@@ -338,7 +338,7 @@ func (t *Target) claimant(at string) *Package {
 	return t.claims[at].pkg
 }
 
-var errDirectory = errors.New("a directory stands in its place")
+var errDirectory = errors.New("a directory already has its name")
 
 // mkdir makes a directory, or leaves one (or a link to one) that is there.
 func (t *Target) mkdir(at string, h *tar.Header) error {

@@ -150,7 +150,7 @@ func (m *maker) lay(ctx context.Context, f blueprint.File, name string) error {
 	}
 	// An empty directory makes room: that of a package, for instance, for a link to another disk.
 	if err := root.Remove(rel); errors.Is(err, unix.ENOTEMPTY) {
-		return errors.New("a directory with files in it stands in its place")
+		return errors.New("a directory with files in it already has its name")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
