@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // world is who takes part, in a line.
@@ -59,7 +60,7 @@ func (r *Report) fidelity() [][2]string {
 	if len(modelled) > 0 {
 		list = append(list, [2]string{"Modelled", "how long these people take to answer, and what they spend: " + strings.Join(modelled, ", ")})
 	}
-	list = append(list, [2]string{"Skipped", release.Seconds(v.Skipped) + " of idle calendar: the drill's clock jumped"})
+	list = append(list, [2]string{"Skipped", runbook.FormatSeconds(v.Skipped) + " of idle calendar: the drill's clock jumped"})
 	var plain []string
 	for _, x := range p.World.Hosts {
 		if x.Plain {
@@ -110,7 +111,7 @@ func (r *Report) people() [][]string {
 		}
 		said := fmt.Sprintf("asked %d time(s)", asked)
 		if len(did) > 0 {
-			said += "; " + strings.Join(did, ", ") + "; spent " + release.Human(spent)
+			said += "; " + strings.Join(did, ", ") + "; spent " + runbook.FormatDuration(spent)
 		} else {
 			said += "; decided nothing"
 		}
@@ -207,11 +208,11 @@ func (r *Report) before() string {
 		change := "as long"
 		switch {
 		case d >= 0.1:
-			change = release.Seconds(d) + " longer"
+			change = runbook.FormatSeconds(d) + " longer"
 		case d <= -0.1:
-			change = release.Seconds(-d) + " shorter"
+			change = runbook.FormatSeconds(-d) + " shorter"
 		}
-		text += fmt.Sprintf(" Recovery now took %s: %s.", release.Seconds(*now.Recovery), change)
+		text += fmt.Sprintf(" Recovery now took %s: %s.", runbook.FormatSeconds(*now.Recovery), change)
 	}
 	if s.Verdict != Pass {
 		text += " What was wrong then: " + s.Sentence

@@ -30,7 +30,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"trysail/release"
+	"trysail/runbook"
 )
 
 // axe is the accessibility checker that the pages are held against. It is fetched
@@ -319,7 +319,7 @@ func lacking(r *Report, s *seen) []string {
 					near(what, middle(*m), want.From+want.Seconds)
 				}
 				near(what+": the end of its bar", t.Bar.X+t.Bar.W, want.From+want.Seconds)
-				if !strings.Contains(t.Say, release.Seconds(want.Seconds)) {
+				if !strings.Contains(t.Say, runbook.FormatSeconds(want.Seconds)) {
 					say("%s says %q", what, t.Say)
 				}
 			} else if !strings.Contains(t.Say, "never") {
@@ -330,7 +330,7 @@ func lacking(r *Report, s *seen) []string {
 				case t.Limit == nil:
 					say("%s has no limit", what)
 				case want.From+want.Limit > shown(r.Plan, r.History, r.Verdict):
-					if t.Limit.X < middle(z) || !strings.Contains(t.Say, " of "+release.Seconds(want.Limit)) {
+					if t.Limit.X < middle(z) || !strings.Contains(t.Say, " of "+runbook.FormatSeconds(want.Limit)) {
 						say("%s says %q, and no arrow points to its limit", what, t.Say)
 					}
 				default:

@@ -9,6 +9,7 @@ import (
 
 	"trysail/fleet"
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // faults: each was seen to take effect, and what followed.
@@ -279,7 +280,7 @@ func (f *follow) detectable(j *judging, b *Bite, limit string) string {
 	case b.Detected == 0 && j.blind:
 		return "not every event was seen when it happened"
 	case b.Detected == 0 && j.elapsed(f.begun, f.until) <= d:
-		return "it lasted " + release.Human(j.elapsed(f.begun, f.until)) + " only"
+		return "it lasted " + runbook.FormatDuration(j.elapsed(f.begun, f.until)) + " only"
 	}
 	return ""
 }
@@ -298,7 +299,7 @@ func (f *follow) movable(j *judging, b *Bite, limit string) string {
 	case !f.ran:
 		return "nothing ran on " + b.Host + " then"
 	case b.Moved == 0 && j.elapsed(f.begun, end) <= d:
-		return "it lasted " + release.Human(j.elapsed(f.begun, end)) + " only"
+		return "it lasted " + runbook.FormatDuration(j.elapsed(f.begun, end)) + " only"
 	}
 	return ""
 }
@@ -322,7 +323,7 @@ func (j *judging) limit(what, of string, seconds float64, limit, unknown string)
 	case seconds == 0:
 		j.v.System.say(Fail, "%s was never %s", of, what)
 	case !*m.Met:
-		j.v.System.say(Fail, "%s was %s after %s, and %s is the limit", of, what, release.Seconds(seconds), limit)
+		j.v.System.say(Fail, "%s was %s after %s, and %s is the limit", of, what, runbook.FormatSeconds(seconds), limit)
 	}
 }
 

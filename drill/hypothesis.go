@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // mayBeLate is by how much an action may come after its time by the drill's clock: work goes
@@ -66,7 +67,7 @@ func (j *judging) hypothesis() {
 			a.say(Unknown, "%s happened %s, and by the hypothesis it happens %s", act.Name, j.before(at), j.between(*s))
 		}
 		if late := at.Sub(when.At); !when.At.IsZero() && late > mayBeLate {
-			a.say(Unknown, "%s was to happen %s, and happened %s later", act.Name, j.before(when.At), release.Human(late))
+			a.say(Unknown, "%s was to happen %s, and happened %s later", act.Name, j.before(when.At), runbook.FormatDuration(late))
 		}
 		if when.Item != "" && when.Status == "running" && len(j.events) > 0 && !j.ranWhen(when, begun, inj) {
 			on := ""
@@ -115,14 +116,14 @@ func (j *judging) ranWhen(w When, begun, inj int) bool {
 // before says how long before the ship date a time is.
 func (j *judging) before(at time.Time) string {
 	if d := j.p.Ship.Sub(at); d < 0 {
-		return release.Human(-d) + " after the ship date"
+		return runbook.FormatDuration(-d) + " after the ship date"
 	}
-	return release.Human(j.p.Ship.Sub(at)) + " before the ship date"
+	return runbook.FormatDuration(j.p.Ship.Sub(at)) + " before the ship date"
 }
 
 func (j *judging) between(s Span) string {
 	if s.To.Equal(j.p.Ship) {
-		return "in the last " + release.Human(j.p.Ship.Sub(s.From))
+		return "in the last " + runbook.FormatDuration(j.p.Ship.Sub(s.From))
 	}
-	return "between " + release.Human(j.p.Ship.Sub(s.From)) + " and " + release.Human(j.p.Ship.Sub(s.To)) + " before the ship date"
+	return "between " + runbook.FormatDuration(j.p.Ship.Sub(s.From)) + " and " + runbook.FormatDuration(j.p.Ship.Sub(s.To)) + " before the ship date"
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // judging is what a verdict is worked out from.
@@ -233,7 +234,7 @@ func (j *judging) rules() {
 		return
 	}
 	if s, ok := j.events[0].Body.(release.Started); ok && (!s.Ship.Equal(j.p.Ship) || s.Version != j.p.Release.Version) {
-		j.v.Harness.say(Unknown, "the release that ran is %s for %s, and not the scenario's", s.Version, release.When(s.Ship, time.UTC))
+		j.v.Harness.say(Unknown, "the release that ran is %s for %s, and not the scenario's", s.Version, runbook.FormatTime(s.Ship, time.UTC))
 	}
 	for _, wrong := range release.Check(j.events, release.History{}) {
 		j.v.System.say(Fail, "%s", wrong)
@@ -302,7 +303,7 @@ func (j *judging) outcome() {
 		v.System.say(Fail, "people spent %.1f hours, and %.1f is the budget", spent.Hours(), budget.Hours())
 	}
 	if e.OnTime && v.Shipped && !*v.OnTime {
-		v.System.say(Fail, "it shipped %s after the ship date", release.Seconds(-v.Slack))
+		v.System.say(Fail, "it shipped %s after the ship date", runbook.FormatSeconds(-v.Slack))
 	}
 	if e.Gold != "" && v.Gold != e.Gold && (v.Gold != "identical" || e.Gold != "equivalent") {
 		value := Fail

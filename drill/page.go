@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"trysail/release"
+	"trysail/runbook"
 )
 
 //go:embed page.html
@@ -105,7 +105,7 @@ func (r *Report) HTML() ([]byte, error) {
 	}
 	for _, m := range v.Measured {
 		if m.Limit == 0 {
-			x.Numbers = append(x.Numbers, []string{m.What, release.Seconds(m.Seconds), m.How})
+			x.Numbers = append(x.Numbers, []string{m.What, runbook.FormatSeconds(m.Seconds), m.How})
 		}
 	}
 	x.Scope = [][2]string{
@@ -133,7 +133,7 @@ func (r *Report) HTML() ([]byte, error) {
 	x.Identity = [][2]string{
 		{"Run", head.Run},
 		{"Began", stamp(head.Began) + ", by the clock of " + or2(head.Machine)},
-		{"Lasted", release.Seconds(v.Real) + " of real time; " + release.Seconds(v.Skipped) + " of the calendar were skipped"},
+		{"Lasted", runbook.FormatSeconds(v.Real) + " of real time; " + runbook.FormatSeconds(v.Skipped) + " of the calendar were skipped"},
 		{"Tool", or2(head.Tool)},
 		{"Scenario", or2(head.Scenario)},
 		{"History", fmt.Sprintf("%s, %d records", or2(r.Sum), len(h))},
@@ -169,7 +169,7 @@ func stamp(t time.Time) string {
 	if t.IsZero() {
 		return "at an unknown time"
 	}
-	return release.When(t, time.UTC)
+	return runbook.FormatTime(t, time.UTC)
 }
 
 func short(digest string) string { return cut(digest, 20) }
@@ -205,9 +205,9 @@ func objectives(p *Plan, v *Verdict, ended bool) []objective {
 	if e.OnTime {
 		came := "not shipped"
 		if v.Shipped {
-			came = release.Seconds(v.Slack) + " before the ship date"
+			came = runbook.FormatSeconds(v.Slack) + " before the ship date"
 			if v.Slack < 0 {
-				came = release.Seconds(-v.Slack) + " after the ship date"
+				came = runbook.FormatSeconds(-v.Slack) + " after the ship date"
 			}
 		}
 		value := tell(v.OnTime)
@@ -217,7 +217,7 @@ func objectives(p *Plan, v *Verdict, ended bool) []objective {
 		add("on time", "by "+stamp(p.Ship), came, "machines measured, people as they are modelled", value)
 	}
 	if e.OnBudget {
-		add("on budget", "within the runbook's person-hours", release.Human(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), open(v.OnBudget != nil && !*v.OnBudget, tell(v.OnBudget)))
+		add("on budget", "within the runbook's person-hours", runbook.FormatDuration(time.Duration(v.People*float64(time.Hour)))+" of people", personHours(v), open(v.OnBudget != nil && !*v.OnBudget, tell(v.OnBudget)))
 	}
 	if e.Gold != "" {
 		ok := v.Gold == e.Gold || v.Gold == "identical"
@@ -227,7 +227,7 @@ func objectives(p *Plan, v *Verdict, ended bool) []objective {
 		if m.Limit == 0 && m.Met == nil {
 			continue
 		}
-		o := objective{What: m.Of + " " + m.What, Wanted: "within " + release.Seconds(m.Limit), Got: m.took(), How: m.How, Value: tell(m.Met)}
+		o := objective{What: m.Of + " " + m.What, Wanted: "within " + runbook.FormatSeconds(m.Limit), Got: m.took(), How: m.How, Value: tell(m.Met)}
 		if m.Limit > 0 && m.Seconds > 0 {
 			o.Limit = 100
 			o.Bar = round(min(max(m.Seconds/m.Limit*100, 1), 150))
@@ -252,13 +252,13 @@ func bites(p *Plan, v *Verdict) [][]string {
 	for _, f := range v.Faults {
 		slack, undone := "not known", map[bool]string{true: "yes", false: "no"}[f.Undone]
 		if f.Slack != nil {
-			slack = release.Seconds(*f.Slack)
+			slack = runbook.FormatSeconds(*f.Slack)
 		}
 		if f.ForGood {
 			undone = "for good, as declared"
 		}
 		list = append(list, []string{
-			f.Name, string(f.Fault) + at(f.Host), TMinus(p, f.Clock), release.Seconds(f.At.Seconds()), map[bool]string{true: "yes", false: "no"}[f.Verified],
+			f.Name, string(f.Fault) + at(f.Host), TMinus(p, f.Clock), runbook.FormatSeconds(f.At.Seconds()), map[bool]string{true: "yes", false: "no"}[f.Verified],
 			none(f.Detected), strings.TrimSpace(none(f.Moved)+to(f.To)) + served(&f), none(f.Wasted), slack, undone,
 		})
 	}
@@ -276,7 +276,7 @@ func none(s float64) string {
 	if s == 0 {
 		return "–"
 	}
-	return release.Seconds(s)
+	return runbook.FormatSeconds(s)
 }
 
 // left is what the last look at the host found.
@@ -324,5 +324,5 @@ func served(f *Bite) string {
 	if f.Recovered <= f.Moved {
 		return ""
 	}
-	return ", in its server after " + release.Seconds(f.Recovered)
+	return ", in its server after " + runbook.FormatSeconds(f.Recovered)
 }

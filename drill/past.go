@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // Past is a drill that was run, in few words: what a later one is compared with.
@@ -160,9 +161,9 @@ func (s *Past) recovered() string {
 	case s.Recovery == nil:
 		return "nothing had to recover"
 	}
-	text := release.Seconds(*s.Recovery)
+	text := runbook.FormatSeconds(*s.Recovery)
 	if s.Limit > 0 {
-		text += " of " + release.Seconds(s.Limit)
+		text += " of " + runbook.FormatSeconds(s.Limit)
 	}
 	return text + "  " + s.Of
 }
@@ -229,7 +230,7 @@ func plotted(runs []Past, this string) *plot {
 	}
 	if top > 0 {
 		for _, f := range []float64{0, 0.5, 1} {
-			pl.Ticks = append(pl.Ticks, tick{Y: round(pl.Base - 120*f), Text: release.Seconds(top * f)})
+			pl.Ticks = append(pl.Ticks, tick{Y: round(pl.Base - 120*f), Text: runbook.FormatSeconds(top * f)})
 		}
 	}
 	step := min((pl.Right-pl.Left)/float64(max(len(runs), 1)), 90)

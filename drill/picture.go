@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // The picture's measures, in units of its view box.
@@ -216,10 +217,10 @@ func (t *track) place(y float64, x func(float64) float64, end float64) float64 {
 	case t.Never:
 		t.Text = what + " never"
 	default:
-		t.Text = what + " " + release.Seconds(t.Seconds)
+		t.Text = what + " " + runbook.FormatSeconds(t.Seconds)
 	}
 	if t.Limit > 0 {
-		t.Text += " of " + release.Seconds(t.Limit)
+		t.Text += " of " + runbook.FormatSeconds(t.Limit)
 	}
 	t.Y, t.Mid, t.Bar = y, y+14, y+6
 	t.From = x(from)
@@ -304,13 +305,13 @@ func works(p *Plan, h []Record, v *Verdict, machine string) []stretch {
 	stop := func(epoch int64, to float64, kind, how string) {
 		if l, ok := running[epoch]; ok {
 			delete(running, epoch)
-			list = append(list, stretch{l.from, to, kind, l.label, fmt.Sprintf("%s %s: %s to %s", l.label, how, release.Seconds(l.from), release.Seconds(to))})
+			list = append(list, stretch{l.from, to, kind, l.label, fmt.Sprintf("%s %s: %s to %s", l.label, how, runbook.FormatSeconds(l.from), runbook.FormatSeconds(to))})
 		}
 	}
 	for _, r := range h {
 		to := r.At.Seconds()
 		if r.Kind == Warmed && r.Host == machine && r.Took > 0 {
-			list = append(list, stretch{(r.At - r.Took).Seconds(), to, "rebuild", "", "made a build server in " + release.Human(r.Took)})
+			list = append(list, stretch{(r.At - r.Took).Seconds(), to, "rebuild", "", "made a build server in " + runbook.FormatDuration(r.Took)})
 		}
 		if r.Event == nil {
 			continue

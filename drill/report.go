@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // Short is the verdict for a terminal: the sentence, what each fault came to beside
@@ -23,12 +24,12 @@ func Short(p *Plan, h []Record, v *Verdict) string {
 			if m.Seconds == 0 {
 				said = map[bool]string{true: m.Of + " never made a build server", false: "how long " + m.Of + " took to be made a build server is not known"}[m.Met != nil]
 			}
-			fmt.Fprintf(&b, "  %s (limit %s)\n", said, release.Seconds(m.Limit))
+			fmt.Fprintf(&b, "  %s (limit %s)\n", said, runbook.FormatSeconds(m.Limit))
 		}
 	}
 	fmt.Fprintf(&b, "\n  system %s · harness %s · clean-up %s\n", v.System.Value, v.Harness.Value, v.Cleanup.Value)
 	fmt.Fprintf(&b, "  machines %s (measured) · people %s (%s) · the drill's own time %s · it took %s, and %s of the calendar passed\n",
-		release.Seconds(v.Machine), release.Human(time.Duration(v.People*float64(time.Hour))), how(kinds(h, Decided)), release.Seconds(v.Overhead), release.Seconds(v.Real), release.Seconds(v.Skipped))
+		runbook.FormatSeconds(v.Machine), runbook.FormatDuration(time.Duration(v.People*float64(time.Hour))), how(kinds(h, Decided)), runbook.FormatSeconds(v.Overhead), runbook.FormatSeconds(v.Real), runbook.FormatSeconds(v.Skipped))
 	for _, a := range []struct {
 		name string
 		axis Axis
@@ -88,16 +89,16 @@ func sentenceOf(f Bite) string {
 		return s + ": no probe saw it take effect"
 	}
 	if f.Detected > 0 {
-		s += ": noticed after " + release.Seconds(f.Detected)
+		s += ": noticed after " + runbook.FormatSeconds(f.Detected)
 	}
 	if f.Moved > 0 {
-		s += ", its work on " + f.To + " after " + release.Seconds(f.Moved)
+		s += ", its work on " + f.To + " after " + runbook.FormatSeconds(f.Moved)
 		if f.Recovered > f.Moved {
-			s += ", and in its build server after " + release.Seconds(f.Recovered)
+			s += ", and in its build server after " + runbook.FormatSeconds(f.Recovered)
 		}
 	}
 	if f.Wasted >= 0.1 {
-		s += fmt.Sprintf(", %s of work done again", release.Seconds(f.Wasted))
+		s += fmt.Sprintf(", %s of work done again", runbook.FormatSeconds(f.Wasted))
 	}
 	return s
 }
@@ -119,14 +120,14 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 	w("## What happened\n\n| when | real time | what |\n|---|---|---|")
 	for _, r := range h {
 		if s := line(r); s != "" {
-			w("| %s | %s | %s |", TMinus(p, r.Clock), release.Seconds(r.At.Seconds()), release.Cell(s))
+			w("| %s | %s | %s |", TMinus(p, r.Clock), runbook.FormatSeconds(r.At.Seconds()), release.Cell(s))
 		}
 	}
 	w("\n## Faults\n\n| fault | where | seen to take effect | noticed | moved to | work again | slack then | undone |\n|---|---|---|---|---|---|---|---|")
 	for _, f := range v.Faults {
 		slack, undone := "", map[bool]string{true: "yes", false: "no"}[f.Undone]
 		if f.Slack != nil {
-			slack = release.Seconds(*f.Slack)
+			slack = runbook.FormatSeconds(*f.Slack)
 		}
 		if f.ForGood {
 			undone = "for good"
@@ -140,7 +141,7 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 			met = fmt.Sprint(*m.Met)
 		}
 		if m.Limit > 0 {
-			limit = release.Seconds(m.Limit)
+			limit = runbook.FormatSeconds(m.Limit)
 		}
 		w("| %s | %s | %s | %s | %s | %s |", m.What, m.Of, m.took(), limit, met, m.How)
 	}
@@ -148,7 +149,7 @@ func Markdown(p *Plan, h []Record, v *Verdict) string {
 		w("| %s | | %s | | | modelled: %s |", release.Cell(m.What), release.Cell(m.Distribution), release.Cell(m.Source))
 	}
 	w("\n## Scope\n\n- Hypothesis: %s\n- Why this scenario: %s\n- What it challenges: %s\n- Owner of what it found: %s", or(p.Hypothesis), or(p.Why), or(p.Challenges), or(p.Owner))
-	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, release.Seconds(v.Skipped))
+	w("- Fidelity: a functional exercise on %s (%s), with real processes, builds, file systems and networks; no production failover. Idle time was skipped: %s.", head.where(), head.Machine, runbook.FormatSeconds(v.Skipped))
 	for _, x := range p.Scenario.People {
 		w("- %s", person(x))
 	}
@@ -194,7 +195,7 @@ func some(s float64) string {
 	if s == 0 {
 		return ""
 	}
-	return release.Seconds(s)
+	return runbook.FormatSeconds(s)
 }
 
 // line is a record in words; "" for what nobody reads.
@@ -206,7 +207,7 @@ func line(r Record) string {
 	case Made:
 		return r.Host + " stands"
 	case Jumped:
-		return release.Human(r.Took) + " pass: " + r.Why
+		return runbook.FormatDuration(r.Took) + " pass: " + r.Why
 	case Injected:
 		if no {
 			return "**" + r.Name + "** could not be injected: " + r.Why
@@ -235,7 +236,7 @@ func line(r Record) string {
 		return "control holds " + r.Host + " for " + r.Why
 	case Warmed:
 		if r.Took > 0 {
-			return r.Host + " was made a build server, in " + release.Human(r.Took)
+			return r.Host + " was made a build server, in " + runbook.FormatDuration(r.Took)
 		}
 	case Undone:
 		if no {

@@ -8,7 +8,7 @@ import (
 
 	"mvdan.cc/sh/v3/syntax"
 
-	"trysail/release"
+	"trysail/runbook"
 )
 
 // A stranger drill asks whether the document is enough: somebody who did not write
@@ -171,14 +171,14 @@ func (v ByHand) Sentence() string {
 	for _, f := range v.Followed {
 		stumbles += len(f.Stumbles)
 		if f.GaveUp {
-			return fmt.Sprintf("The document is not enough: it was given up at %q (line %d), after %s by hand.", f.Title, f.Line, release.Human(v.Took))
+			return fmt.Sprintf("The document is not enough: it was given up at %q (line %d), after %s by hand.", f.Title, f.Line, runbook.FormatDuration(v.Took))
 		}
 	}
 	switch v.Verdict {
 	case Pass:
-		return fmt.Sprintf("A stranger made the machine from the document alone, in %s by hand (measured).", release.Human(v.Took))
+		return fmt.Sprintf("A stranger made the machine from the document alone, in %s by hand (measured).", runbook.FormatDuration(v.Took))
 	case Unknown:
 		return fmt.Sprintf("Not known: %d of %d commands were typed.", len(v.Followed), v.Commands)
 	}
-	return fmt.Sprintf("A stranger made the machine in %s by hand (measured), and stumbled %d time(s): mend the document.", release.Human(v.Took), stumbles)
+	return fmt.Sprintf("A stranger made the machine in %s by hand (measured), and stumbled %d time(s): mend the document.", runbook.FormatDuration(v.Took), stumbles)
 }

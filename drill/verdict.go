@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"trysail/release"
+	"trysail/runbook"
 )
 
 // Value is what an axis comes to.
@@ -110,7 +110,7 @@ type Verdict struct {
 func (m *Measure) took() string {
 	switch {
 	case m.Limit == 0 || m.Seconds > 0:
-		return release.Seconds(m.Seconds)
+		return runbook.FormatSeconds(m.Seconds)
 	case m.Met == nil:
 		return "not known"
 	}
@@ -165,9 +165,9 @@ func (j *judging) passed() string {
 	}
 	parts := []string{}
 	if slack := time.Duration(v.Slack * float64(time.Second)); *v.OnTime {
-		parts = append(parts, "on time, "+release.Human(slack)+" before the ship date")
+		parts = append(parts, "on time, "+runbook.FormatDuration(slack)+" before the ship date")
 	} else {
-		parts = append(parts, release.Human(-slack)+" after the ship date")
+		parts = append(parts, runbook.FormatDuration(-slack)+" after the ship date")
 	}
 	switch {
 	case v.OnBudget != nil:
@@ -175,9 +175,9 @@ func (j *judging) passed() string {
 	case len(v.Unreported) > 0:
 		parts = append(parts, "on budget or not is not known")
 	}
-	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), release.Seconds(v.Machine))
+	s := fmt.Sprintf("%s, and the release shipped %s. Machines worked %s (measured)", bit, strings.Join(parts, ", "), runbook.FormatSeconds(v.Machine))
 	if v.People > 0 {
-		s += fmt.Sprintf("; people %s (%s)", release.Human(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
+		s += fmt.Sprintf("; people %s (%s)", runbook.FormatDuration(time.Duration(v.People*float64(time.Hour))), how(j.all(Decided)))
 	}
 	return s + "."
 }

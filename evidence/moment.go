@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // ClockSkew is by how much a signer's clock may be ahead of the ledger's.
@@ -49,11 +50,11 @@ func (m *Moment) Check(b release.Personal) (*Signer, error) {
 	case len(g.Nonce) < 16:
 		return fail(again, "its nonce is too short")
 	case g.Signed.After(m.At.Add(ClockSkew)):
-		return fail("set the clock, and sign again", "it was signed at %s, which is to come", g.Signed.Format(time.RFC3339))
+		return fail("set the clock, and sign again", "it was signed at %s, which is to come", runbook.FormatTime(g.Signed, nil))
 	case g.Expires.Sub(g.Signed) > longest || !g.Expires.After(g.Signed):
-		return fail(again, "the statement is good until %s, and none is for longer than %s", g.Expires.Format(time.RFC3339), longest)
+		return fail(again, "the statement is good until %s, and none is for longer than %s", runbook.FormatTime(g.Expires, nil), runbook.FormatDuration(longest))
 	case m.At.After(g.Expires):
-		return fail(again, "the statement expired at %s", g.Expires.Format(time.RFC3339))
+		return fail(again, "the statement expired at %s", runbook.FormatTime(g.Expires, nil))
 	}
 	// What is signed is what this release asks, and nothing beside it.
 	want, err := Draft(m.State, b, g)

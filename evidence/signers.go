@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"trysail/internal/strict"
+	"trysail/runbook"
 )
 
 // Signer is one line of an allowed_signers file.
@@ -212,9 +213,9 @@ func (s Signers) Verify(message, armored []byte, namespace string, principals []
 		case a.Namespaces != nil && !slices.Contains(a.Namespaces, namespace):
 			why = fmt.Errorf("key %s is not allowed for %q", print, namespace)
 		case !a.After.IsZero() && at.Before(a.After):
-			why = fmt.Errorf("key %s is valid from %s on", print, a.After.Format(time.RFC3339))
+			why = fmt.Errorf("key %s is valid from %s on", print, runbook.FormatTime(a.After, nil))
 		case !a.Before.IsZero() && at.After(a.Before):
-			why = fmt.Errorf("key %s had expired on %s", print, a.Before.Format(time.RFC3339))
+			why = fmt.Errorf("key %s had expired on %s", print, runbook.FormatTime(a.Before, nil))
 		default:
 			return a, nil
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"trysail/runbook"
 )
 
 // What is said of a release as a whole needs what it is said from: reported times for "on
@@ -25,7 +27,7 @@ type ClockBack struct {
 func (b ClockBack) Seconds() float64 { return b.By.Seconds() }
 
 func (b ClockBack) String() string {
-	return fmt.Sprintf("event %d is %s earlier than the event before it: control's clock went back", b.Event, Human(b.By))
+	return fmt.Sprintf("event %d is %s earlier than the event before it: control's clock went back", b.Event, runbook.FormatDuration(b.By))
 }
 
 // ClocksBack finds the events that are earlier than those before them.

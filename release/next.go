@@ -144,7 +144,7 @@ func (s *State) Asks() []Ask {
 		})
 		ask := Ask{Item: "amendment", What: a.Reason, People: left, Needed: s.approvals() - s.agreed(), Type: "agree"}
 		if s.postpones(a.Amended) {
-			ask.What += "; it would ship " + When(a.Ship, time.UTC) + ", and not " + When(s.Ship, time.UTC)
+			ask.What += "; it would ship " + runbook.FormatTime(a.Ship, time.UTC) + ", and not " + runbook.FormatTime(s.Ship, time.UTC)
 		}
 		vain := ""
 		switch {

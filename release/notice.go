@@ -127,9 +127,9 @@ func SlackNotice(o Outlook, limit time.Duration, low bool) (n *Notice, again boo
 	case low || o.Slack >= limit:
 		return nil, low
 	}
-	what := "slack is " + Human(o.Slack)
+	what := "slack is " + runbook.FormatDuration(o.Slack)
 	if o.Slack < 0 {
-		what = "the release is late by " + Human(-o.Slack)
+		what = "the release is late by " + runbook.FormatDuration(-o.Slack)
 	}
 	if len(o.Chain) > 0 {
 		what += "; it hangs on " + strings.Join(o.Chain, ", ")

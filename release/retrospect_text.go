@@ -8,6 +8,8 @@ import (
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
+
+	"trysail/runbook"
 )
 
 // Sentence is the answer first.
@@ -26,9 +28,9 @@ func (r *Retrospective) when() string {
 	case r.OnTime == nil:
 		return "; whether it was on time is not known, since " + r.clock()
 	case r.Slack < 0:
-		return " " + Seconds(-r.Slack) + " after the ship date"
+		return " " + runbook.FormatSeconds(-r.Slack) + " after the ship date"
 	}
-	return " " + Seconds(r.Slack) + " before the ship date"
+	return " " + runbook.FormatSeconds(r.Slack) + " before the ship date"
 }
 
 // clock says by how much control's clock went back.
@@ -39,7 +41,7 @@ func (r *Retrospective) clock() string {
 		sum += b.By
 		events = append(events, fmt.Sprint(b.Event))
 	}
-	return fmt.Sprintf("control's clock went back by %s (event %s)", Seconds(sum), strings.Join(events, ", "))
+	return fmt.Sprintf("control's clock went back by %s (event %s)", runbook.FormatSeconds(sum), strings.Join(events, ", "))
 }
 
 func (r *Retrospective) money() string {
@@ -62,11 +64,11 @@ func (r *Retrospective) Markdown() string {
 	p("| | planned | measured |\n|---|---|---|")
 	p("| began | | %s |", r.at(r.Began))
 	p("| %s | %s | %s |", map[bool]string{true: "shipped", false: "ends"}[r.Outcome == "shipped"], r.at(r.Ship), r.at(r.Ended))
-	p("| people's time, as they said | %s | %s |", budget(r.Budget), Seconds(r.People))
-	p("| machine time of steps that counted | | %s |", Seconds(r.Machine))
-	p("| machine time that was done again | | %s |", Seconds(r.Again))
-	p("| some step ran | | %s |", Seconds(r.Working))
-	p("| no step ran: people, waits, nobody's turn | | %s |", Seconds(r.Waiting))
+	p("| people's time, as they said | %s | %s |", budget(r.Budget), runbook.FormatSeconds(r.People))
+	p("| machine time of steps that counted | | %s |", runbook.FormatSeconds(r.Machine))
+	p("| machine time that was done again | | %s |", runbook.FormatSeconds(r.Again))
+	p("| some step ran | | %s |", runbook.FormatSeconds(r.Working))
+	p("| no step ran: people, waits, nobody's turn | | %s |", runbook.FormatSeconds(r.Waiting))
 	p("| second build of gold | identical | %s |", Cell(or(r.Gold, "not made")))
 	p("\nSource: %s. Times are by control's clock; what steps took was measured on their machines.\n", Cell(r.Revision))
 	for _, a := range r.Earlier {
@@ -91,7 +93,7 @@ func (r *Retrospective) Markdown() string {
 		if s.Gold {
 			name += " (gold)"
 		}
-		p("| %s | %s | %d | %s | %s | %s | %s |", Cell(name), Cell(s.Phase), s.Runs, Cell(s.On), Seconds(s.Took), budget(s.Budget), Cell(said))
+		p("| %s | %s | %d | %s | %s | %s | %s |", Cell(name), Cell(s.Phase), s.Runs, Cell(s.On), runbook.FormatSeconds(s.Took), budget(s.Budget), Cell(said))
 	}
 	p("\n## Sign-offs\n\n| sign-off | asked | waited | spent | budget | |\n|---|---|---|---|---|---|")
 	for _, s := range r.SignOffs {
@@ -107,7 +109,7 @@ func (r *Retrospective) Markdown() string {
 			}
 			words = append(words, text)
 		}
-		p("| %s | %s | %s | %s | %s | %s |", Cell(s.Item), asked, Seconds(s.Waited), Seconds(s.Spent), budget(s.Budget), Cell(s.Outcome+joined("; ", words)))
+		p("| %s | %s | %s | %s | %s | %s |", Cell(s.Item), asked, runbook.FormatSeconds(s.Waited), runbook.FormatSeconds(s.Spent), budget(s.Budget), Cell(s.Outcome+joined("; ", words)))
 	}
 	p("\n## Lost and recovered\n")
 	if len(r.Losses) == 0 {
@@ -117,14 +119,14 @@ func (r *Retrospective) Markdown() string {
 		for _, l := range r.Losses {
 			on := "never"
 			if l.Recovered != "" {
-				on = l.Recovered + ", after " + Seconds(l.After)
+				on = l.Recovered + ", after " + runbook.FormatSeconds(l.After)
 			}
-			p("| %s | %s | %s | %s | %s | %s |", r.at(l.At), Cell(l.Item), Cell(l.Machine), Cell(l.Why), Seconds(l.Ran), Cell(on))
+			p("| %s | %s | %s | %s | %s | %s |", r.at(l.At), Cell(l.Item), Cell(l.Machine), Cell(l.Why), runbook.FormatSeconds(l.Ran), Cell(on))
 		}
 	}
 	p("\n## People\n\n| who | decisions | spent |\n|---|---|---|")
 	for _, c := range r.Team {
-		p("| %s | %d | %s |", Cell(c.Name), c.Words, Seconds(c.Spent))
+		p("| %s | %d | %s |", Cell(c.Name), c.Words, runbook.FormatSeconds(c.Spent))
 	}
 	if len(r.Changes)+len(r.Holds) > 0 {
 		p("\n## What people changed\n\n| when | who | what | why |\n|---|---|---|---|")
@@ -134,7 +136,7 @@ func (r *Retrospective) Markdown() string {
 		for _, h := range r.Holds {
 			until := "until the end"
 			if h.To != nil {
-				until = "for " + Seconds(h.To.Sub(h.From).Seconds())
+				until = "for " + runbook.FormatSeconds(h.To.Sub(h.From).Seconds())
 			}
 			p("| %s | %s | held the release %s | %s |", r.at(h.From), Cell(h.By), until, Cell(h.Reason))
 		}
@@ -175,11 +177,11 @@ func or(s, other string) string {
 }
 
 // at is a moment by the clock of the team.
-func (r *Retrospective) at(t time.Time) string { return When(t, r.zone) }
+func (r *Retrospective) at(t time.Time) string { return runbook.FormatTime(t, r.zone) }
 
 func budget(seconds float64) string {
 	if seconds == 0 {
 		return ""
 	}
-	return Seconds(seconds)
+	return runbook.FormatSeconds(seconds)
 }

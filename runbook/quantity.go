@@ -143,3 +143,33 @@ func OtherOffset(t time.Time, zone *time.Location) error {
 	}
 	return nil
 }
+
+// FormatDuration writes how long something lasts, as people say it: 42.5 s, 12m30s, 3 h, 2.5 days.
+func FormatDuration(d time.Duration) string {
+	if d = d.Round(100 * time.Millisecond); d < 0 {
+		return "-" + FormatDuration(-d)
+	}
+	number := func(x float64) string { return strings.TrimSuffix(strconv.FormatFloat(x, 'f', 1, 64), ".0") }
+	switch {
+	case d >= 48*time.Hour:
+		return number(d.Hours()/24) + " days"
+	case d >= 100*time.Minute, d == time.Hour:
+		return number(d.Hours()) + " h"
+	case d < 100*time.Second:
+		return number(d.Seconds()) + " s"
+	case d%time.Minute == 0:
+		return number(d.Minutes()) + " min"
+	}
+	return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// FormatSeconds is [FormatDuration] of a number of seconds.
+func FormatSeconds(s float64) string { return FormatDuration(time.Duration(s * float64(time.Second))) }
+
+// FormatTime writes a moment as people say it, by the clock of a zone; nil is UTC.
+func FormatTime(t time.Time, zone *time.Location) string {
+	if zone == nil {
+		zone = time.UTC
+	}
+	return t.In(zone).Format("Mon 2 Jan 2006 15:04 MST")
+}

@@ -68,7 +68,7 @@ func (p *parser) roles() {
 			p.newly(x.Line, "leave again away", "step %s has the attribute again, but role %s is plain: it has no blueprint that could change", x.Name, x.Role)
 		}
 		if x.Timeout > 0 && x.Budget > x.Timeout {
-			p.fail(x.Line, "raise the timeout", "step %s may take %s and is stopped after %s", x.Name, x.Budget, x.Timeout)
+			p.fail(x.Line, "raise the timeout", "step %s may take %s and is stopped after %s", x.Name, FormatDuration(x.Budget), FormatDuration(x.Timeout))
 		}
 	}
 }

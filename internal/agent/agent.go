@@ -38,7 +38,7 @@ import (
 	"trysail/internal/build"
 	"trysail/internal/depot"
 	"trysail/internal/machine"
-	"trysail/release"
+	"trysail/runbook"
 )
 
 // Options are what an agent is made of.
@@ -193,4 +193,4 @@ func (a *Agent) lapsedSince(then time.Duration) bool {
 }
 
 // silent is why everything is killed when control does not answer.
-func silent() string { return "control did not answer for " + release.Human(fleet.FenceAfter) }
+func silent() string { return "control did not answer for " + runbook.FormatDuration(fleet.FenceAfter) }

@@ -15,7 +15,7 @@ import (
 
 	"trysail/internal/api"
 	"trysail/internal/tree"
-	"trysail/release"
+	"trysail/runbook"
 )
 
 func (a *app) fleetCommand() *cobra.Command {
@@ -152,7 +152,7 @@ func (a *app) fleetList(ctx context.Context) error {
 	for _, m := range list {
 		heard := "never heard of"
 		if m.Heard >= 0 {
-			heard = "heard " + release.Seconds(m.Heard) + " ago"
+			heard = "heard " + runbook.FormatSeconds(m.Heard) + " ago"
 		}
 		var runs []string
 		for _, h := range m.Running {
@@ -191,9 +191,9 @@ const wrongClock = 30
 
 func off(ahead float64) string {
 	if ahead < 0 {
-		return release.Seconds(-ahead) + " behind control's"
+		return runbook.FormatSeconds(-ahead) + " behind control's"
 	}
-	return release.Seconds(ahead) + " ahead of control's"
+	return runbook.FormatSeconds(ahead) + " ahead of control's"
 }
 
 func (a *app) fleetSet(ctx context.Context, what, name string, b api.SetMachine) error {

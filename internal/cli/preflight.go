@@ -175,9 +175,9 @@ func (p preflight) lacks(who string) string {
 		case slices.ContainsFunc(p.revoked, func(k ssh.PublicKey) bool { return bytes.Equal(k.Marshal(), s.Key.Marshal()) }):
 			why = fmt.Sprintf("the key of %s (line %d of %s) is revoked", who, s.Line, p.book.Signers)
 		case !p.ship.IsZero() && !s.Before.IsZero() && s.Before.Before(p.ship):
-			why = fmt.Sprintf("the key of %s (line %d of %s) ends on %s, before the ship date", who, s.Line, p.book.Signers, release.When(s.Before, p.book.Team.Zone))
+			why = fmt.Sprintf("the key of %s (line %d of %s) ends on %s, before the ship date", who, s.Line, p.book.Signers, runbook.FormatTime(s.Before, p.book.Team.Zone))
 		case !p.ship.IsZero() && s.After.After(p.ship):
-			why = fmt.Sprintf("the key of %s (line %d of %s) begins on %s, after the ship date", who, s.Line, p.book.Signers, release.When(s.After, p.book.Team.Zone))
+			why = fmt.Sprintf("the key of %s (line %d of %s) begins on %s, after the ship date", who, s.Line, p.book.Signers, runbook.FormatTime(s.After, p.book.Team.Zone))
 		default:
 			return ""
 		}

@@ -19,7 +19,7 @@ import (
 	"trysail/internal/rebuild"
 	"trysail/internal/secret"
 	"trysail/internal/tree"
-	"trysail/release"
+	"trysail/runbook"
 )
 
 type rebuildOptions struct {
@@ -184,7 +184,7 @@ func (a *app) rebuild(ctx context.Context, o rebuildOptions) (err error) {
 	if server.Cold {
 		how = "made from originals"
 	}
-	a.printf("Rebuilt %s: %d packages, %s in %s. %s\n", b.Name, len(b.Packages), how, release.Seconds(server.Seconds), server.Digest)
+	a.printf("Rebuilt %s: %d packages, %s in %s. %s\n", b.Name, len(b.Packages), how, runbook.FormatSeconds(server.Seconds), server.Digest)
 	if o.into == "" && o.oci == "" {
 		a.printf("Prove it: trysail rebuild --prove; look around: trysail rebuild --shell\n")
 	}

@@ -17,7 +17,7 @@ import (
 	"trysail/internal/capture"
 	"trysail/internal/depot"
 	"trysail/internal/rebuild"
-	"trysail/release"
+	"trysail/runbook"
 )
 
 func (a *app) rehearseCommand() *cobra.Command {
@@ -304,7 +304,7 @@ func short(digest string) string {
 // sentence says the verdict to a release manager, and no more than was seen.
 func (r *result) sentence() string {
 	var s string
-	cost := release.Seconds(r.Rebuild.ColdSeconds + r.Prove.Seconds)
+	cost := runbook.FormatSeconds(r.Rebuild.ColdSeconds + r.Prove.Seconds)
 	switch r.Verdict {
 	case rebuild.Identical:
 		s = "the rebuilt machine makes the same bytes. Losing this one costs " + cost + " of machine time."

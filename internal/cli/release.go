@@ -200,7 +200,7 @@ func (a *app) releaseList(ctx context.Context) error {
 		return a.printJSON(list)
 	}
 	for _, l := range list {
-		a.printf("%-16s %-8s ships %s, changed %s\n", l.Version, l.Phase, release.When(l.Ship, api.Zone(l.Zone)), release.When(l.Changed, api.Zone(l.Zone)))
+		a.printf("%-16s %-8s ships %s, changed %s\n", l.Version, l.Phase, runbook.FormatTime(l.Ship, api.Zone(l.Zone)), runbook.FormatTime(l.Changed, api.Zone(l.Zone)))
 		if l.Error != "" {
 			a.printf("  ! %s\n", l.Error)
 		}

@@ -51,7 +51,7 @@ func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions
 			Runbook  string `json:"runbook"`
 		}{version, s.started.Source.Revision, s.book.Digest})
 	}
-	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, s.started.Source.Revision, release.When(s.started.Ship, s.book.Team.Zone), version)
+	a.printf("Release %s of %s has begun; it ships %s.\nNext: trysail release status %s\n", version, s.started.Source.Revision, runbook.FormatTime(s.started.Ship, s.book.Team.Zone), version)
 	return nil
 }
 
@@ -195,7 +195,7 @@ func (a *app) preview(s *prepared, machines []api.MachineStatus, now time.Time) 
 	st := s.started
 	p("Release   %s", st.Version)
 	p("Revision  %s, by %s", st.Source.Revision, cmp.Or(st.Source.Author, "nobody that version control names"))
-	p("Ships     %s, in %s", release.When(st.Ship, s.book.Team.Zone), release.Human(st.Ship.Sub(now)))
+	p("Ships     %s, in %s", runbook.FormatTime(st.Ship, s.book.Team.Zone), runbook.FormatDuration(st.Ship.Sub(now)))
 	for i, x := range s.book.Items {
 		if x.Kind == runbook.SignOff {
 			p("Asks      %s", asked(&s.book.Items[i]))

@@ -49,12 +49,12 @@ func headlines(s *api.Status, now time.Time) []string {
 	for _, x := range s.Items {
 		switch {
 		case x.Making && x.Since != nil:
-			list = append(list, fmt.Sprintf("making the build server of %s on %s, %s so far", x.Name, x.Machine, release.Human(now.Sub(*x.Since))))
+			list = append(list, fmt.Sprintf("making the build server of %s on %s, %s so far", x.Name, x.Machine, runbook.FormatDuration(now.Sub(*x.Since))))
 		case x.Since != nil, blocked[x.Name]:
 		case x.Waiting != "" && (x.Status == release.Ready || x.Status == release.Confirming):
 			list = append(list, "waits: "+x.Name+": "+x.Waiting)
 		case x.Kind == runbook.Wait && x.Status == release.Ready && x.Until != nil:
-			list = append(list, "waits: "+x.Name+" until "+release.When(*x.Until, api.Zone(s.Zone)))
+			list = append(list, "waits: "+x.Name+" until "+runbook.FormatTime(*x.Until, api.Zone(s.Zone)))
 		}
 	}
 	return append(list, later...)
@@ -91,7 +91,7 @@ func willShip(s *api.Status) string {
 	}
 	zone := api.Zone(s.Zone)
 	slack := time.Duration(s.Slack * float64(time.Second))
-	dates := fmt.Sprintf("the rest ends %s, it ships %s.", release.When(s.Ends, zone), release.When(s.Ship, zone))
+	dates := fmt.Sprintf("the rest ends %s, it ships %s.", runbook.FormatTime(s.Ends, zone), runbook.FormatTime(s.Ship, zone))
 	mended := ""
 	if len(conditions) > 0 {
 		mended = " if " + strings.Join(conditions, ", and ")
@@ -102,12 +102,12 @@ func willShip(s *api.Status) string {
 	case s.Phase == release.Ended:
 		return fmt.Sprintf("Release %s was aborted: %s", s.Version, s.Why)
 	case isDone(s) && slack >= 0:
-		return fmt.Sprintf("Release %s waits to be shipped, %s before its ship date %s.", s.Version, release.Human(slack), release.When(s.Ship, zone))
+		return fmt.Sprintf("Release %s waits to be shipped, %s before its ship date %s.", s.Version, runbook.FormatDuration(slack), runbook.FormatTime(s.Ship, zone))
 	case slack < 0:
 		if mended != "" {
 			mended = ", even" + mended
 		}
-		return fmt.Sprintf("Release %s will be late by %s%s: %s", s.Version, release.Human(-slack), mended, dates)
+		return fmt.Sprintf("Release %s will be late by %s%s: %s", s.Version, runbook.FormatDuration(-slack), mended, dates)
 	}
 	verb := "will ship on time"
 	if mended != "" {
@@ -117,7 +117,7 @@ func willShip(s *api.Status) string {
 	if len(s.Unknown) > 0 {
 		left = "for what has no budget"
 	}
-	return fmt.Sprintf("Release %s %s%s, with %s %s: %s", s.Version, verb, mended, release.Human(slack), left, dates)
+	return fmt.Sprintf("Release %s %s%s, with %s %s: %s", s.Version, verb, mended, runbook.FormatDuration(slack), left, dates)
 }
 
 func (a *app) printStatus(s *api.Status) {
@@ -132,7 +132,7 @@ func (a *app) printStatus(s *api.Status) {
 		a.printf("  ! no budget is set for %s: what they take is not counted\n", strings.Join(s.Unknown, ", "))
 	}
 	if len(s.Assumed) > 0 {
-		a.printf("  ! a machine must make the build server of %s first: %s are assumed, since nobody has measured it\n", strings.Join(s.Assumed, ", "), release.Human(release.AssumedRebuild))
+		a.printf("  ! a machine must make the build server of %s first: %s are assumed, since nobody has measured it\n", strings.Join(s.Assumed, ", "), runbook.FormatDuration(release.AssumedRebuild))
 	}
 	a.printf("People: %.1f h spent, %.1f h to come", s.Spent, s.Open)
 	if s.Budget > 0 {
@@ -164,16 +164,16 @@ func (a *app) printStatus(s *api.Status) {
 		text := string(x.Status)
 		switch {
 		case x.Since != nil: // the second build of gold, too
-			text += " on " + x.Machine + " for " + release.Human(time.Since(*x.Since))
+			text += " on " + x.Machine + " for " + runbook.FormatDuration(time.Since(*x.Since))
 			if x.Making {
 				text += ", and its machine makes the build server first"
 			}
 		case x.Waiting != "":
 			text += ": " + x.Waiting
 		case x.Until != nil:
-			text += ", until " + release.When(*x.Until, api.Zone(s.Zone))
+			text += ", until " + runbook.FormatTime(*x.Until, api.Zone(s.Zone))
 		case x.Took > 0:
-			text += " on " + x.Machine + ", " + release.Seconds(x.Took)
+			text += " on " + x.Machine + ", " + runbook.FormatSeconds(x.Took)
 		}
 		if x.Failed != "" {
 			text += ": " + x.Failed

@@ -154,7 +154,7 @@ func (o reproveOptions) find(args []string) ([]string, error) {
 func (a *app) printReproved(r reproved) {
 	switch r.Verdict {
 	case "identical":
-		a.printf("Release %s: made again, the same bytes, in %s.\n", r.Version, release.Seconds(r.Seconds))
+		a.printf("Release %s: made again, the same bytes, in %s.\n", r.Version, runbook.FormatSeconds(r.Seconds))
 	case "different":
 		a.printf("Release %s: made again, and other bytes.\n", r.Version)
 	case "untrusted":

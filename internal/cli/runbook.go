@@ -17,7 +17,6 @@ import (
 	"trysail/internal/strict"
 	"trysail/internal/tree"
 	"trysail/internal/vcs"
-	"trysail/release"
 	"trysail/runbook"
 )
 
@@ -274,7 +273,7 @@ func (a *app) runbookShow(file string) error {
 		a.printf("%s\n", r.Title)
 	}
 	if !r.Ship.IsZero() {
-		a.printf("Ships %s\n", release.When(r.Ship, r.Team.Zone))
+		a.printf("Ships %s\n", runbook.FormatTime(r.Ship, r.Team.Zone))
 	}
 	on := map[string]bool{}
 	for _, n := range p.Critical {
@@ -316,7 +315,7 @@ func about(r *runbook.Runbook, x *runbook.Item) string {
 	case runbook.Wait:
 		switch at := x.Until.At; {
 		case !at.IsZero():
-			words = append(words, "until "+release.When(at, r.Team.Zone))
+			words = append(words, "until "+runbook.FormatTime(at, r.Team.Zone))
 		case x.Until.Before == 0:
 			words = append(words, "until the ship date")
 		default:
@@ -342,7 +341,7 @@ func budget(d time.Duration) string {
 	if d == 0 {
 		return "-"
 	}
-	return release.Human(d)
+	return runbook.FormatDuration(d)
 }
 
 func plural(n int, word string) string {

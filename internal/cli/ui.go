@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"trysail/release"
+	"trysail/runbook"
 )
 
 // ui tells what is being done. On a terminal the last line is redrawn with its
@@ -111,9 +111,9 @@ func (u *ui) finish() {
 	}
 	took := time.Since(u.begin)
 	if u.terminal {
-		fmt.Fprintf(u.w, "\r\x1b[K✓ %s  %s\n", u.step, release.Human(took))
+		fmt.Fprintf(u.w, "\r\x1b[K✓ %s  %s\n", u.step, runbook.FormatDuration(took))
 	} else if took > 2*time.Second {
-		fmt.Fprintf(u.w, "  %s\n", release.Human(took))
+		fmt.Fprintf(u.w, "  %s\n", runbook.FormatDuration(took))
 	}
 	u.step = ""
 }

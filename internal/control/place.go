@@ -11,6 +11,7 @@ import (
 	"trysail/fleet"
 	"trysail/internal/api"
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // tick is how often place looks although nothing moved: machines are lost by
@@ -282,7 +283,7 @@ func (c *Control) gone(name string, now time.Time) string {
 	if silent < fleet.LostAfter {
 		return ""
 	}
-	return "no heartbeat for " + release.Human(silent)
+	return "no heartbeat for " + runbook.FormatDuration(silent)
 }
 
 // last is when a machine was answered last; who was not since control began counts

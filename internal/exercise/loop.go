@@ -157,7 +157,7 @@ func (r *runner) skip() (stuck bool, err error) {
 		return false, err
 	}
 	r.record(drill.Record{Kind: drill.Jumped, Took: d, Why: why})
-	r.o.Progress(r.ahead() + "… " + release.Human(d) + " pass: " + why)
+	r.o.Progress(r.ahead() + "… " + runbook.FormatDuration(d) + " pass: " + why)
 	r.moved()
 	return false, nil
 }

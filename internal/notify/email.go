@@ -13,6 +13,7 @@ import (
 	"github.com/wneessen/go-mail"
 
 	"trysail/release"
+	"trysail/runbook"
 )
 
 // sender is the mail server that takes all mail.
@@ -109,12 +110,12 @@ func text(m *Message) string {
 		fmt.Fprintf(&b, "Asked: %s\n", strings.Join(m.People, ", "))
 	}
 	if m.Drill != "" {
-		fmt.Fprintf(&b, "Drill %s: %s, %s\n\nMore: trysail drill report %s\n", m.Drill, m.Verdict, release.When(m.At, m.Zone), m.Drill)
+		fmt.Fprintf(&b, "Drill %s: %s, %s\n\nMore: trysail drill report %s\n", m.Drill, m.Verdict, runbook.FormatTime(m.At, m.Zone), m.Drill)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "Release %s, event %d, %s\n", m.Release, m.Event, release.When(m.At, m.Zone))
+	fmt.Fprintf(&b, "Release %s, event %d, %s\n", m.Release, m.Event, runbook.FormatTime(m.At, m.Zone))
 	if !m.Ship.IsZero() {
-		fmt.Fprintf(&b, "Ship date: %s\n", release.When(m.Ship, m.Zone))
+		fmt.Fprintf(&b, "Ship date: %s\n", runbook.FormatTime(m.Ship, m.Zone))
 	}
 	fmt.Fprintf(&b, "\nMore: trysail release status %s\n", m.Release)
 	return b.String()
