@@ -33,6 +33,7 @@ func layers() []layer {
 			"internal/rootless",
 			"internal/api",
 			"internal/tree",
+			"internal/tree/treetest",
 			"internal/vcs",
 			"internal/compare",
 			"internal/debian",

@@ -49,7 +49,7 @@ func briefBytes(s *release.State, x *runbook.Item) string {
 		if len(m.Outputs) == 1 {
 			what = fmt.Sprintf("%s of %s, %d bytes, %s", m.Outputs[0].Path, n, m.Bytes, m.Outputs[0].Digest)
 		} else if m.Tree != "" {
-			what += ", list " + m.Tree
+			what += ", list " + m.Digest()
 		}
 		list = append(list, what)
 	}

@@ -23,7 +23,8 @@ type Event struct {
 // Body is what an event says: one of the structs of this file.
 type Body interface{ kind() string }
 
-// Artifact is one file that a step made, a link, or a directory with nothing in it.
+// Artifact is one file that a step made, a link, or a directory that its files do not show: one
+// with nothing in it, or with a mode of its own.
 type Artifact struct {
 	Path   string `json:"path"`
 	Digest string `json:"digest"` // sha256:…; "" of a link and of a directory
@@ -31,6 +32,15 @@ type Artifact struct {
 	Mode   string `json:"mode,omitempty"` // four octal digits, the setuid bits among them
 	Link   string `json:"link,omitempty"`
 	Dir    bool   `json:"dir,omitempty"`
+	// Owner is "UID:GID" of what does not belong to the user whom the step ran as.
+	Owner string `json:"owner,omitempty"`
+	// Hard is the path of an artifact before it that is the same file under another name.
+	Hard string `json:"hard,omitempty"`
+	// Attributes are the extended attributes: access lists, capabilities, those of users.
+	Attributes map[string][]byte `json:"attributes,omitempty"`
+	// Modified is when the content last changed. It is no part of what people sign: a step
+	// that runs again makes the same files at another time.
+	Modified time.Time `json:"modified,omitzero"`
 }
 
 // Source is what is released, fixed at the start and kept in the depot.
@@ -165,11 +175,7 @@ type Finished struct {
 	Status  int        `json:"status,omitempty"`
 	Signal  string     `json:"signal,omitempty"`
 	Outputs []Artifact `json:"outputs,omitempty"` // where they are few; see [Finished.Made]
-	// Tree is the digest of the list of files in the depot, where there are many ([WriteList]).
-	Tree    string        `json:"tree,omitempty"`
-	Files   int           `json:"files,omitempty"`   // in it
-	Bytes   int64         `json:"bytes,omitempty"`   // of them all
-	First   []string      `json:"first,omitempty"`   // some of their paths, for people
+	List
 	Failing []string      `json:"failing,omitempty"` // names of tests that failed
 	Tests   int           `json:"tests,omitempty"`
 	Log     string        `json:"log,omitempty"` // digest in the depot

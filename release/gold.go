@@ -22,7 +22,7 @@ func (s *State) commit(e Event, b Committed) error {
 	if what := b.wrong(); what != "" {
 		return forbid(b, "%s: %s", b.Item, what)
 	}
-	s.Gold = &Gold{Seq: e.Seq, Machine: p.Lease.Machine, Outputs: b.Outputs, Tree: b.Tree, Files: b.Files, Bytes: b.Bytes, First: b.First, Runbook: s.Runbook}
+	s.Gold = &Gold{Seq: e.Seq, Machine: p.Lease.Machine, Outputs: b.Outputs, List: b.List, Runbook: s.Runbook}
 	p.Result, p.Machine, p.Server, p.Lease, p.Failures, p.Moves, p.Ended, p.Why = &b.Finished, p.Lease.Machine, p.Lease.Blueprint, nil, 0, 0, b.Epoch, ""
 	return nil
 }

@@ -134,7 +134,7 @@ func TestCheckPublishedOfAList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := []Event{{Seq: 1, Type: "gold", Body: Committed{Finished{Item: "gold", Tree: m.Tree, Files: m.Files, Bytes: m.Bytes, First: m.First}}}}
+	events := []Event{{Seq: 1, Type: "gold", Body: Committed{Finished{Item: "gold", List: List{Tree: m.Tree, Files: m.Files, Bytes: m.Bytes, First: m.First}}}}}
 	for _, c := range []struct {
 		name, want string
 		h          History

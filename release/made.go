@@ -13,12 +13,16 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
 // The limits of one result. A step whose result is over one of them fails.
 const (
+	mostAttributes = 64 << 10 // bytes of one file's, as much as a file system keeps
+
 	MostFiles   = 1_000_000
 	MostBytes   = 1_000_000_000_000 // of all files
 	MostFailing = 10_000            // characters of the names of failing tests
@@ -34,27 +38,34 @@ const (
 	firstFew = 5
 )
 
-// Made is what a step made: its files, or the digest of the list of its files.
+// List is what an event says of a list of files in the depot ([WriteList]).
+type List struct {
+	Tree string `json:"tree,omitempty"` // digest of the list; "" where an event names the files
+	// Same is the digest of the list without times, which is what people sign; "": it has none.
+	Same  string   `json:"same,omitempty"`
+	Files int      `json:"files,omitempty"`
+	Bytes int64    `json:"bytes,omitempty"` // of them all
+	First []string `json:"first,omitempty"` // some of their paths, for people
+}
+
+// Made is what a step made: its files, or the list of its files.
 type Made struct {
 	Outputs []Artifact `json:"outputs,omitempty"`
-	Tree    string     `json:"tree,omitempty"` // digest of the list in the depot; "" where Outputs has the files
-	Files   int        `json:"files"`
-	Bytes   int64      `json:"bytes"`
-	First   []string   `json:"first,omitempty"` // some paths of the list, for people
+	List
 }
 
 // Made is what the step made.
-func (f Finished) Made() Made { return made(f.Outputs, f.Tree, f.Files, f.Bytes, f.First) }
+func (f Finished) Made() Made { return made(f.Outputs, f.List) }
 
 // Made is what ships.
-func (g Gold) Made() Made { return made(g.Outputs, g.Tree, g.Files, g.Bytes, g.First) }
+func (g Gold) Made() Made { return made(g.Outputs, g.List) }
 
-func made(list []Artifact, tree string, files int, size int64, first []string) Made {
-	if tree != "" {
-		return Made{Tree: tree, Files: files, Bytes: size, First: first}
+func made(files []Artifact, l List) Made {
+	if l.Tree != "" {
+		return Made{List: l}
 	}
-	m := Made{Outputs: list, Files: len(list)}
-	for _, a := range list {
+	m := Made{Outputs: files, List: List{Files: len(files)}}
+	for _, a := range files {
 		m.Bytes += a.Size
 	}
 	return m
@@ -65,7 +76,10 @@ func made(list []Artifact, tree string, files int, size int64, first []string) M
 func FitsEvent(list []Artifact) bool {
 	size := 0
 	for i := 0; i < len(list) && i <= Few && size <= fewBytes; i++ {
-		size += len(list[i].Path) + len(list[i].Link) + 100
+		size += len(list[i].Path) + len(list[i].Link) + len(list[i].Hard) + 150
+		for name, value := range list[i].Attributes {
+			size += len(name) + 4*len(value)/3 + 8
+		}
 	}
 	return len(list) <= Few && size <= fewBytes
 }
@@ -77,10 +91,10 @@ func WriteList(w io.Writer, list []Artifact) (Made, error) {
 	if !slices.IsSortedFunc(list, byPath) {
 		list = slices.SortedFunc(slices.Values(list), byPath)
 	}
-	m, h, size := Made{}, sha256.New(), int64(0)
-	out := bufio.NewWriter(io.MultiWriter(w, h))
+	m, sum, size := Made{}, newSums(), int64(0)
+	out := bufio.NewWriter(w)
 	for _, a := range list {
-		line, err := a.line()
+		line, err := sum.add(a)
 		if err != nil {
 			return m, err
 		}
@@ -92,9 +106,44 @@ func WriteList(w io.Writer, list []Artifact) (Made, error) {
 		}
 		m.count(a)
 	}
-	err := out.Flush()
-	m.Tree = digest(h)
-	return m, err
+	m.Tree, m.Same = sum.digests()
+	return m, out.Flush()
+}
+
+// sums are the digests of a list of files, with times and without.
+type sums struct {
+	all, same hash.Hash
+	timed     bool
+}
+
+func newSums() *sums { return &sums{all: sha256.New(), same: sha256.New()} }
+
+// add counts a file in, and gives its line.
+func (s *sums) add(a Artifact) ([]byte, error) {
+	line, err := a.line()
+	s.all.Write(line)
+	if err != nil || a.Modified.IsZero() {
+		s.same.Write(line)
+		return line, err
+	}
+	s.timed = true
+	untimed, err := a.Untimed().line()
+	s.same.Write(untimed)
+	return line, err
+}
+
+// digests gives the second only where a file has a time.
+func (s *sums) digests() (all, same string) {
+	if all = digest(s.all); s.timed {
+		same = digest(s.same)
+	}
+	return all, same
+}
+
+// Untimed is the artifact without its time.
+func (a Artifact) Untimed() Artifact {
+	a.Modified = time.Time{}
+	return a
 }
 
 func (m *Made) count(a Artifact) {
@@ -116,17 +165,20 @@ func (a Artifact) line() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Digest is that of the list of files, whether an event names them or the list: one for the
-// same files.
+// Digest is that of the list of files without times, whether an event names them or the list:
+// one for the same files.
 func (m Made) Digest() string {
-	if m.Tree != "" {
-		return m.Tree
+	if m.Tree == "" {
+		n, err := WriteList(io.Discard, m.Outputs)
+		if err != nil {
+			return "" // strings and numbers always marshal
+		}
+		m = n
 	}
-	n, err := WriteList(io.Discard, m.Outputs)
-	if err != nil {
-		return "" // strings and numbers always marshal
+	if m.Same != "" {
+		return m.Same
 	}
-	return n.Tree
+	return m.Tree
 }
 
 // unfinished says why a result is that of a step which ended before its work was done, so
@@ -146,7 +198,7 @@ func (f Finished) unfinished() string {
 // Without is the result without what it made and which tests failed: that of a failure for
 // another reason.
 func (f Finished) Without() Finished {
-	f.Outputs, f.Tree, f.Files, f.Bytes, f.First, f.Failing = nil, "", 0, 0, nil, nil
+	f.Outputs, f.List, f.Failing = nil, List{}, nil
 	return f
 }
 
@@ -160,6 +212,8 @@ func (f Finished) wrong() string {
 		return ""
 	case !digestRE.MatchString(m.Tree):
 		return fmt.Sprintf("%q is no digest of a list of files", m.Tree)
+	case m.Same != "" && !digestRE.MatchString(m.Same):
+		return fmt.Sprintf("%q is no digest of a list of files", m.Same)
 	case len(list) > 0:
 		return "it names its files and a list of them"
 	case m.Files < 1 || m.Bytes < 0 || len(m.First) > firstFew:
@@ -237,12 +291,26 @@ func CheckPath(name string) error {
 	return nil
 }
 
+// Belongs gives the numbers of the user whom the artifact belongs to, if that is another than
+// the user whom the step ran as.
+func (a Artifact) Belongs() (uid, gid int, other bool) {
+	user, group, _ := strings.Cut(a.Owner, ":")
+	u, uerr := strconv.ParseUint(user, 10, 32)
+	g, gerr := strconv.ParseUint(group, 10, 32)
+	const nobody = 1<<32 - 1 // chown takes it for "leave it as it is"
+	if uerr != nil || gerr != nil || u == nobody || g == nobody || a.Owner != fmt.Sprintf("%d:%d", u, g) {
+		return 0, 0, false
+	}
+	return int(u), int(g), true
+}
+
 // check refuses an artifact that is none.
 func (a Artifact) check() error {
 	if err := CheckPath(a.Path); err != nil {
 		return err
 	}
 	file, link, dir := a.Digest != "", a.Link != "", a.Dir
+	_, _, belongs := a.Belongs()
 	what := ""
 	switch {
 	case file && (link || dir) || link && dir || !file && !link && !dir:
@@ -255,6 +323,24 @@ func (a Artifact) check() error {
 		what = fmt.Sprintf("has the mode %q", a.Mode)
 	case len(a.Link) > 4096 || !utf8.ValidString(a.Link) || strings.ContainsRune(a.Link, 0):
 		what = fmt.Sprintf("leads to %s, which no link can", quoted(a.Link))
+	case a.Owner != "" && !belongs:
+		what = fmt.Sprintf("belongs to %s, which is no UID:GID", quoted(a.Owner))
+	case a.Hard != "" && (!file || a.Hard >= a.Path || CheckPath(a.Hard) != nil):
+		what = fmt.Sprintf("is no second name of %s", quoted(a.Hard))
+	case len(a.Attributes) > 0 && link:
+		what = "has attributes, which no link has"
+	case a.Modified.Location() != time.UTC && !a.Modified.IsZero():
+		what = "has a time that is not in UTC"
+	}
+	size := 0
+	for name, value := range a.Attributes {
+		size += len(name) + len(value)
+		if name == "" || len(name) > 255 || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+			what = fmt.Sprintf("has an attribute %s, which none is", quoted(name))
+		}
+	}
+	if size > mostAttributes {
+		what = fmt.Sprintf("has attributes of %d bytes, and %d is the most", size, mostAttributes)
 	}
 	if what != "" {
 		return &NameError{a.Path, what}
@@ -283,7 +369,9 @@ func (c *checker) next(a Artifact) error {
 			return &NameError{a.Path, fmt.Sprintf("is below %s, which has nothing below it", quoted(p))}
 		}
 	}
-	c.last, c.open = a.Path, append(c.open, a.Path)
+	if c.last = a.Path; !a.Dir {
+		c.open = append(c.open, a.Path)
+	}
 	return nil
 }
 
@@ -291,13 +379,13 @@ func (c *checker) next(a Artifact) error {
 // [WriteList] does: another order or spelling, a name twice, a file below a file. It keeps
 // nothing but what it counts.
 func ReadList(r io.Reader, each func(Artifact) error) (Made, error) {
-	m, h, c := Made{}, sha256.New(), checker{}
+	m, sum, c := Made{}, newSums(), checker{}
 	in := bufio.NewReaderSize(io.LimitReader(r, MostList+1), 64<<10)
 	var size int64
 	for {
 		line, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) && len(line) == 0 {
-			m.Tree = digest(h)
+			m.Tree, m.Same = sum.digests()
 			return m, nil
 		}
 		size += int64(len(line))
@@ -316,17 +404,16 @@ func ReadList(r io.Reader, each func(Artifact) error) (Made, error) {
 		if err := json.Unmarshal(line, &a); err != nil {
 			return fail(err)
 		}
-		same, err := a.line()
+		again, err := sum.add(a)
 		if err != nil {
 			return fail(err)
 		}
-		if !bytes.Equal(same, line) {
+		if !bytes.Equal(again, line) {
 			return fail(errors.New("it is not written as a list of files is"))
 		}
 		if err := c.next(a); err != nil {
 			return fail(err)
 		}
-		h.Write(line)
 		m.count(a)
 		if err := each(a); err != nil {
 			return m, err
@@ -339,6 +426,8 @@ func (m Made) Is(said Made) error {
 	switch {
 	case m.Tree != said.Tree:
 		return fmt.Errorf("the list of files is %s, and not %s", m.Tree, said.Tree)
+	case m.Same != said.Same:
+		return fmt.Errorf("the list of files without times is %s, and not %s", m.Same, said.Same)
 	case m.Files != said.Files, m.Bytes != said.Bytes:
 		return fmt.Errorf("the list has %d files of %d bytes, and not %d of %d", m.Files, m.Bytes, said.Files, said.Bytes)
 	case !slices.Equal(m.First, said.First):

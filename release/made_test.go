@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 const someDigest = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
@@ -59,7 +60,7 @@ func TestWriteList(t *testing.T) {
 		if (m.Tree != "") != c.tree || m.Files != len(c.list) {
 			t.Errorf("%s: %+v", c.what, m)
 		}
-		if m.Digest() != made(c.list, "", 0, 0, nil).Digest() {
+		if m.Digest() != made(c.list, List{}).Digest() {
 			t.Errorf("%s: the digest of the files is not that of their list", c.what)
 		}
 		if !c.tree {
@@ -67,8 +68,58 @@ func TestWriteList(t *testing.T) {
 		}
 		var back []Artifact
 		got, err := ReadList(bytes.NewReader(text), func(a Artifact) error { back = append(back, a); return nil })
-		if err != nil || got.Is(m) != nil || !slices.Equal(back, c.list) {
+		if err != nil || got.Is(m) != nil || !reflect.DeepEqual(back, c.list) {
 			t.Errorf("%s: read back: %v, %v, %d files", c.what, err, got.Is(m), len(back))
+		}
+	}
+}
+
+// TestDigestPassesOverTimes: people sign what a step made, and not when; a file that has
+// other attributes, another owner or other names is another file.
+func TestDigestPassesOverTimes(t *testing.T) {
+	base := Artifact{Path: "dist/b", Digest: someDigest, Size: 1, Mode: "0755"}
+	at := func(s string) time.Time {
+		x, err := time.Parse(time.RFC3339Nano, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	for _, n := range []int{1, Few + 1} { // in the event, and in a list
+		digest := func(change func(*Artifact)) string {
+			list := files(n)
+			a := base
+			change(&a)
+			m, text := kept(t, append([]Artifact{a}, list...))
+			if m.Tree != "" {
+				got, err := ReadList(bytes.NewReader(text), func(Artifact) error { return nil })
+				if err != nil || got.Is(m) != nil {
+					t.Errorf("read back: %v, %v", err, got.Is(m))
+				}
+				m.Same = someDigest
+				if got.Is(m) == nil {
+					t.Error("another digest without times is taken")
+				}
+				m = got
+			}
+			return m.Digest()
+		}
+		want := digest(func(*Artifact) {})
+		for what, x := range map[string]struct {
+			change func(*Artifact)
+			same   bool
+		}{
+			"a time":         {func(a *Artifact) { a.Modified = at("2021-03-04T05:06:07.123456789Z") }, true},
+			"another time":   {func(a *Artifact) { a.Modified = at("1970-01-01T00:00:01Z") }, true},
+			"a capability":   {func(a *Artifact) { a.Attributes = map[string][]byte{"security.capability": {1}} }, false},
+			"an owner":       {func(a *Artifact) { a.Owner = "33:33" }, false},
+			"a second name":  {func(a *Artifact) { a.Hard = "dist/a" }, false},
+			"a mode":         {func(a *Artifact) { a.Mode = "4755" }, false},
+			"owner and time": {func(a *Artifact) { a.Owner, a.Modified = "33:33", at("1970-01-01T00:00:01Z") }, false},
+		} {
+			if got := digest(x.change); (got == want) != x.same {
+				t.Errorf("%d files, %s: %s, and without %s", n, what, got, want)
+			}
 		}
 	}
 }
@@ -95,6 +146,14 @@ func TestReadListRefuses(t *testing.T) {
 		"a long part":        {line(strings.Repeat("x", 256)), "more than 255 bytes"},
 		"a mode of its own":  {strings.Replace(line("a"), "0644", "rw-r", 1), "mode"},
 		"not JSON":           {"hello\n", "line 1"},
+		"an owner's name":    {strings.Replace(line("a"), `"0644"`, `"0644","owner":"root:root"`, 1), "UID:GID"},
+		"a name of a later":  {strings.Replace(line("a"), `"0644"`, `"0644","hard":"b"`, 1), "no second name"},
+		"a name of itself":   {strings.Replace(line("a"), `"0644"`, `"0644","hard":"a"`, 1), "no second name"},
+		"a name outside":     {strings.Replace(line("a"), `"0644"`, `"0644","hard":"../a"`, 1), "no second name"},
+		"an empty attribute": {strings.Replace(line("a"), `"0644"`, `"0644","attributes":{"":"AQ=="}`, 1), "an attribute"},
+		"large attributes":   {strings.Replace(line("a"), `"0644"`, `"0644","attributes":{"user.a":"`+strings.Repeat("AAAA", 30000)+`"}`, 1), "is the most"},
+		"a time elsewhere":   {strings.Replace(line("a"), `"0644"`, `"0644","modified":"2021-03-04T05:06:07+01:00"`, 1), "not in UTC"},
+		"a link's attribute": {`{"path":"a","digest":"","size":1,"link":"b","attributes":{"user.a":"AQ=="}}` + "\n", "no link has"},
 		"a link that is not": {`{"path":"a","digest":"","size":1,"link":"` + strings.Repeat("x", 5000) + `"}` + "\n", "no link can"},
 	} {
 		_, err := ReadList(strings.NewReader(c.text), func(Artifact) error { return nil })
@@ -145,9 +204,9 @@ func TestOver(t *testing.T) {
 		want string
 	}{
 		{"small", Finished{Outputs: files(3), Failing: names(3, 10)}, ""},
-		{"as many files as may be", Finished{Tree: someDigest, Files: MostFiles, Bytes: MostBytes}, ""},
-		{"too many files", Finished{Tree: someDigest, Files: MostFiles + 1}, "1000001 files, and 1000000 is the most"},
-		{"too many bytes", Finished{Tree: someDigest, Files: 1, Bytes: MostBytes + 1}, "1000 GB is the most"},
+		{"as many files as may be", Finished{List: List{Tree: someDigest, Files: MostFiles, Bytes: MostBytes}}, ""},
+		{"too many files", Finished{List: List{Tree: someDigest, Files: MostFiles + 1}}, "1000001 files, and 1000000 is the most"},
+		{"too many bytes", Finished{List: List{Tree: someDigest, Files: 1, Bytes: MostBytes + 1}}, "1000 GB is the most"},
 		{"a sparse file", Finished{Outputs: []Artifact{{Path: "a", Digest: someDigest, Size: MostBytes + 1, Mode: "0644"}}}, "1000 GB is the most"},
 		{"names of tests that fit", Finished{Failing: names(100, 100)}, ""},
 		{"names of tests that do not", Finished{Failing: names(101, 100)}, "101 tests failed, and their names have 10100 characters"},

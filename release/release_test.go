@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -514,7 +515,7 @@ func TestRules(t *testing.T) {
 					rt.Fatalf("shipped with %v open and gold %+v", left, g.s.Gold)
 				}
 			}
-			if before != nil && (g.s.Gold == nil || !slices.Equal(before.Outputs, g.s.Gold.Outputs)) {
+			if before != nil && (g.s.Gold == nil || !reflect.DeepEqual(before.Outputs, g.s.Gold.Outputs)) {
 				rt.Fatalf("gold changed with %s", b.kind())
 			}
 			if golds > 1 {

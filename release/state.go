@@ -103,13 +103,10 @@ type Progress struct {
 
 // Gold is the build that ships.
 type Gold struct {
-	Seq       int64
-	Machine   string
-	Outputs   []Artifact // where they are few; see [Gold.Made]
-	Tree      string
-	Files     int
-	Bytes     int64
-	First     []string
+	Seq     int64
+	Machine string
+	Outputs []Artifact // where they are few; see [Gold.Made]
+	List
 	Confirmed *Confirmed
 	By        string // machine of the second build
 	Exception *Excepted

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -117,7 +118,11 @@ func (a *statuses) oldSubject(x *runbook.Item) string {
 	}
 	for _, n := range x.Needs {
 		if m := a.Made(n); m.Files > 0 {
-			q.Made = append(q.Made, made{n, m.Outputs, m.Tree})
+			y := made{Item: n, Tree: cmp.Or(m.Same, m.Tree)}
+			for _, f := range m.Outputs {
+				y.Outputs = append(y.Outputs, f.Untimed())
+			}
+			q.Made = append(q.Made, y)
 		}
 	}
 	return digestOf(q)

@@ -42,9 +42,8 @@ func (s *step) collect(ctx context.Context, r *api.Report) error {
 		r.Exit, r.Why = 1, limit.Error()
 		return nil
 	}
-	r.Outputs, r.Tree, r.First = m.Outputs, m.Tree, m.First
-	if m.Tree != "" {
-		r.Files, r.Bytes = m.Files, m.Bytes
+	if r.Outputs = m.Outputs; m.Tree != "" {
+		r.List = m.List
 	}
 	return err
 }
@@ -164,24 +163,7 @@ func (s *step) outputs(r *api.Report) ([]release.Artifact, error) {
 	} else if len(found.Files) == 0 && s.as.Step.Gold {
 		r.Exit, r.Why = 1, "it ended well and made no file, only directories"
 	}
-	return artifacts(found), nil
-}
-
-// artifacts are files and directories in the form of events, sorted by path.
-func artifacts(found *build.Found) []release.Artifact {
-	list, dirs := make([]release.Artifact, 0, len(found.Files)+len(found.Dirs)), found.Dirs
-	dir := func(before string) {
-		for len(dirs) > 0 && (before == "" || dirs[0].Path < before) {
-			list = append(list, release.Artifact{Path: dirs[0].Path, Mode: dirs[0].Mode, Dir: true})
-			dirs = dirs[1:]
-		}
-	}
-	for _, o := range found.Files {
-		dir(o.Path)
-		list = append(list, release.Artifact{Path: o.Path, Digest: o.SHA256, Size: o.Size, Mode: o.Mode, Link: o.Link})
-	}
-	dir("")
-	return list
+	return found.Artifacts(s.user), nil
 }
 
 // inputs are the artifacts that the step takes in, all of them in this machine's depot.
@@ -225,6 +207,15 @@ func (a *Agent) files(ctx context.Context, m release.Made, picks func(path strin
 		})
 	})
 	return list, err
+}
+
+// besides gives what each file and directory of a build has beside bytes, mode and time.
+func besides(list []release.Artifact) map[string]string {
+	all := make(map[string]string, len(list))
+	for _, a := range list {
+		all[a.Path] = beside(a)
+	}
+	return all
 }
 
 // splitOutputs gives the files and links of a build as they are compared, and its

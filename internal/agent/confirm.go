@@ -69,7 +69,7 @@ func (s *step) confirm(ctx context.Context, r *api.Report, list []release.Artifa
 		return nil
 	}
 	b := builds{
-		made: made, again: madeAgain, gold: gold, madeDirs: madeDirs, goldDirs: goldDirs, scratch: n.Dir, mask: s.mask,
+		made: made, again: madeAgain, gold: gold, madeDirs: madeDirs, goldDirs: goldDirs, madeBeside: besides(list), goldBeside: besides(ships), scratch: n.Dir, mask: s.mask,
 		openMade: compare.In(s.checkout), openAgain: compare.In(again.checkout),
 	}
 	stored := compare.From(s.a.o.Depot, n.Dir, func(o blueprint.Output) string { return o.SHA256 })
@@ -84,15 +84,31 @@ func (s *step) confirm(ctx context.Context, r *api.Report, list []release.Artifa
 	return err
 }
 
+// sameArtifact tells whether two builds made the same, be it at other times.
 func sameArtifact(a, b release.Artifact) bool {
-	a.Size, b.Size = 0, 0
-	return a == b
+	return a.Path == b.Path && a.Digest == b.Digest && a.Mode == b.Mode && a.Link == b.Link && a.Dir == b.Dir && beside(a) == beside(b)
+}
+
+// beside says what an artifact has beside bytes, mode and time; "" if nothing.
+func beside(a release.Artifact) string {
+	var list []string
+	if a.Owner != "" {
+		list = append(list, "owner "+a.Owner)
+	}
+	if a.Hard != "" {
+		list = append(list, "a name of the file "+a.Hard)
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Attributes)) {
+		list = append(list, fmt.Sprintf("attribute %s=%x", name, a.Attributes[name]))
+	}
+	return strings.Join(list, ", ")
 }
 
 // builds are the three that a verdict needs: two of this machine, and gold.
 type builds struct {
 	made, again, gold             []blueprint.Output
-	madeDirs, goldDirs            map[string]string // modes of directories with nothing in them
+	madeDirs, goldDirs            map[string]string // modes of directories
+	madeBeside, goldBeside        map[string]string
 	openMade, openAgain, openGold compare.Open
 	scratch                       string
 	mask                          *mask.Mask // the ledger keeps for ever what is named
@@ -143,16 +159,21 @@ func (b *builds) judge(ctx context.Context) (release.Verdict, []string, error) {
 			}
 		}
 	}
+	for _, p := range slices.Sorted(maps.Keys(b.madeBeside)) {
+		if gold, ok := b.goldBeside[p]; ok && gold != b.madeBeside[p] {
+			beyond = append(beyond, named(b.mask, p, fmt.Sprintf("%q instead of %q", gold, b.madeBeside[p]), ""))
+		}
+	}
 	for _, p := range slices.Sorted(maps.Keys(b.goldDirs)) {
 		if mode, ok := b.madeDirs[p]; !ok {
-			beyond = append(beyond, named(b.mask, p, "only gold has this directory, with nothing in it", ""))
+			beyond = append(beyond, named(b.mask, p, "only gold has this directory", ""))
 		} else if mode != b.goldDirs[p] {
 			beyond = append(beyond, named(b.mask, p, "mode "+b.goldDirs[p]+" instead of "+mode, ""))
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(b.madeDirs)) {
 		if _, ok := b.goldDirs[p]; !ok {
-			beyond = append(beyond, named(b.mask, p, "gold has not this directory, with nothing in it", ""))
+			beyond = append(beyond, named(b.mask, p, "gold has not this directory", ""))
 		}
 	}
 	v, list := release.Equivalent, append(beyond, excused...)

@@ -114,6 +114,7 @@ type step struct {
 	late     bool      // stopped by its timeout
 	secrets  map[string]string
 	mask     *mask.Mask // of the secrets
+	user     blueprint.User
 }
 
 // limited runs the command within the step's timeout; making its server first
@@ -401,12 +402,17 @@ func (s *step) workspace(ctx context.Context, user blueprint.User) error {
 		return err
 	}
 	defer root.Close()
+	l := s.laying(ctx, root, user)
 	for _, in := range inputs {
-		err := s.a.undamaged(ctx, in.Digest, func() error { return s.lay(ctx, root, in, user) })
+		err := s.a.undamaged(ctx, in.Digest, func() error { return l.Lay(in) })
 		if err != nil {
 			return fmt.Errorf("lay %s into the workspace: %w", in.Path, err)
 		}
 	}
+	if err := l.End(); err != nil {
+		return fmt.Errorf("lay directories into the workspace: %w", err)
+	}
+	s.user = user
 	s.before, err = seen(root, dir, s.as.Step.Results)
 	return err
 }
@@ -429,72 +435,23 @@ func (a *Agent) undamaged(ctx context.Context, dg string, read func() error) err
 	return read()
 }
 
-// lay puts an artifact of an earlier step into the workspace, and takes away what
-// the source has in its place. A link of the source on the way is refused.
-func (s *step) lay(ctx context.Context, root *tree.Dir, in release.Artifact, user blueprint.User) error {
-	for i := range in.Path {
-		if in.Path[i] != '/' {
-			continue
+// laying lays artifacts of earlier steps into the workspace, in place of what the source has
+// there. A link of the source on the way is refused. They belong to the step's user; what
+// belonged to another user of the step that made it still does where the step's user is root.
+func (s *step) laying(ctx context.Context, root *tree.Dir, user blueprint.User) *build.Laying {
+	l := build.NewLaying(root, func(dg string) (io.ReadCloser, error) { return s.a.o.Depot.Get(ctx, dg) })
+	l.Replace = true
+	l.Owner = func(a release.Artifact) (uid, gid int) {
+		uid, gid, other := a.Belongs()
+		if !other || s.isPlain() || user.UID != 0 {
+			return user.UID, user.GID
 		}
-		if err := root.Mkdir(in.Path[:i], 0o755); err == nil {
-			if err := root.Lchown(in.Path[:i], user.UID, user.GID); err != nil {
-				return err
-			}
-		} else if !errors.Is(err, os.ErrExist) {
-			return err
-		}
+		return uid, gid
 	}
-	if in.Dir {
-		return layDir(root, in, user)
-	}
-	if err := root.RemoveAll(in.Path); err != nil {
-		return err
-	}
-	if in.Link != "" {
-		if err := root.Symlink(in.Link, in.Path); err != nil {
-			return err
-		}
-		return root.Lchown(in.Path, user.UID, user.GID)
-	}
-	mode, err := build.FileMode(in.Mode)
-	if err != nil {
-		return err
-	}
-	r, err := s.a.o.Depot.Get(ctx, in.Digest)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	f, err := root.Create(in.Path, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	if err == nil {
-		err = f.Chown(user.UID, user.GID) // before the mode: it takes setuid away
-	}
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	return errors.Join(err, f.Close())
+	// A plain step runs on the machine itself, where a capability is one of the machine.
+	l.Keep = func(attribute string) bool { return !s.isPlain() || attribute != "security.capability" }
+	return l
 }
 
-// layDir makes a directory that had nothing in it; what the source has there stays.
-func layDir(root *tree.Dir, in release.Artifact, user blueprint.User) error {
-	mode, err := build.FileMode(in.Mode)
-	if err != nil {
-		return err
-	}
-	if info, err := root.Lstat(in.Path); err == nil && !info.IsDir() {
-		if err := root.RemoveAll(in.Path); err != nil {
-			return err
-		}
-	}
-	if err := root.Mkdir(in.Path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if err := root.Lchown(in.Path, user.UID, user.GID); err != nil {
-		return err
-	}
-	return root.Chmod(in.Path, mode)
-}
+// isPlain tells whether the step runs on the machine itself.
+func (s *step) isPlain() bool { return s.as.Machine.Blueprint == "" }

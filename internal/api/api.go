@@ -482,12 +482,7 @@ type Gold struct {
 	Event   int64              `json:"event"`
 	Machine string             `json:"machine"`
 	Outputs []release.Artifact `json:"outputs"`
-	// Tree is the digest of the list of its files where they are many, with their number,
-	// size, and some of their paths.
-	Tree        string          `json:"tree,omitempty"`
-	Files       int             `json:"files"`
-	Bytes       int64           `json:"bytes"`
-	First       []string        `json:"first,omitempty"`
+	release.List
 	Verdict     release.Verdict `json:"verdict,omitempty"`
 	By          string          `json:"confirmed_by,omitempty"`
 	Differences []string        `json:"differences,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -32,9 +33,19 @@ func captured() Limits { return Limits{100_000, 256 << 30} }
 
 // Found is what globs match.
 type Found struct {
-	Files     []blueprint.Output // and links, sorted by path
-	Dirs      []blueprint.Output // with nothing in them, sorted by path
-	Unmatched []string           // globs that nothing matches
+	Files     []File   // and links, sorted by path
+	Dirs      []File   // sorted by path
+	Unmatched []string // globs that nothing matches
+}
+
+// File is a file, link or directory that a build made, with what it has beside its bytes.
+type File struct {
+	blueprint.Output
+	UID, GID   int
+	Modified   time.Time
+	First      string // another path found, before this one, of the same file
+	Attributes map[string][]byte
+	Empty      bool // a directory with nothing in it
 }
 
 // OutputError says why the outputs that a glob matches are not collected. The
@@ -63,12 +74,13 @@ func Outputs(dir string, globs []string) (outputs []blueprint.Output, unmatched 
 	if err != nil {
 		return nil, nil, err
 	}
-	for i := range found.Files {
-		if m := &found.Files[i].Mode; *m != "" {
-			*m = "0" + (*m)[1:]
+	for _, f := range found.Files {
+		if f.Mode != "" {
+			f.Mode = "0" + f.Mode[1:]
 		}
+		outputs = append(outputs, f.Output)
 	}
-	return found.Files, found.Unmatched, nil
+	return outputs, found.Unmatched, nil
 }
 
 // Collect lists what the globs match below dir, with digests. A link is an output itself;
@@ -80,7 +92,7 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 		return nil, err
 	}
 	defer d.Close()
-	found, dirs, out := map[string]bool{}, map[string]string{}, &Found{}
+	found, dirs, out := map[string]bool{}, map[string]bool{}, &Found{}
 	var size int64
 	for _, g := range globs {
 		any, err := match(d, g, func(e *tree.Entry) error {
@@ -91,14 +103,13 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 			if err := check(e.Path); err != nil {
 				return err
 			}
-			delete(dirs, path.Dir(e.Path))
 			switch {
-			case found[e.Path]:
+			case found[e.Path], dirs[e.Path]:
 				return nil
 			case len(found)+len(dirs) >= most.Files:
 				return &tree.LimitError{Path: g, What: "files", Limit: int64(most.Files)}
 			case e.IsDir():
-				dirs[e.Path] = mode(e.Mode())
+				dirs[e.Path] = true
 				return nil
 			case !link && !e.Mode().IsRegular():
 				return &tree.KindError{Path: e.Path, Mode: e.Mode(), Want: "regular file"}
@@ -116,26 +127,26 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 			out.Unmatched = append(out.Unmatched, g)
 		}
 	}
-	for name := range found {
-		delete(dirs, path.Dir(name)) // another glob's file
-		o, err := output(d, name)
+	first := map[inode]string{}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		f, err := readFile(d, name, first)
 		if err != nil {
 			return nil, err
 		}
-		out.Files = append(out.Files, *o)
+		out.Files = append(out.Files, *f)
 	}
-	for name, m := range dirs {
-		if list, err := d.ReadDir(name); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(dirs)) {
+		f, err := readDirectory(d, name)
+		if err != nil {
 			return nil, err
-		} else if len(list) == 0 {
-			out.Dirs = append(out.Dirs, blueprint.Output{Path: name, Mode: m})
 		}
+		out.Dirs = append(out.Dirs, *f)
 	}
-	byPath := func(a, b blueprint.Output) int { return strings.Compare(a.Path, b.Path) }
-	slices.SortFunc(out.Files, byPath)
-	slices.SortFunc(out.Dirs, byPath)
 	return out, nil
 }
+
+// inode is a file, whatever its names.
+type inode struct{ device, number uint64 }
 
 // mode is that of a file in four octal digits, with the bits that change who runs it.
 func mode(m fs.FileMode) string {
@@ -259,12 +270,27 @@ func leads(glob, dir string) bool {
 }
 
 // output describes one file or link. Size, mode and digest are of one descriptor.
-func output(d *tree.Dir, name string) (*blueprint.Output, error) {
-	o := &blueprint.Output{Path: name}
+func readDirectory(d *tree.Dir, name string) (*File, error) {
 	info, err := d.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
+	list, err := d.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Output: blueprint.Output{Path: name, Mode: mode(info.Mode())}, UID: info.UID(), GID: info.GID(), Modified: info.ModTime(), Empty: len(list) == 0}
+	f.Attributes, err = d.Attributes(name)
+	return f, err
+}
+
+// readFile reads a file from one descriptor. first has a name of each file that has several.
+func readFile(d *tree.Dir, name string, first map[inode]string) (*File, error) {
+	info, err := d.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	o := &File{Output: blueprint.Output{Path: name}, UID: info.UID(), GID: info.GID(), Modified: info.ModTime()}
 	if info.Mode()&fs.ModeSymlink != 0 {
 		o.Size = info.Size()
 		o.Link, err = d.Readlink(name)
@@ -279,7 +305,18 @@ func output(d *tree.Dir, name string) (*blueprint.Output, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Size, o.Mode = st.Size(), mode(st.Mode())
+	o.Size, o.Mode, o.Modified = st.Size(), mode(st.Mode()), st.ModTime()
+	if o.Attributes, err = tree.Attributes(f); err != nil {
+		return nil, err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		o.UID, o.GID = int(sys.Uid), int(sys.Gid)
+		if is := (inode{sys.Dev, sys.Ino}); sys.Nlink > 1 && first[is] != "" {
+			o.First = first[is]
+		} else if sys.Nlink > 1 {
+			first[is] = name
+		}
+	}
 	h := sha256.New()
 	n, err := io.Copy(h, io.LimitReader(f, o.Size+1))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -115,12 +116,37 @@ func (b *bundling) gather(ctx context.Context, l *api.Ledger) error {
 		if err != nil {
 			return err
 		}
-		if err := fetchArtifacts(ctx, b.c, gold, b.part, "artifacts"); err != nil {
+		if err := b.artifacts(ctx, gold); err != nil {
 			return err
 		}
 		b.gold = gold
 	}
 	return b.a.billsOfMaterials(ctx, b.c, l, b.gold, b.part, b.files)
+}
+
+// artifacts lays the files of gold into the bundle, as anybody may read them: what else there
+// is to them, and the links among them, the list of gold says.
+func (b *bundling) artifacts(ctx context.Context, gold []release.Artifact) error {
+	if err := b.part.MkdirAll("artifacts", 0o755); err != nil {
+		return err
+	}
+	dir, err := b.part.Sub("artifacts")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	var files []release.Artifact
+	for _, x := range gold {
+		if x.Digest == "" {
+			continue
+		}
+		mode := "0644"
+		if strings.ContainsAny(x.Mode[max(len(x.Mode)-3, 0):], "1357") {
+			mode = "0755"
+		}
+		files = append(files, release.Artifact{Path: x.Path, Digest: x.Digest, Size: x.Size, Mode: mode, Modified: x.Modified})
+	}
+	return fetchArtifacts(ctx, b.c, files, dir)
 }
 
 // write makes the bundle of a ledger, and verifies it: nobody is to be given what does not.

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"trysail/internal/api"
+	"trysail/internal/build"
 	"trysail/internal/tree"
 	"trysail/release"
 	"trysail/runbook"
@@ -47,7 +50,7 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 		return err
 	}
 	defer dir.Close()
-	if err := fetchArtifacts(ctx, c, outputs, dir, ""); err != nil {
+	if err := fetchArtifacts(ctx, c, outputs, dir); err != nil {
 		return err
 	}
 	a.ui.end()
@@ -58,17 +61,51 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 		}{into, outputs})
 	}
 	for _, x := range outputs {
-		if x.Link != "" {
-			a.printf("%s is a link to %s, and was not made\n", x.Path, release.Plainly(x.Link))
-			continue
+		name := release.Plainly(filepath.Join(into, x.Path))
+		switch {
+		case x.Link != "" && !inside(x):
+			a.printf("%s is a link to %s, which is not in what the step made: it was not laid\n", name, release.Plainly(x.Link))
+		case x.Link != "":
+			a.printf("%s -> %s\n", name, release.Plainly(x.Link))
+		case x.Dir:
+			a.printf("%s/\n", name)
+		default:
+			a.printf("%s  %s%s\n", x.Digest, name, notLaid(x))
 		}
-		if x.Dir {
-			a.printf("%s is a directory with nothing in it, and was not made\n", release.Plainly(x.Path))
-			continue
-		}
-		a.printf("%s  %s\n", x.Digest, release.Plainly(filepath.Join(into, x.Path)))
 	}
 	return nil
+}
+
+// inside tells whether a link leads to what is below the directory that it is laid into.
+func inside(x release.Artifact) bool {
+	down := false
+	for part := range strings.SplitSeq(x.Link, "/") {
+		if part == ".." && down {
+			return false // through another link, perhaps
+		}
+		down = down || part != ".."
+	}
+	return fs.ValidPath(path.Join(path.Dir(x.Path), x.Link)) && !path.IsAbs(x.Link)
+}
+
+// notLaid says what a person's copy of a file does not have.
+func notLaid(x release.Artifact) string {
+	var list []string
+	if x.Mode != "" && x.Mode[0] != '0' {
+		list = append(list, "mode "+x.Mode)
+	}
+	if x.Owner != "" {
+		list = append(list, "owner "+x.Owner)
+	}
+	for _, name := range slices.Sorted(maps.Keys(x.Attributes)) {
+		if !strings.HasPrefix(name, "user.") {
+			list = append(list, name)
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return " (without " + release.Plainly(strings.Join(list, ", ")) + ")"
 }
 
 // madeBy is what a step of a release made.
@@ -88,66 +125,64 @@ func madeBy(s *release.State, step string) (release.Made, error) {
 	return release.Made{}, usage("%s makes no files (its log: trysail release log %s %s)", step, s.Started.Version, step)
 }
 
-// fetchArtifacts lays files below a name in a directory, each as its digest says.
-func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact, dir *tree.Dir, below string) error {
+// fetchArtifacts lays what a step made into a directory, each file as its digest says. Links
+// that lead out of the directory are left out.
+func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact, dir *tree.Dir) error {
+	size := map[string]int64{}
+	for _, x := range list {
+		size[x.Digest] = x.Size
+	}
+	l := build.NewLaying(dir, func(dg string) (io.ReadCloser, error) {
+		r, err := c.GetBlob(ctx, dg)
+		if err != nil {
+			return nil, err
+		}
+		return &verified{r, io.LimitReader(r, size[dg]+1), digest.Digest(dg).Verifier(), dg}, nil // control may send without end
+	})
+	lay := func(x release.Artifact) error {
+		if x.Link != "" && !inside(x) {
+			return nil
+		}
+		if err := l.Lay(x); err != nil {
+			return fmt.Errorf("%s: %w", x.Path, err)
+		}
+		return nil
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, x := range list {
-		if x.Digest == "" {
-			continue
+		if x.Hard == "" {
+			g.Go(func() error { return lay(x) })
 		}
-		g.Go(func() error {
-			if err := fetchArtifact(ctx, c, x, dir, below); err != nil {
-				return fmt.Errorf("%s: %w", x.Path, err)
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, x := range list {
+		if x.Hard != "" {
+			if err := lay(x); err != nil {
+				return err
 			}
-			return nil
-		})
-	}
-	return g.Wait()
-}
-
-func fetchArtifact(ctx context.Context, c *api.Client, x release.Artifact, dir *tree.Dir, below string) error {
-	r, err := c.GetBlob(ctx, x.Digest)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	mode := fs.FileMode(0o644)
-	if m, err := strconv.ParseUint(x.Mode, 8, 32); err == nil && m&0o111 != 0 {
-		mode = 0o755
-	}
-	v := digest.Digest(x.Digest).Verifier()
-	if err := release.CheckPath(x.Path); err != nil {
-		return err
-	}
-	// A control that sends without end is not to fill the disk.
-	return writeBelow(dir, path.Join(below, x.Path), mode, io.TeeReader(io.LimitReader(r, x.Size+1), v), func() error {
-		if !v.Verified() {
-			return fmt.Errorf("control gave other bytes than those of %s", x.Digest)
 		}
-		return nil
-	})
+	}
+	return l.End()
 }
 
-// writeBelow writes a new file below a directory, which its name cannot leave. What is
-// not whole, or not what it should be, is not left there.
-func writeBelow(dir *tree.Dir, name string, mode fs.FileMode, from io.Reader, whole func() error) error {
-	if !fs.ValidPath(name) {
-		return fmt.Errorf("%q leaves its directory", name)
+// verified reads a blob, and fails at the end of other bytes than the digest's.
+type verified struct {
+	io.Closer
+	from   io.Reader
+	sum    digest.Verifier
+	digest string
+}
+
+func (v *verified) Read(p []byte) (int, error) {
+	n, err := v.from.Read(p)
+	if _, werr := v.sum.Write(p[:n]); werr != nil {
+		return n, werr
 	}
-	if err := dir.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
+	if errors.Is(err, io.EOF) && !v.sum.Verified() {
+		return n, fmt.Errorf("control gave other bytes than those of %s", v.digest)
 	}
-	f, err := dir.Create(name, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = whole()
-	}
-	if err != nil {
-		return errors.Join(err, dir.Remove(name))
-	}
-	return nil
+	return n, err
 }

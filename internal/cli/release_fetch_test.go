@@ -35,7 +35,7 @@ func TestAttackArtifactWithoutEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	err = fetchArtifact(t.Context(), c, release.Artifact{Path: "app", Digest: "sha256:" + strings.Repeat("0", 64), Size: 10}, dir, "")
+	err = fetchArtifacts(t.Context(), c, []release.Artifact{{Path: "app", Digest: "sha256:" + strings.Repeat("0", 64), Size: 10, Mode: "0644"}}, dir)
 	s.Close() // waits for the handler
 	if err == nil || sent > 64<<20 {
 		t.Errorf("%d bytes were taken: %v", sent, err)

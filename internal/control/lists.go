@@ -187,7 +187,7 @@ func (c *Control) listOutputs(ctx context.Context, r *release.Report) error {
 	if err != nil {
 		return err
 	}
-	r.Outputs, r.Tree, r.Files, r.Bytes, r.First = nil, m.Tree, m.Files, m.Bytes, m.First
+	r.Outputs, r.List = nil, m.List
 	c.lists.found(m.Tree, true)
 	return nil
 }

@@ -38,14 +38,14 @@ func TestResults(t *testing.T) {
 		if _, err := c.o.Depot.PutBytes(t.Context(), b.Bytes()); err != nil {
 			t.Fatal(err)
 		}
-		return release.Finished{Tree: m.Tree, Files: m.Files, Bytes: m.Bytes, First: m.First}
+		return release.Finished{List: release.List{Tree: m.Tree, Files: m.Files, Bytes: m.Bytes, First: m.First}}
 	}
 	blob := func(text string) release.Finished {
 		dg, err := c.o.Depot.PutBytes(t.Context(), []byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return release.Finished{Tree: dg, Files: 1, First: []string{"a"}}
+		return release.Finished{List: release.List{Tree: dg, Files: 1, First: []string{"a"}}}
 	}
 	with := func(f release.Finished, do func(*release.Finished)) release.Finished { do(&f); return f }
 	gone := "sha256:" + strings.Repeat("0", 64)
@@ -64,18 +64,18 @@ func TestResults(t *testing.T) {
 		{"a name with control characters", release.Finished{Outputs: []release.Artifact{{Path: "a\nb", Digest: one, Size: 3, Mode: "0644"}}}, "", false},
 		{"a failure, whatever it made", release.Finished{Exit: 2, Status: 2, Why: "exit status 2"}, "", false},
 		{"a file that is not there", release.Finished{Outputs: []release.Artifact{{Path: "a", Digest: gone, Size: 3, Mode: "0644"}}}, `output "a" (` + gone + ") is not in the depot", false},
-		{"a list that is not there", release.Finished{Tree: gone, Files: 1}, "list of its files", false},
+		{"a list that is not there", release.Finished{List: release.List{Tree: gone, Files: 1}}, "list of its files", false},
 		{"a list of something else", blob("hello\n"), "line 1 of the list of files", false},
 		{"a list of a file that is not there", blob(`{"path":"a","digest":"` + gone + `","size":0,"mode":"0644"}` + "\n"), "is not in the depot", false},
 		{"a list of a file outside", blob(`{"path":"../a","digest":"` + one + `","size":0,"mode":"0644"}` + "\n"), "leaves its directory", false},
 		{"other counts than the list", with(listed(300), func(f *release.Finished) { f.Files++ }), "and not 301", false},
 		{"other bytes than the list", with(listed(7000), func(f *release.Finished) { f.Bytes = 1 }), "of 1", false},
 		{"a list and files", with(listed(300), func(f *release.Finished) { f.Outputs = files(1) }), "names its files and a list", false},
-		{"no digest", release.Finished{Tree: "sha256:1", Files: 1}, "is not in the depot", false},
+		{"no digest", release.Finished{List: release.List{Tree: "sha256:1", Files: 1}}, "is not in the depot", false},
 		{"a log that is not there", release.Finished{Log: gone}, "its log", false},
 		{"a log that is none", release.Finished{Log: "../x"}, "its log", false},
 		{"too many failing tests", release.Finished{Status: 1, Tests: 1, Failing: []string{strings.Repeat("x", 10_001)}}, "10000 is the most", false},
-		{"too many files", release.Finished{Tree: gone, Files: 1_000_001}, "1000000 is the most", false},
+		{"too many files", release.Finished{List: release.List{Tree: gone, Files: 1_000_001}}, "1000000 is the most", false},
 		{"a long reason", release.Finished{Exit: 1, Why: strings.Repeat("x", 30_000)}, "its reason has 30000 bytes", false},
 		{"names that no event holds", release.Finished{Status: 1, Tests: 9, Failing: []string{strings.Repeat("\x01", 9000)}, Outputs: nil, Root: strings.Repeat("x", 101)}, "its reason", false},
 	} {

@@ -90,7 +90,7 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	}
 	if g := st.Gold; g != nil {
 		m := g.Made()
-		a.Gold = &api.Gold{Event: g.Seq, Machine: g.Machine, Outputs: nonNil(g.Outputs), Tree: m.Tree, Files: m.Files, Bytes: m.Bytes, First: m.First, By: g.By}
+		a.Gold = &api.Gold{Event: g.Seq, Machine: g.Machine, Outputs: nonNil(g.Outputs), List: m.List, By: g.By}
 		if g.Confirmed != nil {
 			a.Gold.Verdict, a.Gold.Differences = g.Confirmed.Verdict, g.Confirmed.Differences
 		}

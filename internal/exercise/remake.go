@@ -63,7 +63,7 @@ func Remake(ctx context.Context, o Making) (gold []release.Artifact, err error) 
 			return nil, err
 		}
 		if s.Gold != nil {
-			g := release.Gold{Outputs: s.Gold.Outputs, Tree: s.Gold.Tree, Files: s.Gold.Files, Bytes: s.Gold.Bytes, First: s.Gold.First}
+			g := release.Gold{Outputs: s.Gold.Outputs, List: s.Gold.List}
 			return r.client.Files(ctx, g.Made())
 		}
 		for _, x := range s.Items {

@@ -1,8 +1,11 @@
 package tree
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
@@ -26,28 +29,63 @@ func kept(name string) bool {
 
 // Records gives the records of a header for a file or directory that is walked.
 func (e *Entry) Records() (map[string]string, error) {
-	fd, err := openat(e.in.fd(), e.name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	attributes, err := e.in.Attributes(e.name)
 	if err != nil {
-		return nil, e.in.failed("open", e.name, err)
+		return nil, err
 	}
-	defer unix.Close(fd)
-	at := fmt.Sprintf("/proc/self/fd/%d", fd)
-	records := map[string]string{}
+	records := make(map[string]string, len(attributes))
+	for name, value := range attributes {
+		records[recordAttribute+name] = string(value)
+	}
+	return records, nil
+}
+
+// Attributes gives the extended attributes of a file or directory, not of a link, that belong to
+// it wherever it is.
+func (d *Dir) Attributes(name string) (map[string][]byte, error) {
+	var attributes map[string][]byte
+	err := d.at("read the attributes of", name, func(dir int, base string) error {
+		fd, err := openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		attributes, err = attributesOf(fd)
+		return err
+	})
+	return attributes, err
+}
+
+// Attributes is [Dir.Attributes] of an open file.
+func Attributes(f *os.File) (map[string][]byte, error) {
+	attributes, err := attributesOf(int(f.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("read the attributes of %s: %w", f.Name(), err)
+	}
+	return attributes, nil
+}
+
+func attributesOf(fd int) (map[string][]byte, error) {
+	at := fmt.Sprintf("/proc/self/fd/%d", fd) // fgetxattr refuses a descriptor of O_PATH
 	names, err := attribute(func(b []byte) (int, error) { return unix.Listxattr(at, b) })
 	if err != nil {
-		return nil, e.in.failed("list the attributes of", e.name, err)
+		return nil, err
 	}
+	var attributes map[string][]byte
 	for name := range strings.SplitSeq(string(names), "\x00") {
 		if !kept(name) {
 			continue
 		}
 		value, err := attribute(func(b []byte) (int, error) { return unix.Getxattr(at, name, b) })
 		if err != nil {
-			return nil, e.in.failed("read an attribute of", e.name, err)
+			return nil, err
 		}
-		records[recordAttribute+name] = string(value)
+		if attributes == nil {
+			attributes = map[string][]byte{}
+		}
+		attributes[name] = value
 	}
-	return records, nil
+	return attributes, nil
 }
 
 // attribute calls for a size and then for the bytes. A file system without attributes has none,
@@ -159,21 +197,71 @@ func (s *Sparse) Close() error { return s.f.Truncate(s.at) }
 // SetRecords gives a file or directory, not a link, the attributes of a header's records.
 func (d *Dir) SetRecords(name string, records map[string]string) error {
 	for key, value := range records {
-		attr, ok := strings.CutPrefix(key, recordAttribute)
-		if !ok || !kept(attr) {
-			continue
-		}
-		err := d.at("set the attribute "+attr+" of", name, func(dir int, base string) error {
-			fd, err := openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
-			if err != nil {
+		if attr, ok := strings.CutPrefix(key, recordAttribute); ok {
+			if err := d.SetAttribute(name, attr, []byte(value)); err != nil {
 				return err
 			}
-			defer unix.Close(fd)
-			return unix.Setxattr(fmt.Sprintf("/proc/self/fd/%d", fd), attr, []byte(value), 0)
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// SetAttribute gives a file or directory, not a link, an extended attribute. One of the kinds
+// that [Dir.Attributes] leaves out is left out here too.
+func (d *Dir) SetAttribute(name, attr string, value []byte) error {
+	if !kept(attr) {
+		return nil
+	}
+	return d.at("set the attribute "+attr+" of", name, func(dir int, base string) error {
+		fd, err := openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Setxattr(fmt.Sprintf("/proc/self/fd/%d", fd), attr, value, 0)
+	})
+}
+
+// CopySparse writes an empty file, and leaves holes where blocks of zeros would be. It gives
+// the number of bytes that it read.
+func CopySparse(f *os.File, from io.Reader) (size int64, err error) {
+	buf := make([]byte, 64*block)
+	for {
+		n, readErr := io.ReadFull(from, buf)
+		for begin, end := range data(buf[:n]) {
+			if _, err := f.WriteAt(buf[begin:end], size+int64(begin)); err != nil {
+				return size, err
+			}
+		}
+		size += int64(n)
+		switch {
+		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
+			return size, f.Truncate(size)
+		case readErr != nil:
+			return size, readErr
+		}
+	}
+}
+
+const block = 4096 // bytes: file systems make no smaller holes
+
+// data gives begin and end of the parts of p between blocks of zeros.
+func data(p []byte) iter.Seq2[int, int] {
+	var zeros [block]byte
+	return func(yield func(int, int) bool) {
+		begin := 0
+		for i := 0; i <= len(p); i += block {
+			part := p[i:min(i+block, len(p))]
+			if len(part) > 0 && !bytes.Equal(part, zeros[:len(part)]) {
+				continue
+			}
+			if begin < i && !yield(begin, i) {
+				return
+			}
+			begin = i + block
+		}
+		if begin < len(p) {
+			yield(begin, len(p))
+		}
+	}
 }
