@@ -54,6 +54,7 @@ type Blueprint struct {
 	Config           []File           `yaml:"config,omitempty" json:"config,omitempty"`
 	Generated        []File           `yaml:"generated,omitempty" json:"generated,omitempty"`
 	Directories      []Directory      `yaml:"directories,omitempty" json:"directories,omitempty"`
+	Overrides        []Override       `yaml:"overrides,omitempty" json:"overrides,omitempty"`
 	Alternatives     []Alternative    `yaml:"alternatives,omitempty" json:"alternatives,omitempty"`
 	Diversions       []Diversion      `yaml:"diversions,omitempty" json:"diversions,omitempty"`
 	Users            []User           `yaml:"users,omitempty" json:"users,omitempty"`
@@ -240,6 +241,24 @@ type Directory struct {
 	Owner string `yaml:"owner" json:"owner"`
 }
 
+// Override is a file or directory whose mode, owner or attributes are not those that its package
+// gives it, or a configuration file that has attributes.
+type Override struct {
+	Path  string `yaml:"path" json:"path"`
+	Mode  string `yaml:"mode" json:"mode"` // octal permission bits
+	Owner string `yaml:"owner" json:"owner"`
+	// Attributes are the extended attributes: access lists, capabilities, those of users.
+	Attributes []Attribute `yaml:"attributes,omitempty" json:"attributes,omitempty"`
+	// Why says what the package gives it.
+	Why string `yaml:"why" json:"why"`
+}
+
+// Attribute is an extended attribute of a file.
+type Attribute struct {
+	Name  string `yaml:"name" json:"name"`
+	Value string `yaml:"value" json:"value"` // in base64
+}
+
 // Alternative is one update-alternatives group as the administrator left it.
 type Alternative struct {
 	Name   string `yaml:"name" json:"name"`
@@ -388,6 +407,7 @@ func (b *Blueprint) Sort() {
 	slices.SortFunc(b.Generated, byPath)
 	slices.SortFunc(b.Directories, func(x, y Directory) int { return strings.Compare(x.Path, y.Path) })
 	slices.SortFunc(b.Alternatives, func(x, y Alternative) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(b.Overrides, func(x, y Override) int { return strings.Compare(x.Path, y.Path) })
 	slices.SortFunc(b.Diversions, func(x, y Diversion) int { return strings.Compare(x.From, y.From) })
 	slices.SortFunc(b.Users, func(x, y User) int { return cmp.Or(cmp.Compare(x.UID, y.UID), strings.Compare(x.Name, y.Name)) })
 	slices.SortFunc(b.Groups, func(x, y Group) int { return cmp.Or(cmp.Compare(x.GID, y.GID), strings.Compare(x.Name, y.Name)) })

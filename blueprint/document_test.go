@@ -16,7 +16,7 @@ func TestRebuildDocument(t *testing.T) {
 
 func TestRebuildDocumentEmpty(t *testing.T) {
 	b := sample()
-	b.Software, b.Config, b.Generated, b.Directories, b.Alternatives, b.Diversions, b.Machine.Foreign, b.LiveDependencies, b.Withheld = nil, nil, nil, nil, nil, nil, nil, nil, nil
+	b.Software, b.Config, b.Generated, b.Directories, b.Overrides, b.Alternatives, b.Diversions, b.Machine.Foreign, b.LiveDependencies, b.Withheld = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 	doc := b.RebuildDocument()
 	if n := strings.Count(doc, "Nothing to do for this machine."); n != 3 {
 		t.Errorf("%d steps say that they have nothing to do, want 3:\n%s", n, doc)
@@ -44,6 +44,7 @@ func hostileBlueprint(t *testing.T, word string) *Blueprint {
 	b.Config[1].Link = word
 	b.Generated[0].Path += word
 	b.Directories[0].Path += word
+	b.Overrides[0].Path += word
 	b.Software[0].Path += word
 	b.Alternatives[0].Link += word
 	b.Alternatives[0].Value += word
@@ -100,7 +101,7 @@ func stubs(t *testing.T) (bin, log string) {
 	t.Helper()
 	bin, log = t.TempDir(), filepath.Join(t.TempDir(), "log")
 	script := fmt.Sprintf("#!/bin/sh\nprintf '%%s\\0' \"${0##*/}\" \"$@\" >> '%s'\nprintf '\\0' >> '%s'\n", log, log)
-	for _, name := range []string{"tar", "zstd", "dpkg-deb", "chown", "chmod", "ln", "unshare", "age", "update-alternatives", "sha256sum", "rm", "touch", "rmdir", "realpath", "readlink"} {
+	for _, name := range []string{"tar", "zstd", "dpkg-deb", "chown", "chmod", "ln", "unshare", "age", "update-alternatives", "sha256sum", "rm", "touch", "rmdir", "realpath", "readlink", "setfattr"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -163,6 +164,10 @@ func TestRebuildDocumentHostile(t *testing.T) {
 			script := "export PATH=" + bin + ":/usr/bin:/bin\nROOT=" + root + " KEY=key NAME=h\n" +
 				"place() { printf 'place\\0%s\\0\\0' \"$1\" >> '" + log + "'; mkdir -p \"$ROOT$1\"; }\nin_root() { unshare \"$@\"; }\nenter() { unshare \"$@\"; }\n"
 			for i, st := range b.Plan() {
+				if st.Name == "finish" { // an override is of what is there
+					file := quote(root + b.Overrides[0].Path)
+					script += "mkdir -p " + quote(root+"/usr/bin") + "; : > " + file + "\n"
+				}
 				if st.Name == "seed" || st.Name == "software" || st.Name == "config" || st.Name == "generated" || st.Name == "finish" {
 					script += blocks[1+i]
 				}
@@ -194,6 +199,8 @@ func TestRebuildDocumentHostile(t *testing.T) {
 				{"ln", "-sfn", word, root + b.Config[1].Path},
 				{"chown", "0:0", root + b.Generated[0].Path},
 				{"chmod", "2750", root + b.Directories[0].Path},
+				{"chown", "1000:1000", root + b.Overrides[0].Path},
+				{"setfattr", "-n", "security.capability", "-v", "0sAQAAAgAEAAAAAAAAAAAAAAAAAAA=", root + b.Overrides[0].Path},
 				{"unshare", "update-alternatives", "--install", a.Link, a.Name, a.Value, "20", "--slave", a.Slaves[0].Link, a.Slaves[0].Name, a.Slaves[0].Path},
 				{"unshare", "update-alternatives", "--set", a.Name, a.Value},
 			} {

@@ -65,6 +65,7 @@ func (b *Blueprint) merge(n *Blueprint) error {
 	}, "generated", err)
 	b.Software, err = unite(b.Software, n.Software, func(s Software) string { return s.Path }, nil, "software", err)
 	b.Directories, err = unite(b.Directories, n.Directories, func(d Directory) string { return d.Path }, nil, "directory", err)
+	b.Overrides, err = unite(b.Overrides, n.Overrides, func(o Override) string { return o.Path }, nil, "override", err)
 	b.Alternatives, err = unite(b.Alternatives, n.Alternatives, func(a Alternative) string { return a.Name }, func(x, y Alternative) string {
 		if x.Value != y.Value {
 			return x.Value + "\x00" + y.Value

@@ -293,6 +293,14 @@ func (b *Blueprint) finishCommands() []string {
 	for _, c := range CacheCommands() {
 		cmds = append(cmds, "in_root sh -c "+quote(c))
 	}
+	for _, o := range b.Overrides {
+		to := `"$ROOT"` + quote(o.Path)
+		cmd := fmt.Sprintf(`place %s && { test -L %s || test ! -e %s || { chown %s %s && chmod %s %s`, quote(path.Dir(o.Path)), to, to, quote(b.numeric(o.Owner)), to, quote(o.Mode), to)
+		for _, a := range o.Attributes {
+			cmd += fmt.Sprintf(` && setfattr -n %s -v 0s%s %s`, quote(a.Name), a.Value, to)
+		}
+		cmds = append(cmds, cmd+"; }; }")
+	}
 	return cmds
 }
 

@@ -1,6 +1,7 @@
 package blueprint
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"path"
@@ -175,7 +176,23 @@ func (b *Blueprint) validateFiles(v *validator) {
 		b.validateOwner(v, "directory "+d.Path, d.Owner, at+".owner")
 		v.once("directory", d.Path, at)
 	}
+	for i, o := range b.Overrides {
+		at := fmt.Sprintf("overrides[%d]", i)
+		v.path("override", o.Path, at+".path")
+		v.must(modeRE.MatchString(o.Mode), at+".mode", remedyRestore, "override %s: mode %q is not valid", o.Path, o.Mode)
+		b.validateOwner(v, "override "+o.Path, o.Owner, at+".owner")
+		for j, a := range o.Attributes {
+			name := fmt.Sprintf("%s.attributes[%d].name", at, j)
+			_, err := base64.StdEncoding.DecodeString(a.Value)
+			v.must(err == nil, fmt.Sprintf("%s.attributes[%d].value", at, j), remedyRestore, "override %s: the value of %s is not base64", o.Path, a.Name)
+			v.must(attributeRE.MatchString(a.Name), name, remedyRestore, "override %s: %q is no attribute that Trysail keeps", o.Path, a.Name)
+		}
+		v.once("override", o.Path, at)
+	}
 }
+
+// attributeRE matches the attributes that belong to a file wherever it is.
+var attributeRE = regexp.MustCompile(`^(user\.[!-~]+|security\.capability|system\.posix_acl_(access|default))$`)
 
 func (b *Blueprint) validateFile(v *validator, kind string, f File, at string) {
 	v.path(kind, f.Path, at+".path")

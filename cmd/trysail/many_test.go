@@ -21,18 +21,24 @@ const manyFiles = 7000
 func manyRelease(dir string) string {
 	return strings.NewReplacer("DIR", dir, "MANY", fmt.Sprint(manyFiles)).Replace("---\nroles:\n  host: {plain: true}\npeople:\n  ann: {}\napprovers: [ann]\nsigners: trysail/allowed_signers\n---\n# Release\n\n## Build\n\n" +
 		"```sh {\"name\":\"compile\",\"timeout\":\"5m\",\"out\":\"obj/**\"}\n" +
-		"mkdir obj\nfor i in $(seq MANY); do echo $i > obj/$i; done\n```\n\n" +
+		"mkdir obj\nfor i in $(seq MANY); do echo $i > obj/$i; done\nln -f obj/2 obj/3\ntouch -d @1600000000.123456789 obj/*\nchmod 2750 obj\n```\n\n" +
 		"## Gold master\n\n" +
 		"```sh {\"name\":\"gold\",\"needs\":\"compile\",\"in\":\"obj/**\",\"timeout\":\"5m\",\"out\":\"dist/**\",\"gold\":\"true\"}\n" +
-		"cp -r obj dist\n```\n\n" +
+		asMade("obj") + "cp -a obj dist\n```\n\n" +
 		"## Due diligence\n\n- [ ] **tried** (@ann, budget 1h, needs gold): installed and tried\n\n" +
 		"## Ship\n\n" +
 		"```sh {\"name\":\"upload\",\"kind\":\"publish\",\"in\":\"dist/**\",\"timeout\":\"5m\"}\n" +
-		"mkdir -p DIR/marks/published\ncp -r dist DIR/marks/published\n```\n")
+		asMade("dist") + "mkdir -p DIR/marks/published\ncp -r dist DIR/marks/published\n```\n")
 }
 
-// A step makes 7,000 files, and gold is made of them: they are handed on, built again,
-// signed for, published and bundled, and the bundle verifies.
+// asMade fails where files are not as the first step made them.
+func asMade(dir string) string {
+	return "set -eu\ntest " + dir + "/2 -ef " + dir + "/3\ntest \"$(stat -c %.9Y " + dir + "/7)\" = 1600000000.123456789\n" +
+		"test \"$(stat -c %a " + dir + ")\" = 2750\n"
+}
+
+// A step makes 7,000 files, and gold is made of them: they are handed on as they are, built
+// again, signed for, published and bundled, and the bundle verifies.
 func TestFleetManyFiles(t *testing.T) {
 	w := markedWorld(t, manyRelease)
 	s := newSigners(w)

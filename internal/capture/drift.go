@@ -112,6 +112,17 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 			add("directory "+dir.Path, dir.Mode+" "+dir.Owner, mode+" "+st.Owner)
 		}
 	}
+	for _, o := range b.Overrides {
+		have, _, err := lookAt(o.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			add("override "+o.Path, describeOverride(o), "not there")
+		case err != nil:
+			unknown = append(unknown, "override "+o.Path+": "+err.Error())
+		case describeOverride(have) != describeOverride(o):
+			add("override "+o.Path, describeOverride(o), describeOverride(have))
+		}
+	}
 	users, groups, err := ReadUsers("/")
 	if err != nil {
 		return nil, nil, err

@@ -60,6 +60,9 @@ func (c *capture) finish(ctx context.Context) error {
 	if err := c.collect(ctx); err != nil {
 		return err
 	}
+	if err := c.overrides(ctx); err != nil {
+		return err
+	}
 	if err := c.alternatives(); err != nil {
 		return err
 	}

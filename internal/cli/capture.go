@@ -268,6 +268,9 @@ func (a *app) plan(d *capture.Draft, dir string) {
 		}
 		p("  config    %s  (%s%s)", f.Path, f.Why, mark)
 	}
+	for _, o := range b.Overrides {
+		p("  override  %s  %s %s  (%s)", o.Path, o.Mode, o.Owner, o.Why)
+	}
 	for _, w := range b.Withheld {
 		p("  withheld  %s  (%s)", w.Path, w.Why)
 	}

@@ -33,6 +33,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -203,12 +204,12 @@ type Database struct {
 	lists      map[string][]string    // package key -> its paths as listed
 	diversions []Diversion
 	lost       []*Package
-	unpacked   map[*Package]time.Time
+	times      map[*Package]times
 }
 
 // ReadDatabase reads dpkg's files below root.
 func ReadDatabase(root string) (*Database, error) {
-	db := &Database{root: root, merged: map[string]bool{}, byKey: map[string]*Package{}, owners: map[string][]Ownership{}, lists: map[string][]string{}, unpacked: map[*Package]time.Time{}}
+	db := &Database{root: root, merged: map[string]bool{}, byKey: map[string]*Package{}, owners: map[string][]Ownership{}, lists: map[string][]string{}, times: map[*Package]times{}}
 	for _, d := range []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
 		if target, err := os.Readlink(filepath.Join(root, d)); err == nil && strings.TrimPrefix(target, "/") == "usr/"+d {
 			db.merged["/"+d] = true
@@ -252,23 +253,30 @@ func present(status string) bool {
 }
 
 // readList reads a list of files and the time at which dpkg wrote it.
-func readList(name string) ([]byte, time.Time, error) {
+func readList(name string) (list []byte, t times, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, t, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, t, err
 	}
-	list, err := io.ReadAll(f)
-	return list, info.ModTime(), err
+	t.unpacked = info.ModTime()
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		t.listed = time.Unix(st.Ctim.Unix())
+	}
+	list, err = io.ReadAll(f)
+	return list, t, err
 }
+
+// times are those of a package's list of files.
+type times struct{ unpacked, listed time.Time }
 
 func (db *Database) readFiles(dir string, p *Package) error {
 	base := filepath.Join(dir, "info", p.InfoName())
-	list, unpacked, err := readList(base + ".list")
+	list, times, err := readList(base + ".list")
 	if errors.Is(err, fs.ErrNotExist) {
 		db.lost = append(db.lost, p)
 		return nil
@@ -276,7 +284,7 @@ func (db *Database) readFiles(dir string, p *Package) error {
 	if err != nil {
 		return fmt.Errorf("files of %s: %w", p.Name, err)
 	}
-	db.unpacked[p] = unpacked
+	db.times[p] = times
 	sums := map[string]string{}
 	if f, err := os.Open(base + ".md5sums"); err == nil {
 		sc := bufio.NewScanner(f)
@@ -346,7 +354,11 @@ func (db *Database) Lost() []*Package { return db.lost }
 
 // Unpacked is when dpkg unpacked a package whose list of files it has: a file that is younger
 // was put there since.
-func (db *Database) Unpacked(p *Package) time.Time { return db.unpacked[p] }
+func (db *Database) Unpacked(p *Package) time.Time { return db.times[p].unpacked }
+
+// Listed is when the list of a package's files came to this file system, be it with an image of
+// the machine: a file of the package whose status changed after that was changed since.
+func (db *Database) Listed(p *Package) time.Time { return db.times[p].listed }
 
 // Package finds an installed package by "name:arch".
 func (db *Database) Package(key string) *Package { return db.byKey[key] }

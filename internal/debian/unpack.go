@@ -85,27 +85,35 @@ const conffileSuffix = ".dpkg-new" // as dpkg leaves them for configuration
 // Unpack writes the package's files. Configuration files are written with the
 // suffix that dpkg's configuration step expects.
 func (t *Target) Unpack(ctx context.Context, d *Deb) (*Unpacked, error) {
-	rd, err := decompress(ctx, d.dataName, d.data)
-	if err != nil {
-		return nil, &ArchiveError{d.Package.Name, d.dataName, err.Error()}
-	}
-	defer rd.Close()
 	conffiles := map[string]bool{}
 	for _, c := range d.Conffiles() {
 		conffiles[c] = true
 	}
 	u := &unpacking{t: t, d: d, replaces: replaced(d.Package), conffiles: conffiles, sums: d.File("md5sums") == nil}
+	if err := d.Members(ctx, u.member); err != nil {
+		return nil, err
+	}
+	return &u.out, nil
+}
+
+// Members visits the package's files, and reads the archive to its end.
+func (d *Deb) Members(ctx context.Context, visit func(*tar.Header, io.Reader) error) error {
+	rd, err := decompress(ctx, d.dataName, d.data)
+	if err != nil {
+		return &ArchiveError{d.Package.Name, d.dataName, err.Error()}
+	}
+	defer rd.Close()
 	tr := tar.NewReader(bufio.NewReaderSize(rd, 256<<10))
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err == nil {
-			err = u.member(h, tr)
+			err = visit(h, tr)
 		}
 		if err != nil {
 			member := ""
@@ -113,21 +121,21 @@ func (t *Target) Unpack(ctx context.Context, d *Deb) (*Unpacked, error) {
 				member = h.Name
 			}
 			if isDisk(err) {
-				return nil, fmt.Errorf("unpack %s: %w", d.Package.Name, err)
+				return fmt.Errorf("unpack %s: %w", d.Package.Name, err)
 			}
-			return nil, &ArchiveError{d.Package.Name, member, err.Error()}
+			return &ArchiveError{d.Package.Name, member, err.Error()}
 		}
 	}
 	// The decompressor's checksum, and the depot's digest behind it, are at the end.
 	if _, err := io.Copy(io.Discard, rd); err != nil {
-		return nil, &ArchiveError{d.Package.Name, d.dataName, err.Error()}
+		return &ArchiveError{d.Package.Name, d.dataName, err.Error()}
 	}
 	for _, r := range []io.Reader{d.data, d.rest} {
 		if _, err := io.Copy(io.Discard, r); err != nil {
-			return nil, fmt.Errorf("package %s: %w", d.Package.Name, err)
+			return fmt.Errorf("package %s: %w", d.Package.Name, err)
 		}
 	}
-	return &u.out, nil
+	return nil
 }
 
 func isDisk(err error) bool {

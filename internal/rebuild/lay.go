@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ func (m *maker) finish(ctx context.Context) error {
 	for _, a := range alts {
 		registered[a.Name] = a
 	}
-	return m.sh(ctx, "set -e\n"+strings.Join(blueprint.AlternativeCommands(m.Blueprint.Alternatives, func(name, value string) (known, current bool) {
+	err = m.sh(ctx, "set -e\n"+strings.Join(blueprint.AlternativeCommands(m.Blueprint.Alternatives, func(name, value string) (known, current bool) {
 		a, ok := registered[name]
 		if !ok {
 			return false, false
@@ -116,6 +117,34 @@ func (m *maker) finish(ctx context.Context) error {
 		known = slices.ContainsFunc(a.Choices, func(c debian.Choice) bool { return c.Path == value })
 		return known, a.Value == value
 	}), "\n")+"\n"+strings.Join(blueprint.CacheCommands(), "\n"))
+	if err != nil {
+		return err
+	}
+	return m.inside(m.overrides)
+}
+
+// overrides gives files their mode, owner and attributes where the administrator changed them. A
+// file that is not there is named by whoever compares the root with the captured machine.
+func (m *maker) overrides(root *tree.Dir) error {
+	for _, o := range m.Blueprint.Overrides {
+		rel := o.Path[1:]
+		if info, err := root.Lstat(rel); errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			continue
+		}
+		if err := m.own(root, rel, o.Owner, o.Mode); err != nil {
+			return fmt.Errorf("override %s: %w", o.Path, err)
+		}
+		for _, a := range o.Attributes {
+			value, err := base64.StdEncoding.DecodeString(a.Value)
+			if err == nil {
+				err = root.SetAttribute(rel, a.Name, value)
+			}
+			if err != nil {
+				return fmt.Errorf("override %s: %w", o.Path, err)
+			}
+		}
+	}
+	return nil
 }
 
 // directories makes those that no package owns.

@@ -129,7 +129,7 @@ const method = "rebuild 3"
 func Digest(b *blueprint.Blueprint, sum blueprint.Sum) (string, error) {
 	return digest(blueprint.Blueprint{
 		Trysail: b.Trysail, Machine: facts(b.Machine), Packages: b.Packages, Software: b.Software, Config: b.Config, Generated: b.Generated,
-		Directories: b.Directories, Alternatives: b.Alternatives, Diversions: b.Diversions, Users: b.Users, Groups: b.Groups,
+		Directories: b.Directories, Overrides: b.Overrides, Alternatives: b.Alternatives, Diversions: b.Diversions, Users: b.Users, Groups: b.Groups,
 	}, sum)
 }
 
