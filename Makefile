@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo drills releases evidence test unit system lint bench fuzz model sample format generate clean packages-demo packages-test
+.PHONY: build demo drills releases evidence test test-long unit system lint bench fuzz model sample format generate clean packages-demo packages-test
 
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -75,6 +75,10 @@ test: packages-test build
 	@scripts/test -timeout 45m -parallel 2 $(AS_ROOT) -skip 'TestFleet' ./cmd/...
 	@scripts/clients bin/clients || { cat bin/clients/log; exit 1; }
 	@TRYSAIL_CLIENTS="$(CURDIR)/bin/clients/bin" scripts/test -timeout 15m -parallel 5 $(AS_ROOT) -run 'TestFleet' ./cmd/trysail # these wait, mostly, and lose leases beside compilers
+
+# A small C build captured, rebuilt and proved on Debian 11, 12 and 13.
+test-long: packages-test build
+	@$(SUDO) env PATH="$(ROOT_PATH)" scripts/debians
 
 lint:
 	@unformatted=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }
