@@ -201,6 +201,8 @@ type Package struct {
 	// Lacks names dependencies that the captured machine did not have either:
 	// somebody installed the package by force.
 	Lacks []string `yaml:"lacks,omitempty" json:"lacks,omitempty"`
+	// Held is true for a package that apt is not to upgrade (apt-mark hold).
+	Held bool `yaml:"held,omitempty" json:"held,omitempty"`
 }
 
 // Software is a tree (or one file) that no package owns; its original is

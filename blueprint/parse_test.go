@@ -40,7 +40,7 @@ func sample() *Blueprint {
 		Packages: []Package{
 			{Name: "gcc-12", Version: "12.2.0-14", Architecture: "amd64", File: "gcc-12_12.2.0-14_amd64.deb", Why: "used"},
 			{Name: "libc6", Version: "2.36-9", Architecture: "amd64", File: "libc6_2.36-9_amd64.deb", Why: "needed"},
-			{Name: "libc6", Version: "2.36-9", Architecture: "i386", File: "libc6_2.36-9_i386.deb", Why: "used", Repacked: "gone", Lacks: []string{"libssl1.0.0 (>= 1.0)"}},
+			{Name: "libc6", Version: "2.36-9", Architecture: "i386", File: "libc6_2.36-9_i386.deb", Why: "used", Repacked: "gone", Lacks: []string{"libssl1.0.0 (>= 1.0)"}, Held: true},
 			{Name: "perl-base", Version: "1:5.36.0-7", Architecture: "amd64", File: "perl-base_1%3A5.36.0-7_amd64.deb", Essential: true, Why: "needed"},
 		},
 		Software:     []Software{{Path: "/opt/toolchain", File: "opt-toolchain.tar.zst", Files: 3, Size: 4096}},

@@ -290,7 +290,7 @@ func (b *Blueprint) finishCommands() []string {
 			cmds = append(cmds, fmt.Sprintf(`test "$(readlink "$ROOT"/etc/alternatives/%s)" = %s || in_root update-alternatives --set %s %s`, quote(a.Name), quote(a.Value), quote(a.Name), quote(a.Value)))
 		}
 	}
-	for _, c := range CacheCommands() {
+	for _, c := range append(CacheCommands(), b.HoldCommands()...) {
 		cmds = append(cmds, "in_root sh -c "+quote(c))
 	}
 	for _, o := range b.Overrides {
@@ -302,6 +302,24 @@ func (b *Blueprint) finishCommands() []string {
 		cmds = append(cmds, cmd+"; }; }")
 	}
 	return cmds
+}
+
+// HoldCommands have dpkg hold the packages that the captured machine held.
+func (b *Blueprint) HoldCommands() []string {
+	var held []string
+	for _, p := range b.Packages {
+		name := p.Key()
+		if p.Architecture == "all" { // dpkg knows it by its name alone
+			name = p.Name
+		}
+		if p.Held {
+			held = append(held, quote(name+" hold"))
+		}
+	}
+	if len(held) == 0 {
+		return nil
+	}
+	return []string{`printf '%s\n' ` + strings.Join(held, " ") + ` | dpkg --set-selections`}
 }
 
 // CacheCommands tell the loader and the trust store of what was laid on top.

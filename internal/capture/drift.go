@@ -59,6 +59,9 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 			add("package "+p.Key(), p.Version, "not installed")
 		case have.Version != p.Version:
 			add("package "+p.Key(), p.Version, have.Version)
+		case strings.HasPrefix(have.Status, "hold ") != p.Held:
+			words := map[bool]string{true: "held", false: "not held"}
+			add("package "+p.Key(), words[p.Held], words[!p.Held])
 		}
 	}
 	who, err := asking()

@@ -195,6 +195,7 @@ func (c *capture) originals(ctx context.Context, pkgs []*debian.Package, why map
 		p := blueprint.Package{
 			Name: o.Package.Name, Version: o.Package.Version, Architecture: o.Package.Architecture, File: fileName(o.Package.FileName()),
 			Essential: o.Package.Essential, Why: why[o.Package.Key()], Lacks: missing[o.Package],
+			Held: strings.HasPrefix(o.Package.Status, "hold "),
 		}
 		if o.From == "repacked" {
 			p.Repacked = o.Why

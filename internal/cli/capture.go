@@ -258,6 +258,11 @@ func (a *app) plan(d *capture.Draft, dir string) {
 		}
 	}
 	p("  %d packages (%d used by the build, the others needed by those)", len(b.Packages), used)
+	for _, x := range b.Packages {
+		if x.Held {
+			p("  held      %s  (apt does not upgrade it)", x.Key())
+		}
+	}
 	for _, s := range b.Software {
 		p("  software  %s  (%d files, %s)", s.Path, s.Files, size(s.Size))
 	}

@@ -116,7 +116,7 @@ func (m *maker) finish(ctx context.Context) error {
 		}
 		known = slices.ContainsFunc(a.Choices, func(c debian.Choice) bool { return c.Path == value })
 		return known, a.Value == value
-	}), "\n")+"\n"+strings.Join(blueprint.CacheCommands(), "\n"))
+	}), "\n")+"\n"+strings.Join(append(blueprint.CacheCommands(), m.Blueprint.HoldCommands()...), "\n"))
 	if err != nil {
 		return err
 	}
