@@ -462,8 +462,8 @@ func ownTrouble(list []trace.Connect, listens func(address string) bool) (what, 
 	if len(wanted) == 0 {
 		return "", ""
 	}
-	return "the build connects to " + clipList(wanted, 3) + ". A program of this machine listens there, and the build cannot reach it: a build has a loopback (localhost) of its own",
-		"let that program listen on an address of this machine that is not loopback, and name this address in the build: it is recorded then; or let the build start the program itself"
+	return "the build connects to " + clipList(wanted, 3) + ". A program of this machine listens there, and the build cannot reach it: a build has a loopback (localhost) of its own, and finds what listens on this machine's only at 127.0.0.1 and at ports that the kernel gives to no program by chance",
+		"let that program listen at 127.0.0.1 and at a port outside of net.ipv4.ip_local_port_range; or let the build start it"
 }
 
 // listens tells whether somebody takes connections at an address of this machine.
@@ -491,7 +491,11 @@ func (c *capture) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rec, err := recorder.Start(ctx, recorder.Options{Store: c.Depot, Live: c.b.LiveDependencies, UID: o.User.UID, Log: c.Log})
+	loopback, err := recorder.MachineLoopback()
+	if err != nil {
+		return err
+	}
+	rec, err := recorder.Start(ctx, recorder.Options{Loopback: loopback, Store: c.Depot, Live: c.b.LiveDependencies, UID: o.User.UID, Log: c.Log})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/google/nftables"
@@ -36,12 +37,12 @@ func (n *namespace) path() string {
 // newNamespace makes the namespace on a thread of its own, which ends with it:
 // a thread that was in another namespace must not be used again.
 // Packets to the live addresses are not dropped: somebody listens there.
-func newNamespace(live []*net.UDPAddr) (*namespace, error) {
+func newNamespace(live []*net.UDPAddr, loopback []uint16) (*namespace, error) {
 	n := &namespace{}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread is thrown away
-		done <- n.make(live)
+		done <- n.make(live, loopback)
 	}()
 	if err := <-done; err != nil {
 		n.release()
@@ -50,7 +51,7 @@ func newNamespace(live []*net.UDPAddr) (*namespace, error) {
 	return n, nil
 }
 
-func (n *namespace) make(live []*net.UDPAddr) error {
+func (n *namespace) make(live []*net.UDPAddr, loopback []uint16) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
 	}
@@ -103,12 +104,12 @@ func (n *namespace) make(live []*net.UDPAddr) error {
 		}
 		n.live = append(n.live, c)
 	}
-	return n.redirect(uint16(n.listener.Addr().(*net.TCPAddr).Port), live)
+	return n.redirect(uint16(n.listener.Addr().(*net.TCPAddr).Port), live, loopback)
 }
 
 // redirect turns every connection that leaves the loopback to the listener, and
 // counts and drops other packets that do.
-func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
+func (n *namespace) redirect(port uint16, live []*net.UDPAddr, loopback []uint16) error {
 	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return err
@@ -117,7 +118,7 @@ func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
 	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "trysail"})
 	nat := c.AddChain(&nftables.Chain{Name: "out", Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest})
 	filter := c.AddChain(&nftables.Chain{Name: "drop", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
-	// The build's own servers on 127.0.0.0/8 are left alone.
+	// The build's own servers on 127.0.0.0/8 are left alone, but for ports of the machine's.
 	own := []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{127}},
@@ -133,6 +134,19 @@ func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: e})
 	}
 	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	toListener := []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Redir{RegisterProtoMin: 1},
+	}
+	for _, p := range loopback {
+		if p == port || p == 53 { // ours
+			continue
+		}
+		rule(nat, proto(expr.CmpOpEq, unix.IPPROTO_TCP), own, []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(p)},
+		}, toListener)
+	}
 	rule(nat, own, accept)
 	for _, a := range live {
 		for _, offset := range []uint32{12, 16} { // from there, to there
@@ -152,10 +166,7 @@ func (n *namespace) redirect(port uint16, live []*net.UDPAddr) error {
 		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(53)},
 		&expr.Redir{RegisterProtoMin: 1},
 	})
-	rule(nat, proto(expr.CmpOpEq, unix.IPPROTO_TCP), []expr.Any{
-		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
-		&expr.Redir{RegisterProtoMin: 1},
-	})
+	rule(nat, proto(expr.CmpOpEq, unix.IPPROTO_TCP), toListener)
 	rule(filter, own, accept)
 	rule(filter, proto(expr.CmpOpNeq, unix.IPPROTO_TCP), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})
 	if err := c.Flush(); err != nil {
@@ -242,6 +253,9 @@ func (r *Recorder) destination(c net.Conn) (meant, error) {
 	m.raw = net.JoinHostPort(m.host, m.port)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if p := uint16(port); ip.IsLoopback() && !slices.Contains(r.rec.Loopback, p) {
+		r.rec.Loopback = append(r.rec.Loopback, p)
+	}
 	if name := r.names[m.host]; name != "" {
 		m.host = name
 	}

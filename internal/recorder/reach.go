@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -107,7 +108,7 @@ func (o *Options) reach(ctx context.Context, network, address string, wall Wall)
 	var last error
 	for _, a := range addrs {
 		ip, _ := netip.AddrFromSlice(a)
-		if err := wall(ctx, ip); err != nil {
+		if err := wall(ctx, ip); err != nil && !o.machineLoopback(ip, port) {
 			last = cmp.Or(last, error(&RefusedError{address, err}))
 			continue
 		}
@@ -118,6 +119,12 @@ func (o *Options) reach(ctx context.Context, network, address string, wall Wall)
 		last = err
 	}
 	return nil, last
+}
+
+// machineLoopback tells whether the build may reach a port of this machine's loopback.
+func (o *Options) machineLoopback(ip netip.Addr, port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && ip.Unmap().IsLoopback() && o.Replay == nil && slices.Contains(o.Loopback, uint16(n))
 }
 
 // as connects to an address as the build's user: the socket is theirs.

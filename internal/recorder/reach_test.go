@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -103,6 +105,82 @@ func TestAttackHostLoopback(t *testing.T) {
 	}
 	if _, err := r.Stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMachineLoopback: a mirror on the machine's own loopback is recorded and replayed like any
+// other, by each of its names, and so is what comes through a proxy there. Other ports stay closed.
+func TestMachineLoopback(t *testing.T) {
+	h := newHidden(t) // at a port that the kernel gave
+	var l net.Listener
+	port := 0
+	for port = 4873; port < 4973 && l == nil; port++ {
+		l, _ = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	}
+	if l == nil {
+		t.Fatal("no port is free")
+	}
+	at := strconv.Itoa(port - 1)
+	mirror := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { fmt.Fprint(w, "package ", q.URL, "\n") })}
+	go mirror.Serve(l) //nolint:errcheck // it ends with the test
+	ports, err := MachineLoopback()
+	if err != nil || !slices.Contains(ports, uint16(port-1)) {
+		t.Fatalf("the ports of the machine's loopback are %v: %v", ports, err)
+	}
+	o := Options{
+		Store: &memory{blobs: map[string][]byte{}}, Loopback: ports,
+		Upstream: func(*url.URL) (*url.URL, error) { return nil, nil },
+		Lookup: func(_ context.Context, name string) []net.IP {
+			if name == "gone.example.com" {
+				return nil
+			}
+			return []net.IP{net.IPv4(127, 0, 0, 1)}
+		},
+	}
+	script := "for u in http://localhost:" + at + "/a http://127.0.0.1:" + at + "/b http://machine.example.com:" + at + "/c; do curl -sS -m 9 $u; done" +
+		"; curl -sS -m 9 -x http://127.0.0.1:" + at + " http://other.example.com:" + at + "/d" +
+		"; timeout 5 curl -sS -m 4 http://127.0.0.1:" + h.port + "/ || true"
+	r, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := in(t, r, script)
+	recording, err := r.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(was, "package /") != 4 || len(recording.Exchanges) != 4 || h.asked.Load() > 0 {
+		t.Errorf("recorded %d exchanges, the hidden service was asked %d times: %s", len(recording.Exchanges), h.asked.Load(), was)
+	}
+	mirror.Close()
+	o.Replay, o.Loopback = recording, nil
+	if r, err = Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if is := in(t, r, script); strings.Count(is, "package /") != 4 {
+		t.Errorf("replayed: %s", is)
+	}
+	if _, err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoopbackListener(t *testing.T) {
+	for line, want := range map[string]uint16{
+		"   0: 0100007F:1309 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1":                         4873,
+		"   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1":                         22,
+		"   0: 0101007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1":                         80,
+		"   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 0": 8080,
+		"   0: 00000000000000000000000001000000:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 0": 8081,
+		"   0: 0000000000000000FFFF00000100007F:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 0": 8082,
+		"   0: 0A00A8C0:1309 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1":                         0, // another address
+		"   0: 0100007F:1309 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 1":                         0, // a connection
+		"  sl  local_address rem_address   st tx_queue rx_queue":                                                               0,
+		"": 0,
+	} {
+		if port, ok := loopbackListener(line); ok != (want != 0) || ok && port != want {
+			t.Errorf("%q: %d, %v", line, port, ok)
+		}
 	}
 }
 

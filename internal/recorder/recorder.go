@@ -31,12 +31,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -72,6 +75,10 @@ type Options struct {
 	// build's user, whose the connections are.
 	Wall Wall
 	UID  int
+	// Loopback are ports of 127.0.0.1 at which a build finds what listens on the machine's
+	// loopback, and not its own: a mirror or a proxy of the machine. See [MachineLoopback]. On
+	// replay they are those of the recording.
+	Loopback []uint16
 	// Pass carries every connection as it is, and records nothing.
 	Pass bool
 	Log  *slog.Logger
@@ -159,7 +166,10 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.ns, err = newNamespace(live); err != nil {
+	if o.Replay != nil {
+		o.Loopback = o.Replay.Loopback
+	}
+	if r.ns, err = newNamespace(live, o.Loopback); err != nil {
 		return nil, err
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -337,6 +347,54 @@ func (r *Recorder) accept() {
 			}
 		})
 	}
+}
+
+// MachineLoopback lists the ports of this machine's loopback at which a program of it listens,
+// but for those that are given to any program that asks: a build's own servers have such.
+func MachineLoopback() ([]uint16, error) {
+	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return nil, fmt.Errorf("recorder: %w", err)
+	}
+	var from, to uint16
+	if _, err := fmt.Sscan(string(data), &from, &to); err != nil {
+		return nil, fmt.Errorf("recorder: the range of ports that the kernel gives: %w", err)
+	}
+	var ports []uint16
+	// Of this thread: the first thread of the process may be in a build's namespace by now.
+	for _, file := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a machine without IPv6
+		}
+		if err != nil {
+			return nil, fmt.Errorf("recorder: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			if p, ok := loopbackListener(line); ok && p != 53 && (p < from || p > to) && !slices.Contains(ports, p) {
+				ports = append(ports, p)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return ports, nil
+}
+
+// loopbackListener reads a line of proc_net_tcp(5): the port of a socket that takes connections
+// to the loopback.
+func loopbackListener(line string) (port uint16, ok bool) {
+	const listens = "0A"
+	f := strings.Fields(line)
+	if len(f) < 4 || f[3] != listens {
+		return 0, false
+	}
+	ip, text, _ := strings.Cut(f[1], ":")
+	n, err := strconv.ParseUint(text, 16, 16)
+	// The kernel writes words of four bytes, in its own order.
+	all := strings.Trim(ip, "0") == ""
+	v4 := len(ip) == 8 && strings.HasSuffix(ip, "7F") || len(ip) == 32 && strings.HasPrefix(ip, "0000000000000000FFFF0000") && strings.HasSuffix(ip, "7F")
+	v6 := ip == "00000000000000000000000001000000"
+	return uint16(n), err == nil && (all || v4 || v6)
 }
 
 // meant is where a connection was meant to go.

@@ -59,6 +59,9 @@ type Recording struct {
 	Names []string `json:"names,omitempty"`
 	// Own lists names that are the loopback's own: the build's servers.
 	Own []string `json:"own_names,omitempty"`
+	// Loopback lists ports of 127.0.0.1 at which the build found what listened on the
+	// captured machine.
+	Loopback []uint16 `json:"loopback,omitempty"`
 	// Unknown lists names that did not exist.
 	Unknown []string `json:"unknown_names,omitempty"`
 }
@@ -84,6 +87,7 @@ func (r *Recording) sort() {
 	slices.Sort(r.Unknown)
 	slices.Sort(r.Names)
 	slices.Sort(r.Own)
+	slices.Sort(r.Loopback)
 }
 
 // Bodies lists the digests and sizes of everything the recording refers to.
