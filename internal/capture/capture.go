@@ -28,6 +28,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -466,6 +467,12 @@ func ownTrouble(list []trace.Connect, listens func(address string) bool) (what, 
 		"let that program listen at 127.0.0.1 and at a port outside of net.ipv4.ip_local_port_range; or let the build start it"
 }
 
+// reachable tells whether a build finds what listens at an address of the machine's loopback.
+func reachable(address string, loopback []uint16) bool {
+	at, err := netip.ParseAddrPort(address)
+	return err == nil && at.Addr().Is4() && slices.Contains(loopback, at.Port())
+}
+
 // listens tells whether somebody takes connections at an address of this machine.
 func listens(address string) bool {
 	c, err := net.DialTimeout("tcp", address, time.Second)
@@ -518,7 +525,7 @@ func (c *capture) build(ctx context.Context) error {
 	if code := c.result.Exit.Code; code != 0 {
 		network, remedy := networkTrouble(recording.Connections)
 		if network == "" {
-			network, remedy = ownTrouble(c.result.Trace.Connects, listens)
+			network, remedy = ownTrouble(c.result.Trace.Connects, func(a string) bool { return !reachable(a, loopback) && listens(a) })
 		}
 		return &build.FailedError{Command: c.Command, Exit: *c.result.Exit, Where: "on the captured machine", Network: network, Remedy: remedy}
 	}

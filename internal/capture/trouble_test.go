@@ -39,8 +39,13 @@ func TestForeignFormats(t *testing.T) {
 func TestABuildThatWantsAProgramOfThisMachine(t *testing.T) {
 	here := func(address string) bool { return address != "127.0.0.1:9999" }
 	what, remedy := ownTrouble([]trace.Connect{{Network: "tcp", Address: "127.0.0.1:4873"}, {Network: "tcp", Address: "[::1]:4873"}, {Network: "tcp", Address: "127.0.0.1:9999"}, {Network: "tcp", Address: "198.51.100.7:80"}, {Network: "unix", Address: "/run/x"}}, here)
-	if !strings.Contains(what, "127.0.0.1:4873, [::1]:4873. A program") || !strings.Contains(remedy, "not loopback") {
+	if !strings.Contains(what, "127.0.0.1:4873, [::1]:4873. A program") || !strings.Contains(remedy, "ip_local_port_range") {
 		t.Errorf("%s → %s", what, remedy)
+	}
+	for address, want := range map[string]bool{"127.0.0.1:4873": true, "127.0.1.1:4873": true, "[::1]:4873": false, "127.0.0.1:4874": false} {
+		if reachable(address, []uint16{4873}) != want {
+			t.Errorf("%s can be reached: %v", address, !want)
+		}
 	}
 	if what, _ := ownTrouble([]trace.Connect{{Network: "tcp", Address: "127.0.0.1:9999"}}, here); what != "" {
 		t.Errorf("nobody listens there: %s", what)
