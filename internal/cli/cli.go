@@ -118,9 +118,12 @@ func Run(ctx context.Context, args []string, umask int, stdin io.Reader, stdout,
 // rootCommand is the command line, with all commands and their flags.
 func (a *app) rootCommand() (*cobra.Command, error) {
 	root := &cobra.Command{
-		Use:           "trysail",
-		Short:         "Would we still ship on time if the build server died right now?",
-		Long:          "Trysail captures what a build server is while it watches a real release build,\nrebuilds it from nothing and offline, and proves it by identical bytes." + exitHelp,
+		Use:   "trysail",
+		Short: "Would we still ship on time if the build server died right now?",
+		Long:  "Trysail captures what a build server is while it watches a real release build,\nrebuilds it from nothing and offline, and proves it by identical bytes." + exitHelp,
+		Example: "  sudo trysail rehearse --output 'dist/*.tar.gz' -- make dist\n" +
+			"  trysail release start 4.2 --runbook RELEASE.md\n" +
+			"  sudo trysail drill run drills/two-servers-lost.yaml",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       Version(),
@@ -142,7 +145,6 @@ func (a *app) rootCommand() (*cobra.Command, error) {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate("trysail {{.Version}}\n")
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print the answer as one JSON object")
@@ -154,10 +156,39 @@ func (a *app) rootCommand() (*cobra.Command, error) {
 	if err := f.MarkHidden("drill-clock"); err != nil {
 		return nil, err
 	}
-	root.AddCommand(a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.doctorCommand(), a.depotCommand(), a.runbookCommand(),
-		a.releaseCommand(), a.drillCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand(), a.verifyCommand(), a.reproveCommand(), a.diligenceCommand(), a.keyCommand())
+	for _, group := range a.groups() {
+		root.AddGroup(&cobra.Group{ID: group.name, Title: group.name + ":"})
+		for _, c := range group.commands {
+			c.GroupID = group.name
+			root.AddCommand(c)
+		}
+	}
+	root.SetHelpCommandGroupID(setUp)
+	root.SetCompletionCommandGroupID(setUp)
+	addExamples(root)
 	checkWords(root)
 	return root, nil
+}
+
+const setUp = "Set-up"
+
+// Help lists commands in the order of use. It is a setting of the library, for all command lines.
+func init() { cobra.EnableCommandSorting = false }
+
+type group struct {
+	name     string
+	commands []*cobra.Command
+}
+
+// groups are the commands in the order in which people need them.
+func (a *app) groups() []group {
+	return []group{
+		{"Build server", []*cobra.Command{a.rehearseCommand(), a.captureCommand(), a.rebuildCommand(), a.driftCommand(), a.inspectCommand(), a.depotCommand()}},
+		{"Release", []*cobra.Command{a.runbookCommand(), a.releaseCommand(), a.diligenceCommand()}},
+		{"Drill", []*cobra.Command{a.drillCommand()}},
+		{"Evidence", []*cobra.Command{a.verifyCommand(), a.reproveCommand(), a.keyCommand()}},
+		{setUp, []*cobra.Command{a.doctorCommand(), a.serveCommand(), a.agentCommand(), a.fleetCommand()}},
+	}
 }
 
 func (a *app) begin() error {
