@@ -449,7 +449,17 @@ func (m *model) later(p *plan) bool {
 		moves = moves || after.After(before)
 		x.fixed, x.before = y.fixed, y.before
 	}
-	return moves && string(q.markdown()) == string(m.plan.markdown())
+	return moves && string(q.release().markdown()) == string(m.plan.release().markdown())
+}
+
+// release is the plan without the headings below which there is nothing to do: they are no
+// part of a release, only of its document.
+func (p *plan) release() *plan {
+	q := p.clone()
+	q.phases = slices.DeleteFunc(q.phases, func(phase string) bool {
+		return !slices.ContainsFunc(q.items, func(x item) bool { return x.phase == phase })
+	})
+	return q
 }
 
 // force puts an approved change in force.
