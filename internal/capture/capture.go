@@ -36,9 +36,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
-
 	"trysail/blueprint"
 	"trysail/internal/build"
 	"trysail/internal/debian"
@@ -346,90 +343,6 @@ func short(rev string) string {
 	return "revision " + rev
 }
 
-// hostRoot is the machine's own files, to be built on.
-type hostRoot struct {
-	dir    string
-	uppers map[string]string // mount point -> upper directory
-	mounts []machine.Mount   // file mounts of the machine, handed through
-}
-
-// mountHost mounts the machine's own files under an overlay, one for each real
-// file system, so that nothing of the build reaches them.
-func mountHost(n *machine.Session, st *machine.State, workspace, name string) (*hostRoot, error) {
-	upper := n.Path(name + "-upper")
-	if err := likeLower(upper, "/"); err != nil {
-		return nil, err
-	}
-	root, err := n.MkdirAll(0o755, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := n.OverlayHost(root, "/", upper); err != nil {
-		return nil, err
-	}
-	h := &hostRoot{dir: root, uppers: map[string]string{"/": upper}}
-	list, err := mountinfo.GetMounts(nil)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortStableFunc(list, func(a, b *mountinfo.Info) int {
-		return strings.Count(a.Mountpoint, "/") - strings.Count(b.Mountpoint, "/")
-	})
-	done := map[string]bool{"/": true}
-	for i, m := range list {
-		p := m.Mountpoint
-		if done[p] || pseudo(m.FSType) || machine.OfRun(p) || slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", st.Dir, st.Run, workspace}, func(d string) bool { return below(p, d) }) {
-			continue
-		}
-		info, err := os.Stat(p)
-		if err != nil {
-			continue // hidden below a later mount, or not ours to see
-		}
-		done[p] = true
-		if !info.IsDir() {
-			// A file mounted over a file, as containers do with resolv.conf.
-			h.mounts = append(h.mounts, machine.Mount{Source: p, Target: p, ReadOnly: true})
-			continue
-		}
-		up := n.Path(fmt.Sprintf("%s-upper-%d", name, i))
-		if err := likeLower(up, p); err != nil {
-			return nil, err
-		}
-		if err := n.OverlayHost(filepath.Join(root, p), p, up); err != nil {
-			return nil, fmt.Errorf("%w (file system %s)", err, m.FSType)
-		}
-		h.uppers[p] = up
-	}
-	return h, nil
-}
-
-// likeLower makes an upper directory with the owner, mode and access list of the
-// directory below it: the overlay shows those of the upper one, and must open to
-// nobody what is closed on the machine.
-func likeLower(upper, lower string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(lower, &st); err != nil {
-		return fmt.Errorf("%s: %w", lower, err)
-	}
-	if err := errors.Join(os.Mkdir(upper, 0o700), os.Chown(upper, int(st.Uid), int(st.Gid)), unix.Chmod(upper, st.Mode&0o7777)); err != nil {
-		return err
-	}
-	for _, name := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
-		list := make([]byte, 64<<10) // the largest there is
-		n, err := unix.Getxattr(lower, name, list)
-		if err == unix.ENODATA || err == unix.EOPNOTSUPP {
-			continue
-		}
-		if err == nil {
-			err = unix.Setxattr(upper, name, list[:n], 0)
-		}
-		if err != nil {
-			return fmt.Errorf("access list of %s: %w", lower, err)
-		}
-	}
-	return nil
-}
-
 // networkTrouble says which hosts a failed build may have lacked because a recorder stood
 // between, and what to do; "" if it lacked none.
 func networkTrouble(list []recorder.Connection) (what, remedy string) {
@@ -477,10 +390,6 @@ func reachable(address string, loopback []uint16) bool {
 func listens(address string) bool {
 	c, err := net.DialTimeout("tcp", address, time.Second)
 	return err == nil && c.Close() == nil
-}
-
-func pseudo(fstype string) bool {
-	return slices.Contains([]string{"proc", "sysfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "securityfs", "pstore", "configfs", "fusectl", "hugetlbfs", "autofs", "binfmt_misc", "nsfs", "rpc_pipefs", "efivarfs", "selinuxfs"}, fstype)
 }
 
 func (c *capture) build(ctx context.Context) error {

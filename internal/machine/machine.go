@@ -21,6 +21,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -136,6 +137,7 @@ type Session struct {
 // overlayMount is what one overlay mount is made of.
 type overlayMount struct {
 	target   string
+	at       string   // another name of the target by which it is mounted; "" is the target's
 	lower    []string // topmost first
 	upper    string
 	volatile bool
@@ -225,15 +227,16 @@ func (n *Session) Overlay(name string, lower []string, upper string, volatile bo
 	return target, n.mountOverlay(&overlayMount{target: target, lower: lower, upper: upper, volatile: volatile, userXattr: n.state.rootless})
 }
 
-// OverlayHost mounts upper over a directory of this machine, at a directory that exists.
-// What the machine keeps from the directory's file system (nosuid, nodev, noexec) an
-// overlay would give back: users bring their own disks.
-func (n *Session) OverlayHost(target, lower, upper string) error {
+// OverlayHost mounts upper over a directory of this machine, at a directory that exists
+// below the scratch directory. What the machine keeps from the directory's file system
+// (nosuid, nodev, noexec) an overlay would give back: users bring their own disks. Where
+// users can change what a name leads to, at and lower name descriptors (below /proc/self/fd).
+func (n *Session) OverlayHost(target, at, lower, upper string) error {
 	flags, err := restrictions(lower)
 	if err != nil {
 		return err
 	}
-	return n.mountOverlay(&overlayMount{target: target, lower: []string{lower}, upper: upper, userXattr: n.state.rootless, flags: flags})
+	return n.mountOverlay(&overlayMount{target: target, at: at, lower: []string{lower}, upper: upper, userXattr: n.state.rootless, flags: flags})
 }
 
 // restrictions are what the mount of a path keeps from the files on it.
@@ -284,7 +287,7 @@ func (o *overlayMount) mount() error {
 	if o.userXattr {
 		opts += ",userxattr"
 	}
-	if err := unix.Mount("overlay", o.target, "overlay", o.flags, opts); err != nil {
+	if err := unix.Mount("overlay", cmp.Or(o.at, o.target), "overlay", o.flags, opts); err != nil {
 		return fmt.Errorf("mount overlay at %s: %w", o.target, err)
 	}
 	return nil
@@ -354,7 +357,7 @@ func (n *Session) Cgroup(root string) (string, error) {
 func (n *Session) Close() error {
 	var errs []error
 	for i := len(n.j.Entries) - 1; i >= 0; i-- {
-		if err := undo(n.state.runcRoot(), n.j.Entries[i]); err != nil {
+		if err := n.state.undo(n.j.Entries[i]); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -458,11 +461,11 @@ func (s *State) Holds(pid int) (bool, error) {
 	return false, nil
 }
 
-func undo(runcRoot string, e entry) error {
+func (s *State) undo(e entry) error {
 	switch e.Kind {
 	case "mount":
-		err := unix.Unmount(e.Name, unix.MNT_DETACH)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		err := s.detach(e.Name)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unmount %s: %w", e.Name, err)
 		}
 		return nil
@@ -471,12 +474,35 @@ func undo(runcRoot string, e entry) error {
 	case "rules":
 		return dropRules(e.Name)
 	case "container":
-		return deleteContainer(runcRoot, e.Name)
+		return deleteContainer(s.runcRoot(), e.Name)
 	case "dir":
 		return RemoveAll(e.Name)
 	default:
 		return fmt.Errorf("journal names unknown thing %q", e.Kind)
 	}
+}
+
+// detach takes a mount away. A scratch directory has roots with directories of others in
+// them: a link there leads to a mount of the machine itself, and is not followed.
+func (s *State) detach(name string) error {
+	below, ok := strings.CutPrefix(name, s.scratch()+"/")
+	if !ok {
+		return unix.Unmount(name, unix.MNT_DETACH)
+	}
+	d, err := tree.Open(s.scratch())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	f, _, err := d.Handle(below)
+	if tree.IsRefusal(err) {
+		return nil // nothing of ours is there
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.MNT_DETACH)
 }
 
 // RemoveAll refuses to cross a mount: a directory below which something is
