@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -22,15 +23,19 @@ const (
 	maxResults = 64 << 20 // bytes of one file
 	maxFailing = 1000     // names; what fails more is broken as a whole
 	maxName    = 400      // bytes of one: a person reads it, and the ledger keeps it for ever
+	maxDepth   = 100      // elements in one another: a decoder remembers each
+	maxAttrs   = 100      // attributes of one element: ten times as many bytes when they are read
 )
 
 // junit reads one file of test results in JUnit's format: how many tests there
 // are and which failed. Suites may hold suites. A file that ends too early, or
 // holds no test, is an error: results that cannot be read are not good ones.
 func junit(r io.Reader) (tests int, failing []string, err error) {
-	d := xml.NewDecoder(r)
+	in := &frugal{in: bufio.NewReader(r)}
+	d := xml.NewDecoder(in)
 	name, depth, bad := "", 0, false
 	for {
+		in.begin()
 		t, err := d.Token()
 		if errors.Is(err, io.EOF) {
 			break
@@ -40,7 +45,9 @@ func junit(r io.Reader) (tests int, failing []string, err error) {
 		}
 		switch t := t.(type) {
 		case xml.StartElement:
-			depth++
+			if depth++; depth > maxDepth {
+				return 0, nil, errors.New("its elements are in one another more than " + strconv.Itoa(maxDepth) + " deep")
+			}
 			switch t.Name.Local {
 			case "testcase":
 				name, bad = testName(t.Attr), false
@@ -63,6 +70,58 @@ func junit(r io.Reader) (tests int, failing []string, err error) {
 		return 0, nil, errors.New("it holds no test")
 	}
 	return tests, failing, nil
+}
+
+// frugal gives a decoder of XML its bytes, and no element with very many attributes. A decoder that
+// can read single bytes takes those of one token and no more, or one more, the next "<".
+type frugal struct {
+	in    *bufio.Reader
+	last  byte
+	at    int  // bytes of the token
+	tag   bool // it is an element
+	quote byte // around the value that is read; 0: none
+	attrs int
+}
+
+// begin says that the next token begins.
+func (f *frugal) begin() {
+	f.at, f.tag, f.quote, f.attrs = 0, f.last == '<', 0, 0
+	if f.tag {
+		f.at = 1
+	}
+}
+
+func (f *frugal) ReadByte() (byte, error) {
+	b, err := f.in.ReadByte()
+	f.last, f.at = b, f.at+1
+	switch {
+	case err != nil:
+		return 0, err
+	case f.at == 1:
+		f.tag = b == '<'
+	case f.at == 2 && (b == '!' || b == '?'): // no element: a comment, say
+		f.tag = false
+	case f.tag && f.quote == 0 && (b == '"' || b == '\''):
+		if f.quote, f.attrs = b, f.attrs+1; f.attrs > maxAttrs {
+			return 0, errors.New("an element has more than " + strconv.Itoa(maxAttrs) + " attributes")
+		}
+	case b == f.quote:
+		f.quote = 0
+	}
+	return b, nil
+}
+
+// Read is for the decoder's sake, which wants a reader.
+func (f *frugal) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	b, err := f.ReadByte()
+	if err != nil {
+		return 0, err
+	}
+	p[0] = b
+	return 1, nil
 }
 
 func testName(attrs []xml.Attr) string {

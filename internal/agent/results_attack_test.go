@@ -3,7 +3,9 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,58 @@ func TestAttackResultsNameTestsWithoutEnd(t *testing.T) {
 	_, failing, err := results{}.read(dir, []string{"long.xml"}, time.Time{})
 	if err != nil || len(failing) != 1 || len(failing[0]) > 1000 {
 		t.Errorf("%d names, the first of %d bytes (%v)", len(failing), len(failing[0]), err)
+	}
+}
+
+// repeated gives a text again and again.
+type repeated struct {
+	text string
+	at   int
+}
+
+func (r *repeated) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		c := copy(p[n:], r.text[r.at:])
+		n, r.at = n+c, (r.at+c)%len(r.text)
+	}
+	return n, nil
+}
+
+// inUse gives how many bytes of memory were in use at a time while do ran.
+func inUse(do func()) (most uint64) {
+	runtime.GC()
+	var before, m runtime.MemStats
+	runtime.ReadMemStats(&before)
+	done := make(chan struct{})
+	go func() { do(); close(done) }()
+	for {
+		select {
+		case <-done:
+			return most
+		case <-time.After(20 * time.Millisecond):
+			runtime.ReadMemStats(&m)
+			most = max(most, m.HeapInuse-min(m.HeapInuse, before.HeapInuse))
+		}
+	}
+}
+
+// A step writes results whose elements are in one another without end, or have attributes
+// without end. Of one file that it may write the agent needs more memory than many a machine has.
+func TestAttackResultsTakeMemory(t *testing.T) {
+	for name, text := range map[string]io.Reader{
+		"elements":   &repeated{text: "<a>"},
+		"name space": &repeated{text: "<a xmlns='b'>"},
+		"attributes": io.MultiReader(strings.NewReader("<a>text<a"), &repeated{text: " a=''"}),
+		"quotes":     io.MultiReader(strings.NewReader(`<?xml version="1.0"?><!-- ' --><a`), &repeated{text: ` a='"' b="'" c='>'`}),
+	} {
+		var err error
+		if most := inUse(func() { _, _, err = junit(io.LimitReader(text, maxResults)) }); most > 200<<20 || err == nil {
+			t.Errorf("%s: %d MB of memory (%v)", name, most>>20, err)
+		}
+	}
+	whole := `<?xml version="1.0"?><!-- it's --><s><testcase name="a"><system-out>` + strings.Repeat(`x="1" `, 1000) + `<![CDATA[<a ` + strings.Repeat(`x="1" `, 1000) + `]]></system-out></testcase></s>`
+	if tests, _, err := junit(strings.NewReader(whole)); err != nil || tests != 1 {
+		t.Errorf("%d tests (%v)", tests, err)
 	}
 }
 
