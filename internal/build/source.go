@@ -43,6 +43,9 @@ func Source(ctx context.Context, n *machine.Session, d *depot.Depot, original st
 	return dir, root.Lchown(".", user.UID, user.GID)
 }
 
+// maxDirectories bounds the memory for an archive's directories, in bytes: nearly a million of them.
+const maxDirectories = 512 << 20
+
 // Extract unpacks a tar.zst below root, which no member can leave, neither by
 // its name nor through a link that an earlier member made. A directory of
 // [tree.Open] refuses members that go through links; one of [tree.OpenRoot]
@@ -59,6 +62,7 @@ func Extract(ctx context.Context, root *tree.Dir, r io.Reader, rename func(strin
 		head *tar.Header
 	}
 	var dirs []directory
+	held := 0
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -87,16 +91,23 @@ func Extract(ctx context.Context, root *tree.Dir, r io.Reader, rename func(strin
 			return fmt.Errorf("member %s: %w", h.Name, err)
 		}
 		if h.Typeflag == tar.TypeDir {
-			dirs = append(dirs, directory{name, h})
+			d := directory{strings.Clone(name), &tar.Header{Mode: h.Mode, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, PAXRecords: tree.Kept(h.PAXRecords)}}
+			held += len(name) + 512
+			for key, value := range d.head.PAXRecords {
+				held += len(key) + len(value)
+			}
+			if dirs = append(dirs, d); held > maxDirectories {
+				return errors.New("its directories, with their attributes, are more than any real ones")
+			}
 		}
 	}
 	// What comes into a directory needs to be allowed in, and changes its time.
 	for _, d := range slices.Backward(dirs) {
 		if err := permit(root, d.name, d.head); err != nil {
-			return fmt.Errorf("member %s: %w", d.head.Name, err)
+			return fmt.Errorf("member %s: %w", d.name, err)
 		}
 		if err := root.Chtimes(d.name, d.head.ModTime); err != nil {
-			return fmt.Errorf("member %s: %w", d.head.Name, err)
+			return fmt.Errorf("member %s: %w", d.name, err)
 		}
 	}
 	// zstd's checksum is at the end of its stream, and the depot's digest is

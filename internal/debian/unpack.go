@@ -156,8 +156,12 @@ type unpacking struct {
 	replaces  map[string]bool
 	conffiles map[string]bool
 	sums      bool
+	held      int // bytes, about
 	out       Unpacked
 }
+
+// maxPaths bounds the memory for the list of a package's files, in bytes: half a million of them.
+const maxPaths = 128 << 20
 
 func (u *unpacking) member(h *tar.Header, r io.Reader) error {
 	if strings.Contains("/"+h.Name+"/", "/../") {
@@ -171,7 +175,10 @@ func (u *unpacking) member(h *tar.Header, r io.Reader) error {
 			return errors.New("it is a sparse file, which no package holds")
 		}
 	}
-	name := path.Clean("/" + h.Name)
+	name := strings.Clone(path.Clean("/" + h.Name)) // of a long name with very many slashes little is left
+	if u.held += len(name) + 128; u.held > maxPaths {
+		return errors.New("it has more files than any real one")
+	}
 	if name == "/" {
 		u.out.Paths = append(u.out.Paths, "/.")
 		return nil

@@ -194,6 +194,21 @@ func (s *Sparse) Write(p []byte) (int, error) {
 // Close gives the file the size of what was written.
 func (s *Sparse) Close() error { return s.f.Truncate(s.at) }
 
+// Kept gives those of a header's records that [Dir.SetRecords] knows, and nothing else of the header
+// stays in memory for them.
+func Kept(records map[string]string) map[string]string {
+	var list map[string]string
+	for key, value := range records {
+		if attr, ok := strings.CutPrefix(key, recordAttribute); ok && kept(attr) {
+			if list == nil {
+				list = map[string]string{}
+			}
+			list[strings.Clone(key)] = strings.Clone(value)
+		}
+	}
+	return list
+}
+
 // SetRecords gives a file or directory, not a link, the attributes of a header's records.
 func (d *Dir) SetRecords(name string, records map[string]string) error {
 	for key, value := range records {

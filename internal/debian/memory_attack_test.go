@@ -1,0 +1,58 @@
+package debian
+
+import (
+	"archive/tar"
+	"bytes"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// TestAttackPackageListsFilesWithoutEnd: a package of some kilobytes has one directory again and
+// again, and dpkg's list of its files, which is made in memory, has each of them.
+func TestAttackPackageListsFilesWithoutEnd(t *testing.T) {
+	for name, long := range map[string]string{"long": "/" + strings.Repeat("d", 250) + "/" + strings.Repeat("d", 250) + "/" + strings.Repeat("d", 250), "slashes": "/dir" + strings.Repeat("/", 500_000)} {
+		var head, data bytes.Buffer
+		if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: strings.TrimPrefix(long, "/") + "/", Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
+			t.Fatal(err)
+		}
+		zw, err := zstd.NewWriter(&data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < 768<<20; n += head.Len() {
+			if _, err := zw.Write(head.Bytes()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := zw.Close(); err != nil {
+			t.Fatal(err)
+		}
+		raw := ar(arMember{"debian-binary", []byte("2.0\n")}, arMember{"control.tar.gz", gz(t, tarball(t, file("./control", control)))}, arMember{"data.tar.zst", data.Bytes()})
+		tg, _, _ := target(t)
+		runtime.GC()
+		var before, m runtime.MemStats
+		runtime.ReadMemStats(&before)
+		done, most := make(chan bool), uint64(0)
+		d := readDeb(t, raw)
+		go func() {
+			_, _ = tg.Unpack(t.Context(), d) // it may refuse the package, or not
+			close(done)
+		}()
+		for ended := false; !ended; {
+			select {
+			case <-done:
+				ended = true
+			case <-time.After(50 * time.Millisecond):
+				runtime.ReadMemStats(&m)
+				most = max(most, m.HeapInuse-min(m.HeapInuse, before.HeapInuse))
+			}
+		}
+		if most > 400<<20 {
+			t.Errorf("%s: a package of %d KB takes %d MB of memory", name, len(raw)>>10, most>>20)
+		}
+	}
+}
