@@ -27,12 +27,14 @@ const (
 // beginning.
 func OpenFiles(ctx context.Context, open func() (io.ReadCloser, error)) (*Files, error) {
 	f := &Files{open: open, links: map[string]string{}}
+	size := 0
 	return f, f.each(ctx, func(name string, h *tar.Header, _ io.Reader) error {
 		if h.Typeflag == tar.TypeSymlink {
-			f.links[name] = h.Linkname
+			f.links[strings.Clone(name)] = strings.Clone(h.Linkname) // of a long header nothing else stays
+			size += len(name) + len(h.Linkname)
 		}
-		if len(f.links) > maxLinks {
-			return fmt.Errorf("the source has more than %d links", maxLinks)
+		if len(f.links) > maxLinks || size > maxFiles {
+			return fmt.Errorf("the source has more than %d links, or %d MB of them", maxLinks, maxFiles>>20)
 		}
 		return nil
 	})
@@ -86,11 +88,11 @@ func (f *Files) Read(ctx context.Context, names ...string) (map[string][]byte, e
 		}
 		for dir := name; ; dir = path.Dir(dir) {
 			if asked, ok := at[dir]; ok {
-				if size += h.Size; size > maxFiles {
+				if size += h.Size + int64(len(name)); size > maxFiles {
 					return fmt.Errorf("%s and what else is read of the source have more than %d MB", name, maxFiles>>20)
 				}
 				data, err := io.ReadAll(r)
-				found[asked+strings.TrimPrefix(name, dir)] = data
+				found[strings.Clone(asked+strings.TrimPrefix(name, dir))] = data
 				return err
 			}
 			if dir == "." || dir == "/" {

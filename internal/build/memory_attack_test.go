@@ -3,6 +3,7 @@ package build
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -30,34 +31,61 @@ func inUse(do func()) (most uint64) {
 	}
 }
 
+// again gives an archive that has a member 800 times, a link each time by another name.
+func again(t *testing.T, h tar.Header) []byte {
+	t.Helper()
+	var packed bytes.Buffer
+	zw, err := zstd.NewWriter(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := h.Name
+	for i := range 800 {
+		if h.Typeflag == tar.TypeSymlink {
+			h.Name = fmt.Sprintf("%s%d", name, i)
+		}
+		if err := tar.NewWriter(zw).WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return packed.Bytes()
+}
+
+// TestAttackLinksTakeMemory: the links of a source are kept, to find files through them. Each
+// leads to a name of a megabyte, or has a record of one beside it.
+func TestAttackLinksTakeMemory(t *testing.T) {
+	long := strings.Repeat("x", 1000_000)
+	for name, h := range map[string]tar.Header{
+		"target": {Name: "l", Typeflag: tar.TypeSymlink, Linkname: long},
+		"record": {Name: strings.Repeat("l", 120), Typeflag: tar.TypeSymlink, Linkname: "d", PAXRecords: map[string]string{"TRYSAIL.junk": long}},
+	} {
+		packed := again(t, h)
+		var err error
+		most := inUse(func() {
+			var f *Files
+			f, err = OpenFiles(t.Context(), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed)), nil })
+			runtime.GC()
+			runtime.KeepAlive(f)
+		})
+		if most > 700<<20 {
+			t.Errorf("%s: a source of %d KB takes %d MB of memory (%v)", name, len(packed)>>10, most>>20, err)
+		}
+	}
+}
+
 // TestAttackDirectoriesTakeMemory: an archive of some kilobytes has one directory again and
 // again, each time with a record of a megabyte, which is kept until the last member is there.
 func TestAttackDirectoriesTakeMemory(t *testing.T) {
-	var head, packed bytes.Buffer
-	junk := strings.Repeat("x", 1000_000)
 	for _, record := range []string{"TRYSAIL.junk", "SCHILY.xattr.user.junk"} {
-		head.Reset()
-		packed.Reset()
-		h := tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755, PAXRecords: map[string]string{record: junk}}
-		if err := tar.NewWriter(&head).WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		zw, err := zstd.NewWriter(&packed)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 1200 {
-			if _, err := zw.Write(head.Bytes()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := zw.Close(); err != nil {
-			t.Fatal(err)
-		}
+		packed := again(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755, PAXRecords: map[string]string{record: strings.Repeat("x", 1000_000)}})
 		root, _ := place(t)
-		most := inUse(func() { err = Extract(t.Context(), root, io.Reader(&packed), nil) })
+		var err error
+		most := inUse(func() { err = Extract(t.Context(), root, bytes.NewReader(packed), nil) })
 		if most > 900<<20 {
-			t.Errorf("%s: an archive of %d KB takes %d MB of memory (%v)", record, packed.Cap()>>10, most>>20, err)
+			t.Errorf("%s: an archive of %d KB takes %d MB of memory (%v)", record, len(packed)>>10, most>>20, err)
 		}
 	}
 }
