@@ -34,6 +34,9 @@ func (s *step) network(ctx context.Context, b *blueprint.Blueprint, x *blueprint
 	return rec, func() { _, _ = rec.Stop() }, nil // what the step did is more to the point
 }
 
+// mostSaid bounds the addresses of which a step's log says that the step did not reach them.
+const mostSaid = 1000
+
 // wall keeps a step from this machine and from every control, and says so once for each
 // address in the step's log.
 func (s *step) wall() recorder.Wall {
@@ -46,14 +49,18 @@ func (s *step) wall() recorder.Wall {
 		}
 		return hosts
 	})
-	var said sync.Map
+	var mu sync.Mutex
+	said := map[netip.Addr]bool{}
 	return func(ctx context.Context, ip netip.Addr) error {
 		ip = ip.Unmap()
 		err := outside(ctx, ip)
 		if err == nil {
 			return nil
 		}
-		if _, again := said.LoadOrStore(ip, true); !again {
+		mu.Lock()
+		defer mu.Unlock()
+		if !said[ip] && len(said) < mostSaid {
+			said[ip] = true
 			fmt.Fprintf(s.log, "[trysail] no way to %s: %v; a step with \"network\":\"host\" has its machine's own network\n", ip, err)
 		}
 		return err
