@@ -147,6 +147,10 @@ func (sp Spec) oci(self, id string, v *view, rootless bool) (*specs.Spec, error)
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		s.Linux.UIDMappings, s.Linux.GIDMappings = v.ids.lines(), v.ids.lines()
 	}
+	if !sp.Whole { // what it runs may take all memory: then it ends, and not who runs it
+		first := 1000
+		s.Process.OOMScoreAdj = &first
+	}
 	for _, l := range sp.Limits {
 		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
 	}
