@@ -50,8 +50,11 @@ func limitText(n uint64) string {
 }
 
 // hostLimit is the highest limit that this process may set: as many open files as the
-// kernel allows anybody (fs.nr_open), and without CAP_SYS_RESOURCE no more than it has.
-func hostLimit(name string) uint64 {
+// kernel allows anybody (fs.nr_open), and without CAP_SYS_RESOURCE no more than it has. Nobody
+// gets more of a processor's time than this process: it could not stop a build in real time.
+func hostLimit(name string) uint64 { return ceiling(name, mayRaise()) }
+
+func ceiling(name string, raise bool) uint64 {
 	most := uint64(unlimited)
 	if name == "RLIMIT_NOFILE" {
 		if data, err := os.ReadFile("/proc/sys/fs/nr_open"); err == nil {
@@ -67,7 +70,7 @@ func hostLimit(name string) uint64 {
 		"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_RSS": unix.RLIMIT_RSS,
 	}[name]
 	var own unix.Rlimit
-	if !known || mayRaise() || unix.Getrlimit(which, &own) != nil {
+	if !known || raise && name != "RLIMIT_RTPRIO" && name != "RLIMIT_NICE" || unix.Getrlimit(which, &own) != nil {
 		return most
 	}
 	return min(most, own.Max)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"trysail/internal/machine"
 )
 
@@ -36,5 +38,20 @@ func TestLimits(t *testing.T) {
 	}
 	if n := hostLimit("RLIMIT_NOFILE"); n == 0 || n == unlimited {
 		t.Errorf("this machine gives %d open files", n)
+	}
+}
+
+// TestAttackBuildInRealTime: a blueprint lets its build run before every other program of the
+// machine, the guard among them that is to stop it in time.
+func TestAttackBuildInRealTime(t *testing.T) {
+	for name, which := range map[string]int{"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_NICE": unix.RLIMIT_NICE} {
+		var own unix.Rlimit
+		if err := unix.Getrlimit(which, &own); err != nil {
+			t.Fatal(err)
+		}
+		list, said, err := limits(map[string]string{name: "unlimited:unlimited"}, func(name string) uint64 { return ceiling(name, true) })
+		if err != nil || len(list) != 1 || list[0].Soft > own.Max || list[0].Hard > own.Max || own.Max != unix.RLIM_INFINITY && len(said) != 1 {
+			t.Errorf("%s: a build gets %v, and this process has %d: %q (%v)", name, list, own.Max, said, err)
+		}
 	}
 }
