@@ -98,7 +98,8 @@ func emptyDirectory(dir string) (_ *tree.Dir, err error) {
 	return d, err
 }
 
-// WriteOCI writes the root file system as an archive of an OCI image layout.
+// WriteOCI writes the root file system as an archive of an OCI image layout. Nobody but its
+// owner may read that: it holds files of the root that not everybody may read.
 func (s *Server) WriteOCI(ctx context.Context, st *machine.State, b *blueprint.Blueprint, file string) error {
 	return s.mounted(st, func(n *machine.Session, root string) error {
 		flat := n.Path("layer.tar")
@@ -161,7 +162,7 @@ func archive(dir, file string) error {
 		return err
 	}
 	defer to.Close()
-	return to.Replace(filepath.Base(file), 0o644, func(out *os.File) error {
+	return to.Replace(filepath.Base(file), 0o600, func(out *os.File) error {
 		tw := tar.NewWriter(out)
 		err := from.Walk(".", func(e *tree.Entry) error {
 			if !e.Mode().IsRegular() {

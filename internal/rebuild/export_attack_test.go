@@ -49,3 +49,15 @@ func TestAttackARootIsCopiedIntoADirectoryOfAUser(t *testing.T) {
 		t.Error(info, err)
 	}
 }
+
+// A user of the machine waits for the image of a server, and reads there what only root may
+// read in the server.
+func TestAttackAnImageIsReadable(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/oci", 0o700), os.WriteFile(dir+"/oci/layer", []byte("secret"), 0o600), archive(dir+"/oci", dir+"/image.tar")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir + "/image.tar"); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("the image has mode %s (%v)", info.Mode(), err)
+	}
+}
