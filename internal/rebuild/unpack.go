@@ -51,6 +51,7 @@ func (m *maker) unpack(ctx context.Context) error {
 	preinst := map[string][]byte{}
 	heads := make([]*debian.Deb, len(m.Blueprint.Packages))
 	m.heads = map[string]*debian.Deb{}
+	var held atomic.Int64
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	for i, p := range m.Blueprint.Packages {
@@ -58,6 +59,12 @@ func (m *maker) unpack(ctx context.Context) error {
 			d, r, err := m.open(gctx, p, nil)
 			if err != nil {
 				return err
+			}
+			for _, c := range d.Control {
+				held.Add(int64(len(c.Data)))
+			}
+			if held.Load() > maxDatabase {
+				return errors.Join(fmt.Errorf("the packages have more than %d MB of scripts and lists", maxDatabase>>20), r.Close())
 			}
 			heads[i] = d
 			return r.Close()
@@ -113,7 +120,7 @@ func (m *maker) unpack(ctx context.Context) error {
 	return m.writeStatus()
 }
 
-// maxDatabase bounds a file of dpkg's database, in bytes. A machine with all of
+// maxDatabase bounds a file of dpkg's database, and what becomes of it in memory, in bytes. A machine with all of
 // Debian has 150 MB.
 const maxDatabase = 512 << 20
 
