@@ -165,7 +165,7 @@ func exceptions() []access {
 		{"internal/keys/token.go", "os.MkdirTemp os.ReadFile os.RemoveAll", "a new directory with mode 0700"},
 		{"internal/rebuild/drop.go", "os.OpenFile os.ReadDir", layers},
 		{"internal/rebuild/export.go", "os.Create", own},
-		{"internal/rebuild/layer.go", "os.Chmod os.Chtimes os.MkdirAll os.Open os.OpenFile os.ReadDir os.ReadFile os.RemoveAll os.Stat renameio.WriteFile", layers},
+		{"internal/rebuild/layer.go", "os.Chmod os.Chtimes os.MkdirAll os.Open os.OpenFile os.ReadDir os.ReadFile os.Stat renameio.WriteFile", layers},
 		{"internal/rebuild/rebuild.go", "os.Stat", layers},
 		{"internal/rebuild/unpack.go", "os.WriteFile", own},
 		{"internal/sbom/scan.go", "os.CreateTemp os.Remove", scratch},

@@ -522,7 +522,7 @@ func RemoveAll(dir string) error {
 	if len(mounts) > 0 {
 		return fmt.Errorf("%s is still mounted: not removing %s", mounts[0].Mountpoint, dir)
 	}
-	return os.RemoveAll(dir)
+	return tree.RemoveAll(at)
 }
 
 func removeCgroup(dir string) error {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trysail/blueprint"
+	"trysail/internal/machine"
 )
 
 // layer is one directory below roots/, made by some steps of the plan:
@@ -207,7 +208,7 @@ func (m *maker) make(ctx context.Context, l *layer) (err error) {
 	defer func() { err = errors.Join(err, m.session.Close()) }()
 	if len(l.prog.Done) == 0 || len(l.prog.Done) < l.indivisible {
 		l.prog.Done, l.prog.Generation, l.prog.Skipped = nil, rand.Text(), nil
-		if err := os.RemoveAll(l.root()); err != nil {
+		if err := machine.RemoveAll(l.root()); err != nil {
 			return err
 		}
 	} else {
@@ -222,7 +223,7 @@ func (m *maker) make(ctx context.Context, l *layer) (err error) {
 	if err := l.save(); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(l.root() + ".work"); err != nil {
+	if err := machine.RemoveAll(l.root() + ".work"); err != nil {
 		return err
 	}
 	m.layer, m.root, m.mounted = l, l.root(), false
@@ -249,7 +250,7 @@ func (m *maker) make(ctx context.Context, l *layer) (err error) {
 		}
 	}
 	l.prog.Whole = true
-	return errors.Join(l.save(), os.RemoveAll(l.root()+".work"))
+	return errors.Join(l.save(), machine.RemoveAll(l.root()+".work"))
 }
 
 // mount puts an overlay above the layer, which does not sync what commands there
@@ -330,7 +331,7 @@ func (m *maker) trim() {
 		}
 		l.lock = f
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			if err := os.RemoveAll(o.dir); err != nil {
+			if err := machine.RemoveAll(o.dir); err != nil {
 				m.Log.Warn("an old root could not be removed", "dir", o.dir, "err", err)
 			}
 		}

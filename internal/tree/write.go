@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -223,10 +224,12 @@ func (d *Dir) RemoveAll(name string) error {
 		return err
 	}
 	defer p.close()
-	return d.failed("remove", name, removeAll(p.fd, p.base, 0))
+	return d.failed("remove", name, removeAll(p.fd, p.base))
 }
 
-func removeAll(dir int, base string, depth int) error {
+// removeAll removes a tree of any depth: whoever made it may have gone down until no more
+// descriptors were left for who removes it.
+func removeAll(dir int, base string) error {
 	err := unix.Unlinkat(dir, base, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -235,24 +238,89 @@ func removeAll(dir int, base string, depth int) error {
 	if oerr != nil {
 		return err
 	}
-	if depth > MaxDepth {
-		unix.Close(fd)
-		return &LimitError{base, "levels", MaxDepth}
+	top := os.NewFile(uintptr(fd), base)
+	defer top.Close()
+	if err := empty(top, top, 0); err != nil {
+		return err
 	}
-	f := os.NewFile(uintptr(fd), base)
-	defer f.Close()
+	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+}
+
+// deepest is how many directories removeAll holds open, one in another. What is deeper it moves
+// to the top.
+const deepest = 64
+
+// empty removes what is in a directory, which is reached from the top.
+func empty(top, f *os.File, depth int) error {
 	for {
-		names, rerr := f.Readdirnames(1024)
+		names, err := f.Readdirnames(1024)
+		if len(names) == 0 && !errors.Is(err, io.EOF) {
+			return err
+		}
 		for _, n := range names {
-			if err := removeAll(fd, n, depth+1); err != nil {
+			if err := emptied(top, f, n, depth); err != nil {
 				return err
 			}
 		}
-		if len(names) == 0 || rerr != nil {
-			break
+		if len(names) > 0 {
+			continue
+		}
+		// An entry that was moved here, or passed over while others went, is read now.
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		if names, err := f.Readdirnames(1); len(names) == 0 {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
 		}
 	}
-	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+}
+
+// emptied removes one entry of a directory, or moves it to the top.
+func emptied(top, f *os.File, name string, depth int) error {
+	dir := int(f.Fd())
+	err := unix.Unlinkat(dir, name, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if depth >= deepest {
+		derr := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+		if derr == nil {
+			return nil
+		}
+		if errors.Is(derr, unix.ENOTDIR) {
+			return err
+		}
+		return unix.Renameat(dir, name, int(top.Fd()), "deep-"+rand.Text())
+	}
+	fd, oerr := openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if oerr != nil {
+		return err
+	}
+	sub := os.NewFile(uintptr(fd), name)
+	defer sub.Close()
+	if err := empty(top, sub, depth+1); err != nil {
+		return err
+	}
+	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+}
+
+// RemoveAll removes a directory of this program, whatever is below it.
+func RemoveAll(dir string) error {
+	d, err := Open(path.Dir(path.Clean(dir)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.RemoveAll(path.Base(dir))
 }
 
 // Lchown changes the owner of a file, or of a link itself.
