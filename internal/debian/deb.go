@@ -24,6 +24,7 @@ import (
 const (
 	maxControl     = 64 << 20 // the largest real control archive is 5 MB
 	maxControlFile = 32 << 20
+	maxWindow      = 128 << 20 // of zstd: dpkg's own library takes no larger one
 )
 
 // Deb is a .deb archive that is being read: its control part is in memory, its
@@ -253,7 +254,7 @@ func decompress(ctx context.Context, member string, r io.Reader) (io.ReadCloser,
 	case ".gz":
 		return gzip.NewReader(r)
 	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, err
 		}

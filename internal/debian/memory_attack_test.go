@@ -56,3 +56,37 @@ func TestAttackPackageListsFilesWithoutEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackPackageWithALargeWindow: a package of some kilobytes says that its decoder is to keep
+// half a gigabyte. As many packages as the machine has processors are unpacked at a time.
+func TestAttackPackageWithALargeWindow(t *testing.T) {
+	var data bytes.Buffer
+	zw, err := zstd.NewWriter(&data, zstd.WithWindowSize(zstd.MaxWindowSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := zw.Write(tarball(t, file("./file", "text"))); err != nil {
+		t.Fatal(err)
+	}
+	zeros := make([]byte, 1<<20)
+	for range 1200 { // behind the archive's end
+		if _, err := zw.Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	zw = nil
+	raw := ar(arMember{"debian-binary", []byte("2.0\n")}, arMember{"control.tar.gz", gz(t, tarball(t, file("./control", control)))}, arMember{"data.tar.zst", data.Bytes()})
+	tg, _, _ := target(t)
+	d := readDeb(t, raw)
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = tg.Unpack(t.Context(), d)
+	runtime.ReadMemStats(&after)
+	if size := after.TotalAlloc - before.TotalAlloc; size > 300<<20 || err == nil {
+		t.Errorf("a package of %d KB takes %d MB of memory (%v)", len(raw)>>10, size>>20, err)
+	}
+}
