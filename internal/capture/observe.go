@@ -216,6 +216,18 @@ func (c *capture) inUpper(p string) string {
 	return filepath.Join(c.uppers[best], strings.TrimPrefix(p, best))
 }
 
+// mostBytes bounds a file that is read whole: a user can make one of any size on no disk at all.
+const mostBytes = 256 << 30
+
+// bounded refuses a file that is larger.
+func bounded(f *os.File, p string) error {
+	info, err := f.Stat()
+	if err == nil && info.Size() > mostBytes {
+		err = &tree.LimitError{Path: p, What: "bytes", Limit: mostBytes}
+	}
+	return err
+}
+
 // sums hashes a file of the machine that the build's user may read, once.
 func (c *capture) sums(p string) (string, string, error) {
 	if h, ok := c.hashes[p]; ok {
@@ -227,7 +239,10 @@ func (c *capture) sums(p string) (string, string, error) {
 	}
 	defer f.Close()
 	m, s := md5.New(), sha256.New()
-	if _, err := io.Copy(io.MultiWriter(m, s), f); err != nil {
+	if err := bounded(f, p); err != nil {
+		return "", "", err
+	}
+	if _, err := io.Copy(io.MultiWriter(m, s), io.LimitReader(f, mostBytes)); err != nil {
 		return "", "", fmt.Errorf("read %s: %w", p, err)
 	}
 	h := [2]string{hex.EncodeToString(m.Sum(nil)), hex.EncodeToString(s.Sum(nil))}

@@ -90,6 +90,9 @@ func (t *softwareTree) file(tw *tar.Writer, p string, e *tree.Entry) error {
 	if err != nil {
 		return err
 	}
+	if err := bounded(f, p); err != nil {
+		return err
+	}
 	why, err := screen(p, f, info.Size())
 	if err != nil {
 		return err
