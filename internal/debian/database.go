@@ -107,7 +107,7 @@ func ParseStatus(file string, data []byte) ([]*Package, error) {
 
 func parseParagraph(file string, line int, para []byte) (*Package, error) {
 	p := &Package{Raw: append(bytes.TrimRight(bytes.TrimLeft(para, "\n"), "\n"), '\n')}
-	fields := map[string]string{}
+	fields, more := map[string]string{}, map[string][]string{}
 	last := ""
 	for i, text := range strings.Split(strings.TrimRight(string(para), "\n"), "\n") {
 		switch {
@@ -116,7 +116,7 @@ func parseParagraph(file string, line int, para []byte) (*Package, error) {
 			if last == "" {
 				return nil, &FileError{file, line + i, "continuation without a field"}
 			}
-			fields[last] += "\n" + text[1:]
+			more[last] = append(more[last], text[1:])
 		default:
 			key, value, ok := strings.Cut(text, ":")
 			if !ok || key == "" || strings.ContainsAny(key, " \t") {
@@ -128,6 +128,9 @@ func parseParagraph(file string, line int, para []byte) (*Package, error) {
 			}
 			fields[last] = strings.TrimSpace(value)
 		}
+	}
+	for key, lines := range more {
+		fields[key] = strings.Join(append([]string{fields[key]}, lines...), "\n")
 	}
 	p.Name, p.Version, p.Architecture, p.MultiArch = fields["package"], fields["version"], fields["architecture"], fields["multi-arch"]
 	p.Essential, p.Protected = fields["essential"] == "yes", fields["protected"] == "yes" || fields["important"] == "yes"

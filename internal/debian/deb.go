@@ -24,6 +24,7 @@ import (
 const (
 	maxControl     = 64 << 20 // the largest real control archive is 5 MB
 	maxControlFile = 32 << 20
+	maxLines       = 4 << 20   // of the control files that are taken apart; the largest real one has 0.1 MB
 	maxWindow      = 128 << 20 // of zstd: dpkg's own library takes no larger one
 )
 
@@ -196,7 +197,7 @@ func (d *Deb) readControl(ctx context.Context, name, member string, raw []byte) 
 		if d.File(file) != nil {
 			return &ArchiveError{name, member, fmt.Sprintf("member %.60q stands twice", h.Name)}
 		}
-		if h.Size > maxControlFile {
+		if h.Size > maxControlFile || h.Size > maxLines && (file == "control" || file == "conffiles" || file == "triggers") {
 			return &ArchiveError{name, member, fmt.Sprintf("member %.60q has %d bytes, which are too many", h.Name, h.Size)}
 		}
 		data, err := io.ReadAll(tr)

@@ -3,6 +3,8 @@ package debian
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"errors"
 	"runtime"
 	"strings"
 	"testing"
@@ -88,5 +90,36 @@ func TestAttackPackageWithALargeWindow(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if size := after.TotalAlloc - before.TotalAlloc; size > 300<<20 || err == nil {
 		t.Errorf("a package of %d KB takes %d MB of memory (%v)", len(raw)>>10, size>>20, err)
+	}
+}
+
+// TestAttackPackageWithLinesWithoutEnd: a package of some kilobytes has a field, or a list, of
+// millions of lines. Root takes them apart for hours, or for as long as there is memory.
+func TestAttackPackageWithLinesWithoutEnd(t *testing.T) {
+	for name, files := range map[string][]entry{
+		"field":     {file("./control", control+strings.Repeat(" x\n", 10<<20))},
+		"conffiles": {file("./control", control), file("./conffiles", strings.Repeat("/\n", 15<<20))},
+	} {
+		raw := ar(arMember{"debian-binary", []byte("2.0\n")}, arMember{"control.tar.gz", gz(t, tarball(t, files...))}, arMember{"data.tar.gz", gz(t, tarball(t))})
+		done := make(chan error, 1)
+		go func() {
+			_, err := ReadDeb(context.Background(), "test", bytes.NewReader(raw))
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			var hostile *ArchiveError
+			if !errors.As(err, &hostile) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: a package of %d KB is read for longer than 5 s", name, len(raw)>>10)
+		}
+	}
+	// What is short enough takes no time either.
+	begin := time.Now()
+	p, err := parseParagraph("test", 1, []byte(control+strings.Repeat(" x\n", maxLines/3)))
+	if err != nil || p.Name != "hello" || time.Since(begin) > 5*time.Second {
+		t.Errorf("%v after %s (%v)", p, time.Since(begin), err)
 	}
 }
