@@ -24,7 +24,10 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-const maxDepth = 16 // levels of nesting; no format has more than seven
+const (
+	maxDepth = 16   // levels of nesting; no format has more than seven
+	maxKeys  = 1000 // of one mapping; the library's time grows with their square
+)
 
 // Error says where a file cannot be read and what to do about it.
 type Error struct {
@@ -153,7 +156,9 @@ func plain(file string, data []byte, remedy string) (err *Error) {
 		}
 	}()
 	depth, entries := 0, 0
-	for i, t := range lexer.Tokenize(string(data)) {
+	flows, columns := []int{}, map[int]int{} // keys of the mappings that are open: in braces, and by the column of their keys
+	tokens := lexer.Tokenize(string(data))
+	for i, t := range tokens {
 		refuse := func(what string) *Error {
 			return &Error{File: file, Line: t.Position.Line, What: what, Remedy: remedy}
 		}
@@ -169,16 +174,43 @@ func plain(file string, data []byte, remedy string) (err *Error) {
 			}
 		case token.SequenceStartType, token.MappingStartType:
 			depth++
+			flows = append(flows, 0)
 		case token.SequenceEndType, token.MappingEndType:
 			depth--
+			flows = flows[:max(len(flows)-1, 0)]
 		case token.SequenceEntryType, token.MappingKeyType:
 			entries++
+			within(columns, t.Position.Column)
+		case token.MappingValueType:
+			if keys(flows, columns, tokens[max(i-1, 0)].Position.Column) > maxKeys {
+				return refuse(fmt.Sprintf("one mapping has more than %d keys", maxKeys))
+			}
 		}
 		if depth > maxDepth || entries > maxDepth || t.Position.IndentNum > 8*maxDepth {
 			return refuse("the nesting is too deep")
 		}
 	}
 	return nil
+}
+
+// keys counts one more key of the mapping that it is in, and gives how many there are.
+func keys(flows []int, columns map[int]int, column int) int {
+	if n := len(flows); n > 0 {
+		flows[n-1]++
+		return flows[n-1]
+	}
+	within(columns, column)
+	columns[column]++
+	return columns[column]
+}
+
+// within ends the mappings that stand further to the right.
+func within(columns map[int]int, column int) {
+	for c := range columns {
+		if c > column {
+			delete(columns, c)
+		}
+	}
 }
 
 // Line finds the line of a value by its YAML path, or of what should hold it.
