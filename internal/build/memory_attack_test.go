@@ -3,14 +3,19 @@ package build
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"trysail/internal/tree"
 )
 
 // inUse gives how many bytes of memory were in use at a time while do ran.
@@ -87,5 +92,35 @@ func TestAttackDirectoriesTakeMemory(t *testing.T) {
 		if most > 900<<20 {
 			t.Errorf("%s: an archive of %d KB takes %d MB of memory (%v)", record, len(packed)>>10, most>>20, err)
 		}
+	}
+}
+
+// TestAttackOutputsWithLongNames: a step makes directories in one another, and files in the innermost, each of
+// which has a name of a hundred kilobytes.
+func TestAttackOutputsWithLongNames(t *testing.T) {
+	top := t.TempDir()
+	dir, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for range 400 {
+		name := strings.Repeat("d", 250)
+		if err == nil {
+			err = unix.Mkdirat(dir, name, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		above := dir
+		dir, err = unix.Openat(above, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		unix.Close(above)
+	}
+	for i := 0; i < 9000 && err == nil; i++ {
+		err = unix.Mknodat(dir, strconv.Itoa(i), unix.S_IFREG|0o644, 0)
+	}
+	if err := errors.Join(err, unix.Close(dir)); err != nil {
+		t.Fatal(err)
+	}
+	var limit *tree.LimitError
+	most := inUse(func() { _, _, err = Outputs(top, []string{"**/*"}) })
+	if most > 600<<20 || !errors.As(err, &limit) {
+		t.Errorf("the outputs of a step take %d MB of memory (%.200v)", most>>20, err)
 	}
 }

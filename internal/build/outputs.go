@@ -27,6 +27,10 @@ type Limits struct {
 	Bytes int64 // of all files; a sparse file has them without a disk of that size
 }
 
+// mostNames bounds the names of what one build makes, in bytes: in directories that are in one
+// another a name may have a hundred thousand.
+const mostNames = 256 << 20
+
 // captured bounds the outputs of a captured build: each is named in the blueprint, which
 // people read, and 256 GiB take ten minutes to hash.
 func captured() Limits { return Limits{100_000, 256 << 30} }
@@ -94,6 +98,7 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 	defer d.Close()
 	found, dirs, out := map[string]bool{}, map[string]bool{}, &Found{}
 	var size int64
+	named := 0
 	for _, g := range globs {
 		any, err := match(d, g, func(e *tree.Entry) error {
 			link := e.Mode()&fs.ModeSymlink != 0
@@ -108,6 +113,11 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 				return nil
 			case len(found)+len(dirs) >= most.Files:
 				return &tree.LimitError{Path: g, What: "files", Limit: int64(most.Files)}
+			}
+			if named += len(e.Path); named > mostNames {
+				return &tree.LimitError{Path: g, What: "bytes of names", Limit: mostNames}
+			}
+			switch {
 			case e.IsDir():
 				dirs[e.Path] = true
 				return nil
