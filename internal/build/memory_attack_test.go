@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trysail/internal/tree"
+	"trysail/internal/tree/treetest"
 )
 
 // inUse gives how many bytes of memory were in use at a time while do ran.
@@ -122,5 +125,22 @@ func TestAttackOutputsWithLongNames(t *testing.T) {
 	most := inUse(func() { _, _, err = Outputs(top, []string{"**/*"}) })
 	if most > 600<<20 || !errors.As(err, &limit) {
 		t.Errorf("the outputs of a step take %d MB of memory (%.200v)", most>>20, err)
+	}
+}
+
+// TestAttackOutputsWithManyAttributes: each file that a step makes has as many attributes as the
+// file system keeps.
+func TestAttackOutputsWithManyAttributes(t *testing.T) {
+	top := treetest.Dir(t)
+	value := bytes.Repeat([]byte("x"), 3900)
+	for i := range mostAttributes/len(value) + 1 {
+		name := filepath.Join(top, strconv.Itoa(i))
+		if err := errors.Join(os.WriteFile(name, nil, 0o644), unix.Setxattr(name, "user.x", value, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var limit *tree.LimitError
+	if _, _, err := Outputs(top, []string{"*"}); !errors.As(err, &limit) || !strings.Contains(err.Error(), "attributes") {
+		t.Errorf("the attributes of what a step made: %.200v", err)
 	}
 }

@@ -31,6 +31,9 @@ type Limits struct {
 // another a name may have a hundred thousand.
 const mostNames = 256 << 20
 
+// mostAttributes bounds the attributes of what one build makes, in bytes.
+const mostAttributes = 64 << 20
+
 // captured bounds the outputs of a captured build: each is named in the blueprint, which
 // people read, and 256 GiB take ten minutes to hash.
 func captured() Limits { return Limits{100_000, 256 << 30} }
@@ -111,7 +114,7 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 			switch {
 			case found[e.Path], dirs[e.Path]:
 				return nil
-			case len(found)+len(dirs) >= most.Files:
+			case max(len(found), len(dirs)) >= most.Files:
 				return &tree.LimitError{Path: g, What: "files", Limit: int64(most.Files)}
 			}
 			if named += len(e.Path); named > mostNames {
@@ -137,20 +140,34 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 			out.Unmatched = append(out.Unmatched, g)
 		}
 	}
-	first := map[inode]string{}
+	first, attributes := map[inode]string{}, 0
+	keep := func(to *[]File, f *File) error {
+		for name, value := range f.Attributes {
+			attributes += len(name) + len(value)
+		}
+		if attributes > mostAttributes {
+			return &OutputError{f.Path, &tree.LimitError{Path: f.Path, What: "bytes of attributes", Limit: mostAttributes}}
+		}
+		*to = append(*to, *f)
+		return nil
+	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		f, err := readFile(d, name, first)
 		if err != nil {
 			return nil, err
 		}
-		out.Files = append(out.Files, *f)
+		if err := keep(&out.Files, f); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(dirs)) {
 		f, err := readDirectory(d, name)
 		if err != nil {
 			return nil, err
 		}
-		out.Dirs = append(out.Dirs, *f)
+		if err := keep(&out.Dirs, f); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }
