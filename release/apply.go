@@ -159,30 +159,40 @@ func (s *State) start(e Event, b Started) error {
 	return nil
 }
 
-// check refuses a plan that would hang: needs that nothing gives, or a circle.
+// check refuses a plan that would hang: needs that nothing gives, or a circle. It looks at
+// each need once: whoever writes a ledger may write a plan of any size.
 func check(b Body, items []runbook.Item) error {
-	left := map[string][]string{}
-	for _, x := range items {
-		if _, twice := left[x.Name]; twice {
+	places := make(map[string]int, len(items))
+	for i, x := range items {
+		if _, twice := places[x.Name]; twice {
 			return forbid(b, "item %s stands twice", x.Name)
 		}
-		left[x.Name] = x.Needs
+		places[x.Name] = i
 	}
-	for _, x := range items {
-		if slices.ContainsFunc(x.Needs, func(n string) bool { _, ok := left[n]; return !ok }) {
-			return forbid(b, "item %s needs what the plan does not hold", x.Name)
+	waits, next := make([]int, len(items)), make([][]int, len(items)) // by place: needs that are left, and who needs it
+	var free []int
+	for i, x := range items {
+		for _, n := range x.Needs {
+			place, ok := places[n]
+			if !ok {
+				return forbid(b, "item %s needs what the plan does not hold", x.Name)
+			}
+			waits[i]++
+			next[place] = append(next[place], i)
+		}
+		if waits[i] == 0 {
+			free = append(free, i)
 		}
 	}
-	for len(left) > 0 {
-		before := len(left)
-		for name, needs := range left {
-			if !slices.ContainsFunc(needs, func(n string) bool { _, ok := left[n]; return ok }) {
-				delete(left, name)
+	for n := 0; n < len(free); n++ {
+		for _, i := range next[free[n]] {
+			if waits[i]--; waits[i] == 0 {
+				free = append(free, i)
 			}
 		}
-		if len(left) == before {
-			return forbid(b, "the plan's needs go in a circle")
-		}
+	}
+	if len(free) < len(items) {
+		return forbid(b, "the plan's needs go in a circle")
 	}
 	return nil
 }

@@ -1,9 +1,15 @@
 package release
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
+
+	"trysail/runbook"
 )
 
 // TestAttackReportOnATerminal: a person gives a reason that moves the cursor and turns text
@@ -17,5 +23,69 @@ func TestAttackReportOnATerminal(t *testing.T) {
 	}
 	if page, err := r.HTML(); err != nil || strings.Contains(string(page), "<b>") {
 		t.Errorf("%v: the page has tags that a person typed", err)
+	}
+}
+
+// chain is a plan in which each item needs the one before it.
+func chain(n int) []runbook.Item {
+	items := make([]runbook.Item, n)
+	for i := range items {
+		items[i] = runbook.Item{Name: fmt.Sprint("w", i), Kind: runbook.Wait}
+		if i > 0 {
+			items[i].Needs = []string{items[i-1].Name}
+		}
+	}
+	return items
+}
+
+// TestAttackPlanOfManyItems: the author of a ledger makes a plan so long that whoever verifies
+// it, or control, works on its first event for hours.
+func TestAttackPlanOfManyItems(t *testing.T) {
+	items := chain(60_000)
+	at := time.Now()
+	if err := check(Started{}, items); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(at); took > 10*time.Second {
+		t.Errorf("a plan of %d items takes %s to look at", len(items), took)
+	}
+	circle := chain(3)
+	circle[0].Needs = []string{"w2"}
+	itself := chain(3)
+	itself[0].Needs = []string{"w0"}
+	beside := append(chain(3), runbook.Item{Name: "x", Needs: []string{"y"}}, runbook.Item{Name: "y", Needs: []string{"w1", "x"}})
+	twice := chain(3)
+	twice[2].Needs = []string{"w1", "w1"}
+	for _, x := range []struct {
+		name  string
+		items []runbook.Item
+		what  string
+	}{
+		{"a circle", circle, "circle"},
+		{"one that needs itself", itself, "circle"},
+		{"a circle beside others", beside, "circle"},
+		{"an item twice", append(chain(2), chain(1)...), "stands twice"},
+		{"a need of nothing", chain(3)[1:], "does not hold"},
+		{"a need twice", twice, ""},
+		{"the other way round", func() []runbook.Item { list := chain(5); slices.Reverse(list); return list }(), ""},
+		{"nothing", nil, ""},
+	} {
+		err := check(Started{}, x.items)
+		if (err == nil) != (x.what == "") || err != nil && !strings.Contains(err.Error(), x.what) {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+}
+
+// TestAttackEventWithoutEnd: an event has more than the ledger ever takes. What it says of a
+// release, such as a plan of a million items, is not even read.
+func TestAttackEventWithoutEnd(t *testing.T) {
+	e := New(time.Now(), "ann", Held{Reason: strings.Repeat("x", 3<<20)})
+	line, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(line, &e); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("an event of %d bytes is read: %v", len(line), err)
 	}
 }

@@ -364,8 +364,9 @@ func New(at time.Time, actor string, b Body) Event {
 	return Event{Time: at.UTC().Truncate(time.Millisecond), Actor: actor, Type: b.kind(), Body: b}
 }
 
-// maxEvent is the most that one event may have, in bytes.
-const maxEvent = 64 << 20
+// maxEvent is the most that one event may have, in bytes: twice what the ledger takes. A plan
+// in it is then one that people can wait for, and that fits into memory when it is folded.
+const maxEvent = 2 << 20
 
 func read[T Body](data []byte) (Body, error) {
 	var v T
