@@ -63,6 +63,44 @@ func TestAttackReportsNobodyAskedFor(t *testing.T) {
 	}
 }
 
+// TestAttackTermsWithoutEnd: a machine says something else of itself with each request, as long
+// as a request may be. The ledger, which is of bounded size, hardly grows by it; other machines
+// change theirs meanwhile, and this one may again after a while.
+func TestAttackTermsWithoutEnd(t *testing.T) {
+	c := station(t, "a", "b")
+	says := func(machine string, asks api.Terms) error {
+		_, err := c.terms(t.Context(), &caller{machine: machine}, httptest.NewRequest(http.MethodPost, "/", sent(t, asks)))
+		return err
+	}
+	before := c.joined
+	for i := range 200 {
+		_ = says("a", api.Terms{Slots: 1 + i%7})
+		_ = says("a", api.Terms{Serves: &[]string{strings.Repeat("x", 100_000+i)}})
+	}
+	if grew := c.joined - before; grew > 30 {
+		t.Errorf("a hostile machine appended %d events", grew)
+	}
+	lines, err := c.o.Ledger.Read(t.Context(), fleetStream, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 0
+	for _, l := range lines {
+		size += len(l)
+	}
+	if size > 100_000 {
+		t.Errorf("a hostile machine appended %d bytes", size)
+	}
+	if err := says("b", api.Terms{Slots: 3, Serves: &[]string{"build", "sign"}}); err != nil || c.members["b"].Slots != 3 {
+		t.Errorf("another machine is refused: %v", err)
+	}
+	now := c.o.Now
+	c.o.Now = func() time.Time { return now().Add(termsTime) }
+	if err := says("a", api.Terms{Slots: 500}); err != nil || c.members["a"].Slots != 500 {
+		t.Errorf("after an hour it is refused: %v", err)
+	}
+}
+
 // TestAttackCopiesOfNothing: a machine says with each beat that it copies streams that
 // nobody ever had. What control keeps of that is bounded.
 func TestAttackCopiesOfNothing(t *testing.T) {

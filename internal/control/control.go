@@ -147,7 +147,8 @@ type member struct {
 	copiedTo int64         // move up to which it has copied all streams
 	skew     time.Duration // of its wall clock against this one, when it last said
 	losses   int
-	news     bell // it was given a lease, lost one, or was set
+	terms    []time.Time // of the events by which it joined or changed its terms, the last [mostTerms]
+	news     bell        // it was given a lease, lost one, or was set
 }
 
 // New makes a control; Run makes it work.

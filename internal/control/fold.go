@@ -184,6 +184,8 @@ func (c *Control) refreshFleet(ctx context.Context) error {
 				c.members[e.Joined.Name] = m
 			}
 			m.enrolled, m.set, m.since, m.why = *e.Joined, e.Set, e.Seq, e.Reason
+			m.terms = append(m.terms, e.Time)
+			m.terms = m.terms[max(len(m.terms)-mostTerms, 0):]
 		} else if m := c.members[e.Name]; m != nil {
 			m.set, m.since, m.why = e.Set, e.Seq, e.Reason
 			m.news.ring() // it may be asked what it is like

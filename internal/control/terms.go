@@ -6,9 +6,18 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"trysail/fleet"
 	"trysail/internal/api"
+	"trysail/release"
+)
+
+// Each change is an event, and the ledger is of bounded size: no machine fills it by itself.
+const (
+	mostTerms  = 20        // changes of a machine within termsTime
+	termsTime  = time.Hour // by the times of their events
+	mostServes = 8 << 10   // bytes of the names of its roles
 )
 
 // terms changes what a machine is to the fleet, as the person who started its agent says: its rank,
@@ -24,6 +33,15 @@ func (c *Control) terms(ctx context.Context, q *caller, r *http.Request) (any, e
 	}
 	if asks.Slots < 0 || asks.Slots > mostSlots {
 		return nil, &badRequest{fmt.Errorf("%d steps at once: 1 to %d", asks.Slots, mostSlots)}
+	}
+	if asks.Serves != nil {
+		size := 0
+		for _, role := range *asks.Serves {
+			size += len(role) + 1
+		}
+		if size > mostServes {
+			return nil, &badRequest{fmt.Errorf("the names of %d roles have %d bytes, and %d is the most", len(*asks.Serves), size, mostServes)}
+		}
 	}
 	var now enrolled
 	err = c.decide(ctx, func() (membership, error) {
@@ -43,6 +61,9 @@ func (c *Control) terms(ctx context.Context, q *caller, r *http.Request) (any, e
 		}
 		if now.Rank == m.Rank && slices.Equal(now.Serves, m.Serves) && now.Plain == m.Plain && now.Slots == m.Slots {
 			return membership{}, errNothing
+		}
+		if len(m.terms) == mostTerms && c.o.Now().Sub(m.terms[0]) < termsTime {
+			return membership{}, &release.RuleError{Type: "fleet", What: fmt.Sprintf("%s has changed what it is to the fleet %d times within an hour: ask again in an hour", q.machine, mostTerms)}
 		}
 		// As older controls read it: it joined again, and what people decided on it stays.
 		return membership{Actor: q.name(), Joined: &now, Set: m.set, Reason: m.why}, nil
