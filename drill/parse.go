@@ -289,6 +289,11 @@ func (p *parser) action(a Action, at string) *strict.Error {
 		if f := strings.Fields(a.Do); len(f) < 2 || !slices.Contains([]string{"fleet", "release", "control"}, f[0]) {
 			return p.fail(at+".do", `do: "fleet readmit primary"`, "%q is no command of trysail fleet or release, nor control recover HOST", a.Do)
 		}
+		for _, word := range strings.Fields(a.Do) {
+			if flag, _, _ := strings.Cut(word, "="); strings.HasPrefix(flag, "-") && !slices.Contains(doFlags(), flag) {
+				return p.fail(at+".do", "the flags that a scenario may use: "+strings.Join(doFlags(), ", "), "%s says %s: a scenario reaches the fleet of its drill only, and no file of whoever runs it", a.Name, flag)
+			}
+		}
 		if a.Host != "" || a.Of != "" || a.For != "" {
 			return p.fail(at, "leave host, of and for out: they are a fault's", "%s is something to do, and no fault", a.Name)
 		}
@@ -322,6 +327,15 @@ func (p *parser) action(a Action, at string) *strict.Error {
 		}
 	}
 	return nil
+}
+
+// doFlags are the flags of commands that a scenario may use. The command runs with the rights of
+// whoever runs the drill: none of these names another control, a key, or a file to be written.
+func doFlags() []string {
+	return []string{
+		"--allow-dirty", "--as", "--difference", "--force", "--json", "--machines", "--no", "--reason", "--role", "--runbook", "--ship", "--signers", "--source",
+		"--spent", "--with-exception", "--without-proof", "--yes",
+	}
 }
 
 // builds tells whether a name is that of a build machine.
