@@ -1,7 +1,6 @@
 package control
 
 import (
-	"fmt"
 	"net/http"
 	"sync"
 
@@ -40,24 +39,4 @@ func (b *bodies) read(r *http.Request, who string) (done func(), err error) {
 		return nil, err
 	}
 	return func() { s.Release(size) }, nil
-}
-
-// dense refuses JSON of more values than what an agent or the command line sends has: one
-// in eight bytes, and some more.
-func dense(data []byte) error {
-	values, most := 0, 1000+len(data)/8
-	for i, quoted := 0, false; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && (c == ',' || c == '{' || c == '['):
-			values++
-		}
-	}
-	if values > most {
-		return fmt.Errorf("%d values in %d bytes", values, len(data))
-	}
-	return nil
 }

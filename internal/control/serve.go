@@ -18,6 +18,7 @@ import (
 	"trysail/internal/api"
 	"trysail/internal/depot"
 	"trysail/internal/ledger"
+	"trysail/internal/strict"
 	"trysail/release"
 )
 
@@ -238,7 +239,7 @@ func body[T any](r *http.Request) (T, error) {
 	var v T
 	data, err := io.ReadAll(r.Body)
 	if err == nil {
-		err = dense(data)
+		err = strict.Dense(data)
 	}
 	if err == nil {
 		d := json.NewDecoder(bytes.NewReader(data))

@@ -2,6 +2,7 @@ package site
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"trysail/internal/clock"
 	"trysail/internal/lab"
 	"trysail/internal/machine"
+	"trysail/internal/strict"
 	"trysail/internal/vcs"
 )
 
@@ -228,10 +230,18 @@ func (m *remote) call(what string, args, answer any) error {
 }
 
 func (m *remote) callFor(patience time.Duration, what string, args, answer any) error {
-	c := m.client.Go("Hand."+what, args, answer, make(chan *rpc.Call, 1))
+	var text json.RawMessage // a host may answer with more than its values have room for here
+	c := m.client.Go("Hand."+what, args, &text, make(chan *rpc.Call, 1))
 	select {
 	case <-c.Done:
 		if c.Error == nil {
+			err := strict.Dense(text)
+			if err == nil {
+				err = json.Unmarshal(text, answer)
+			}
+			if err != nil {
+				return fmt.Errorf("what %s answers to %s cannot be read: %w", m.target.SSH, what, err)
+			}
 			return nil
 		}
 		if errors.Is(c.Error, rpc.ErrShutdown) || errors.Is(c.Error, io.ErrUnexpectedEOF) {
