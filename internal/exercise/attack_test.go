@@ -2,6 +2,10 @@ package exercise
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,7 +13,9 @@ import (
 	"testing"
 
 	"trysail/drill"
+	"trysail/internal/api"
 	"trysail/internal/vcs"
+	"trysail/release"
 )
 
 // pushed is a stage on whose git host somebody else has committed.
@@ -68,5 +74,29 @@ func TestAttackServiceOfARepositoryWithLinks(t *testing.T) {
 	r := &runner{p: &drill.Plan{}, stage: &board{}, file: file, o: Options{Root: copy, Progress: func(string) {}}}
 	if err := r.service(t.Context(), drill.Service{Name: "mirror", Kind: drill.Mirror, From: "files"}); err == nil || !strings.Contains(err.Error(), "link") {
 		t.Errorf("the link is followed: %v", err)
+	}
+}
+
+// TestAttackLogOfAStepElsewhere: whoever is root on the host of a drill's control has it say
+// that a step failed whose name leads out of the drill's directory, and gives its log: root, who
+// runs the drill, would write it there.
+func TestAttackLogOfAStepElsewhere(t *testing.T) {
+	control := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "what a stranger wrote\n") }))
+	defer control.Close()
+	root := t.TempDir()
+	p := &drill.Plan{}
+	p.Release.Version = "4.2"
+	r := &runner{p: p, o: Options{Dir: filepath.Join(root, "drills", "run"), Log: slog.New(slog.DiscardHandler)}, client: api.NewClient([]string{strings.TrimPrefix(control.URL, "https://")}, "", control.Client())}
+	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range []string{"../../../../etc/x", "/../../../../etc/x", "x/../../../../../etc/x", "build"} {
+		r.keepLog(release.Finished{Item: item, Epoch: 7, Exit: 1})
+	}
+	if list, err := os.ReadDir(filepath.Join(root, "etc")); err != nil || len(list) > 0 {
+		t.Errorf("elsewhere there is now %v (%v)", list, err)
+	}
+	if _, err := os.Stat(filepath.Join(r.o.Dir, "logs", "step-build-7.log")); err != nil {
+		t.Errorf("the log of a step is not kept: %v", err)
 	}
 }

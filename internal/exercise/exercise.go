@@ -249,6 +249,11 @@ func (r *runner) keepLog(b release.Finished) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := func() error {
+		// Control says how the step is called, and may be on a host of somebody else.
+		file := fmt.Sprintf("step-%s-%d.log", b.Item, b.Epoch)
+		if filepath.Base(file) != file {
+			return fmt.Errorf("%q is no name of a step", b.Item)
+		}
 		res, err := r.client.Open(ctx, http.MethodGet, fmt.Sprintf("/releases/%s/logs/%s/%d", r.p.Release.Version, b.Item, b.Epoch), nil, nil)
 		if err != nil {
 			return err
@@ -262,7 +267,7 @@ func (r *runner) keepLog(b release.Finished) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, fmt.Sprintf("step-%s-%d.log", b.Item, b.Epoch)), data, 0o600)
+		return os.WriteFile(filepath.Join(dir, file), data, 0o600)
 	}()
 	if err != nil {
 		r.o.Log.Warn("the log of a step that failed", "step", b.Item, "err", err)
