@@ -162,6 +162,13 @@ func transport(c *tls.Config) *http.Transport {
 	}
 }
 
+// maxAnswer and maxLedger are the most that control may answer, in bytes: it may be on a drill's
+// host, which is somebody else's. A release of a thousand steps has a few megabytes of either.
+const (
+	maxAnswer = 64 << 20
+	maxLedger = 256 << 20
+)
+
 // Do sends a request and reads the answer into out, which may be nil.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	var data []byte
@@ -182,10 +189,13 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	}
 	defer res.Body.Close()
 	if out == nil {
-		_, err := io.Copy(io.Discard, res.Body)
+		_, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
 		return err
 	}
-	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+	text := &io.LimitedReader{R: res.Body, N: maxAnswer}
+	if err := json.NewDecoder(text).Decode(out); text.N <= 0 {
+		return &Problem{Status: res.StatusCode, Message: fmt.Sprintf("control at %s answers more than %d MB", res.Request.URL.Host, maxAnswer>>20)}
+	} else if err != nil {
 		return &UnreachableError{res.Request.URL.Host, true, fmt.Errorf("the answer is cut short: %w", err)}
 	}
 	return nil

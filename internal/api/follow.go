@@ -22,11 +22,13 @@ func (c *Client) Events(ctx context.Context, version string) ([]release.Event, e
 		return nil, err
 	}
 	defer res.Body.Close()
-	list := []release.Event{}
-	for d := json.NewDecoder(res.Body); ; {
+	list, in := []release.Event{}, &io.LimitedReader{R: res.Body, N: maxLedger}
+	for d := json.NewDecoder(in); ; {
 		var e release.Event
-		if err := d.Decode(&e); errors.Is(err, io.EOF) {
+		if err := d.Decode(&e); errors.Is(err, io.EOF) && in.N > 0 {
 			return list, nil
+		} else if in.N <= 0 {
+			return nil, fmt.Errorf("the ledger of release %s has more than %d MB", version, maxLedger>>20)
 		} else if err != nil {
 			return nil, fmt.Errorf("the ledger of release %s: %w", version, err)
 		}
