@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
 	"trysail/internal/api"
@@ -38,6 +39,7 @@ type serveOptions struct {
 	recipients   []string
 	identity     string // file
 	newAuthority bool
+	unproven     bool
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -67,6 +69,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.recipients, "recipient", nil, "keep the fleet's authority in the ledger, sealed to this age recipient or SSH public `KEY`, or a file of them, so that --recover has it on a new disk (repeatable)")
 	f.StringVar(&o.identity, "identity", "", "`FILE` that opens the authority that was sealed: an age identity or an SSH private key (with --recover or --etcd)")
 	f.BoolVar(&o.newAuthority, "new-authority", false, "begin without the authority that was lost: every machine joins again (with --recover or --etcd)")
+	f.BoolVar(&o.unproven, "unproven", false, "begin also from a copy of which no signature proves that control gave it its machine (with --recover)")
 	cmd.MarkFlagsMutuallyExclusive("identity", "new-authority")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "recover", "join")
 	cmd.MarkFlagsMutuallyExclusive("etcd", "peer")
@@ -138,6 +141,9 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	if (o.identity != "" || o.newAuthority) && o.from == "" && len(o.etcd) == 0 {
 		return usage("--identity and --new-authority go with --recover or --etcd: a ledger that is here has its authority beside it")
+	}
+	if o.unproven && o.from == "" {
+		return usage("--unproven goes with --recover")
 	}
 	if o.recipients, err = recipientsOf(o.recipients); err != nil {
 		return err
@@ -244,7 +250,15 @@ func (a *app) openLedger(ctx context.Context, o serveOptions, at *place, cluster
 	if store, err = ledger.Start(ctx, start); err != nil || o.from == "" {
 		return store, id, err
 	}
-	if err = store.Recover(ctx, o.from, control.Known); err == nil {
+	var by note.Verifier
+	if !o.unproven && !o.newAuthority { // which has signed nothing yet
+		if by, err = id.LedgerVerifier(); err != nil {
+			return store, id, err
+		}
+	}
+	if err = store.Recover(ctx, o.from, control.Known, by); err == nil {
+		// Whoever wrote the copy may have sealed another authority to the same people.
+		a.log.Warn("links of before name the fleet's authority: if this is another one, stop, and recover from another machine's copy", "authority", id.Fingerprint())
 		// Nothing keeps a majority of the old ones from deciding as well.
 		a.log.Warn("the ledger begins again with this control alone; other controls that it had must never start again from what they hold: remove etcd below the state's control of each, and let it join anew with trysail serve --join", "from", o.from)
 	}

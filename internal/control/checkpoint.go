@@ -124,7 +124,12 @@ func (c *Control) checkpointVerifier() (note.Verifier, error) {
 	if c.o.Identity == nil {
 		return nil, nil
 	}
-	_, key, err := c.o.Identity.checkpointKey()
+	return c.o.Identity.LedgerVerifier()
+}
+
+// LedgerVerifier verifies what controls of this fleet sign of their ledger.
+func (i *Identity) LedgerVerifier() (note.Verifier, error) {
+	_, key, err := i.checkpointKey()
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func FuzzCopy(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, _ = checkedCopy(dir, "r", func(string, []byte) error { return nil })
+		_, _ = checkedCopy(dir, "r", func(string, []byte) error { return nil }, nil)
 		c, err := OpenCopy(dir, "r")
 		if err != nil {
 			t.Fatalf("%q is read, and not opened: %v", data, err)

@@ -456,10 +456,10 @@ func copies(t testing.TB, streams map[string][][]byte) (dir string) {
 func TestRecover(t *testing.T) {
 	ctx := context.Background()
 	s := fresh(t)
-	if err := s.Recover(ctx, t.TempDir(), anything); err == nil || !strings.Contains(err.Error(), "no copy") {
+	if err := s.Recover(ctx, t.TempDir(), anything, nil); err == nil || !strings.Contains(err.Error(), "no copy") {
 		t.Errorf("from an empty directory: %v", err)
 	}
-	if err := s.Recover(ctx, filepath.Join(t.TempDir(), "none"), anything); err == nil || !strings.Contains(err.Error(), "no copy") {
+	if err := s.Recover(ctx, filepath.Join(t.TempDir(), "none"), anything, nil); err == nil || !strings.Contains(err.Error(), "no copy") {
 		t.Errorf("from a directory that is not there: %v", err)
 	}
 	dir := copies(t, map[string][][]byte{"fleet": events(1, 2, "fleet"), "release.1": events(1, 120, "one")})
@@ -472,7 +472,7 @@ func TestRecover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Recover(ctx, dir, anything); err != nil {
+	if err := s.Recover(ctx, dir, anything, nil); err != nil {
 		t.Fatal(err)
 	}
 	holds(t, s.Ledger, "fleet", events(1, 2, "fleet"))
@@ -487,13 +487,13 @@ func TestRecover(t *testing.T) {
 	if _, err := s.kv.Put(ctx, headKey("release.1"), "59"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Recover(ctx, dir, anything); err != nil {
+	if err := s.Recover(ctx, dir, anything, nil); err != nil {
 		t.Errorf("again after it was cut off: %v", err)
 	}
 	holds(t, s.Ledger, "release.1", events(1, 120, "one"))
 	put(t, s.Ledger, "release.1", 120, events(121, 121, "after")...)
 	var full *NotEmptyError
-	if err := s.Recover(ctx, dir, anything); !errors.As(err, &full) || full.Stream != "release.1" || full.Hint() == "" {
+	if err := s.Recover(ctx, dir, anything, nil); !errors.As(err, &full) || full.Stream != "release.1" || full.Hint() == "" {
 		t.Errorf("into a ledger that has events: %v", err)
 	}
 	holds(t, s.Ledger, "release.1", append(events(1, 120, "one"), events(121, 121, "after")...))
@@ -509,7 +509,7 @@ func TestRecoverTorn(t *testing.T) {
 		}
 		lines := append(events(1, 2, "x"), []byte(third))
 		dir := copies(t, map[string][][]byte{"release.1": append(lines, events(4, 5, "x")...)})
-		err := s.Recover(ctx, dir, anything)
+		err := s.Recover(ctx, dir, anything, nil)
 		var torn *TornError
 		if !errors.As(err, &torn) || torn.File != filepath.Join(dir, "release.1.jsonl") || torn.Line != 3 || torn.Hint() == "" {
 			t.Errorf("%s as event 3: %v", third, err)

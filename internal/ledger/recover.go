@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"trysail/evidence"
 )
 
 // NotEmptyError says that a ledger holds events already.
@@ -46,11 +50,33 @@ func (e *UnreadableError) Hint() string {
 	return "nothing was written: recover from another machine's copy; if a newer Trysail wrote that line, recover with that one; a copy of the directory without that file brings all the rest back"
 }
 
+// UnsignedError says that nothing proves that control gave a machine what its copy holds: its
+// owner may have written it, such as a token with which they may do everything.
+type UnsignedError struct {
+	File string
+	Err  error // of the signature; nil: there is none
+}
+
+func (e *UnsignedError) Error() string {
+	if e.Err == nil {
+		return "control signed nothing of " + e.File
+	}
+	return fmt.Sprintf("the control of this fleet did not sign what %s holds: %v", e.File, e.Err)
+}
+
+func (e *UnsignedError) Unwrap() error { return e.Err }
+
+// Hint says what to do.
+func (*UnsignedError) Hint() string {
+	return "nothing was written: recover from another machine's copy; only if an older Trysail made this one and you trust who is root on its machine, add --unproven"
+}
+
 // Recover fills an empty ledger from copies. All of them are read and checked
 // before anything is written, by known too, which says what is wrong with an event of a
 // stream: what was appended cannot be taken back. One that was cut off goes on: a ledger
 // that is the beginning of the copies is no other ledger.
-func (s *Store) Recover(ctx context.Context, dir string, known func(stream string, line []byte) error) error {
+// By verifies what control signed of each copy; nil: the caller vouches for them.
+func (s *Store) Recover(ctx context.Context, dir string, known func(stream string, line []byte) error, by note.Verifier) error {
 	names, err := Copies(dir)
 	if err != nil {
 		return err
@@ -60,7 +86,7 @@ func (s *Store) Recover(ctx context.Context, dir string, known func(stream strin
 	}
 	copies := map[string][][]byte{}
 	for _, n := range names {
-		if copies[n], err = checkedCopy(dir, n, known); err != nil {
+		if copies[n], err = checkedCopy(dir, n, known, by); err != nil {
 			return err
 		}
 	}
@@ -93,8 +119,9 @@ func (s *Store) Recover(ctx context.Context, dir string, known func(stream strin
 	return nil
 }
 
-// checkedCopy reads a copy whose events are known, and numbered as they stand.
-func checkedCopy(dir, name string, known func(stream string, line []byte) error) ([][]byte, error) {
+// checkedCopy reads a copy whose events are known, numbered as they stand, and those that control
+// gave its machine.
+func checkedCopy(dir, name string, known func(stream string, line []byte) error, by note.Verifier) ([][]byte, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -114,8 +141,7 @@ func checkedCopy(dir, name string, known func(stream string, line []byte) error)
 			return nil, &UnreadableError{file, int64(i) + 1, err}
 		}
 	}
-	// What control signed for that disk is not verified here: it can only speak against the copy.
-	r, _, err := Examine(dir, name)
+	r, signed, err := Examine(dir, name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -123,6 +149,13 @@ func checkedCopy(dir, name string, known func(stream string, line []byte) error)
 		return nil, &TornError{file, r.Events, r.Damage}
 	case r.Signed != nil && r.Events < r.Signed.Size:
 		return nil, &ShortError{file, r.Events, r.Signed.Size, noteFile(dir, name)}
+	case by == nil:
+		return lines, nil
+	case r.Signed == nil:
+		return nil, &UnsignedError{file, nil}
+	}
+	if _, err := evidence.ReadNote(signed, by); err != nil {
+		return nil, &UnsignedError{file, err}
 	}
 	return lines, nil
 }

@@ -197,5 +197,5 @@ func (e *ShortError) Error() string {
 
 // Hint says what to do.
 func (e *ShortError) Hint() string {
-	return "recover from another machine's copy; if there is none, what came after is lost: remove " + e.NoteFor + ", and recover from this one"
+	return "recover from another machine's copy; if there is none, what came after is lost: remove " + e.NoteFor + ", and recover from this one with --unproven"
 }

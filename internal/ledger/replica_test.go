@@ -16,14 +16,25 @@ import (
 // signNote signs lines as control does.
 func signNote(t testing.TB, stream string, lines [][]byte) []byte {
 	t.Helper()
-	private, _, err := note.GenerateKey(rand.Reader, "trysail.fleet.0123")
+	key, _ := signerOf(t)
+	return signedBy(t, key, stream, lines)
+}
+
+// signerOf makes a key of a fleet's control.
+func signerOf(t testing.TB) (key note.Signer, public string) {
+	t.Helper()
+	private, public, err := note.GenerateKey(rand.Reader, "trysail.fleet.0123")
+	if err == nil {
+		key, err = note.NewSigner(private)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := note.NewSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return key, public
+}
+
+func signedBy(t testing.TB, key note.Signer, stream string, lines [][]byte) []byte {
+	t.Helper()
 	root, err := tree(t, lines).Root(int64(len(lines)))
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +121,7 @@ func TestRecoverSigned(t *testing.T) {
 		if err := os.WriteFile(noteFile(dir, "release.1"), x.signed, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := s.Recover(t.Context(), dir, anything)
+		err := s.Recover(t.Context(), dir, anything, nil)
 		var torn *TornError
 		var short *ShortError
 		if errors.As(err, &torn) != x.torn || errors.As(err, &short) != x.short || (err != nil) != (x.torn || x.short) {
