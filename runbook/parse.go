@@ -65,8 +65,10 @@ func parse(p *parser, file string) (*Runbook, error) {
 		sum := sha256.Sum256(data)
 		p.r.Digest = "sha256:" + hex.EncodeToString(sum[:])
 		body, offset := p.frontMatter()
-		p.document(body, offset)
-		p.rules()
+		if p.bearable(body, offset) {
+			p.document(body, offset)
+			p.rules()
+		}
 	}
 	if len(p.errs) == 0 {
 		return p.r, nil
