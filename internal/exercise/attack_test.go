@@ -100,3 +100,10 @@ func TestAttackLogOfAStepElsewhere(t *testing.T) {
 		t.Errorf("the log of a step is not kept: %v", err)
 	}
 }
+
+// TestAttackAskForNothing: a control on somebody else's host asks a person of the drill to sign for
+// differences, and has no gold. The drill goes on, and ends as it should.
+func TestAttackAskForNothing(t *testing.T) {
+	r := &runner{p: &drill.Plan{}, status: &api.Status{Version: "4.2"}}
+	r.decide(t.Context(), api.Ask{Type: "except", Item: "gold"}, "ann", 0, false, release.Approve, "")
+}

@@ -111,6 +111,9 @@ func (r *runner) decide(ctx context.Context, ask api.Ask, name string, spent tim
 	case "sign":
 		kind, b = "signed", release.Signed{Item: ask.Item, Person: name, Decision: decision, Subject: ask.Subject, Reason: reason, Spent: spent}
 	case "except":
+		if r.status.Gold == nil {
+			return // control asks for what there is not
+		}
 		kind, b = "excepted", release.Excepted{Person: name, Differences: r.status.Gold.Differences, Reason: "as in every build of it, says the model of " + name}
 	case "agree":
 		kind, b = "agreed", release.Agreed{Amendment: r.status.Amendment, Person: name, Decision: decision, Reason: reason}
