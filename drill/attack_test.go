@@ -1,8 +1,14 @@
 package drill
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"trysail/release"
+	"trysail/runbook"
 )
 
 // TestAttackCommandsOfAScenario: the author of a scenario has whoever runs it, as root, type
@@ -40,5 +46,30 @@ func TestAttackCommandsOfAScenario(t *testing.T) {
 		if err := does(command); err != nil {
 			t.Errorf("%q: %v", command, err)
 		}
+	}
+}
+
+// TestAttackHistoryOfOneEvent: the author of a bundle puts a drill into it in which one event of
+// a huge plan is seen again and again. Whoever verifies the bundle has it judged in seconds.
+func TestAttackHistoryOfOneEvent(t *testing.T) {
+	p, h := rehearsed(t, nil)
+	i := slices.IndexFunc(h, func(r Record) bool { return r.Kind == Reread })
+	b := h[i].Ledger[0].Body.(release.Started)
+	for n := range 30_000 {
+		b.Items = append(b.Items, runbook.Item{Name: fmt.Sprint("w", n), Kind: runbook.Wait})
+	}
+	h[i].Ledger[0].Body = b
+	again := h[i].Ledger[0]
+	again.Body = release.Resumed{}
+	for range 5000 {
+		h = slices.Insert(h, i, Record{Kind: Happened, Event: &again})
+	}
+	at := time.Now()
+	v := Judge(p, renumber(h))
+	if took := time.Since(at); took > 20*time.Second {
+		t.Errorf("it is judged in %s", took)
+	}
+	if v.System.Value != Fail || len(v.Lost) < 5000 {
+		t.Errorf("it comes to %v, with %d events lost", v.System.Value, len(v.Lost))
 	}
 }
