@@ -47,3 +47,18 @@ func TestAttackWordsForSignatures(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackWordsForAnEarlierStart: whoever runs control keeps a sign-off back that somebody gave
+// it, aborts the release, and starts it again: no decision of the earlier start counts, and no
+// word that was given for it is good for this one.
+func TestAttackWordsForAnEarlierStart(t *testing.T) {
+	x := newStory(t, "4.2")
+	x.begin()
+	kept := x.word("legal", "eve", release.Approve, NamespaceSignOff)
+	x.decide(release.Aborted{Reason: "a hole", Person: "bob"})
+	x.begin()
+	if by, err := x.moment().Check(kept); err == nil || !strings.Contains(err.Error(), "started again") {
+		t.Errorf("it is taken, as signed by %v: %v", by, err)
+	}
+	x.sign("legal", "eve", release.Approve)
+}

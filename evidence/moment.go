@@ -132,6 +132,9 @@ func (m *Moment) witness(text string) error {
 	if c.Size > m.State.Head {
 		return fmt.Errorf("the signer saw %d events, and there were %d: some are gone", c.Size, m.State.Head)
 	}
+	if n := len(m.State.Earlier); n > 0 && c.Size <= m.State.Earlier[n-1].Event {
+		return fmt.Errorf("the signer saw %d events: event %d ended that start, and the release was started again since", c.Size, m.State.Earlier[n-1].Event)
+	}
 	root, err := m.Root(c.Size)
 	if err != nil {
 		return err
