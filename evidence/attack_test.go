@@ -62,3 +62,42 @@ func TestAttackWordsForAnEarlierStart(t *testing.T) {
 	}
 	x.sign("legal", "eve", release.Approve)
 }
+
+// TestAttackSignersOfNoRevision: who starts a release gives it keys of their own for those of the
+// team, and says that the runbook is of the revision, and nothing of the keys. Somebody who
+// compares the release with that revision is told that these cannot be compared.
+func TestAttackSignersOfNoRevision(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		origin func(b release.Started) release.Origin
+		says   []string // of what
+	}{
+		{"all is named", func(b release.Started) release.Origin {
+			return release.Origin{Revision: b.Source.Revision, Files: []release.File{{Path: "RELEASE.md", Digest: b.Runbook}, {Path: "allowed_signers", Digest: b.Signers}}}
+		}, nil},
+		{"the signers are left out", func(b release.Started) release.Origin {
+			return release.Origin{Revision: b.Source.Revision, Files: []release.File{{Path: "RELEASE.md", Digest: b.Runbook}}}
+		}, []string{"who may sign"}},
+		{"everything is", func(release.Started) release.Origin { return release.Origin{} }, []string{"the runbook", "who may sign"}},
+	} {
+		x := newStory(t, "4.2")
+		b := x.started()
+		b.Origin = c.origin(b)
+		x.must(b)
+		x.run("compile", "a", "obj/a", "object")
+		x.run("gold", "a", "dist/app", "the program")
+		epoch := x.must(release.Granted{Item: "gold", Machine: "b", Confirm: true})
+		x.must(release.Confirmed{Epoch: epoch, Verdict: release.Identical, Log: x.blob("second log")})
+		x.signAll()
+		x.must(release.Shipped{})
+		r := Verify(x.bundle(), x.trust())
+		if !r.Verified || len(r.Unnamed) != len(c.says) {
+			t.Errorf("%s: %s, %q", c.name, problems(r), r.Unnamed)
+		}
+		for i, want := range c.says {
+			if i < len(r.Unnamed) && !strings.Contains(r.Unnamed[i], want) {
+				t.Errorf("%s: %q says nothing of %s", c.name, r.Unnamed[i], want)
+			}
+		}
+	}
+}

@@ -96,6 +96,8 @@ type Report struct {
 	Shipped []release.Artifact `json:"-"`
 	// Origins say of which revision runbooks, signers and blueprints were taken.
 	Origins []release.Origin `json:"origins,omitempty"`
+	// Unnamed is what the ledger does not say to be of a revision: it cannot be compared with one.
+	Unnamed []string `json:"-"`
 	// State is what the ledger comes to; nil if it could not be read.
 	State *release.State `json:"-"`
 }

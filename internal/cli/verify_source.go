@@ -26,6 +26,9 @@ func (a *app) compareSource(ctx context.Context, dir string, r *evidence.Report)
 		}
 		return nil
 	}
+	for _, what := range r.Unnamed { // whoever starts a release says what is from where
+		r.Refuse("", what+", so it cannot be compared with "+dir)
+	}
 	if len(r.Origins) == 0 {
 		r.Attention = append(r.Attention, "the ledger does not say of which revision the runbook is: it was not compared with "+dir)
 		return nil
