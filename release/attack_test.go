@@ -89,3 +89,20 @@ func TestAttackEventWithoutEnd(t *testing.T) {
 		t.Errorf("an event of %d bytes is read: %v", len(line), err)
 	}
 }
+
+// TestAttackPeopleOfOneName: the author of a runbook names thousands of people, who are all one.
+// Control asks who is who whenever it looks at the release.
+func TestAttackPeopleOfOneName(t *testing.T) {
+	s := Empty()
+	for i := range 30_000 {
+		s.People = append(s.People, Person{Name: fmt.Sprint("p", i), Full: "Ann Example", Email: fmt.Sprintf("p%d@example.org", i)})
+	}
+	at := time.Now()
+	who := s.persons()
+	if !who.same("p0", "p29999") || who.same("p0", "somebody") || who.of("p7") != who.find(mailSign("p8@example.org")) {
+		t.Error("they are not one person")
+	}
+	if took := time.Since(at); took > 5*time.Second {
+		t.Errorf("who is who takes %s to find out", took)
+	}
+}

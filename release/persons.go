@@ -46,12 +46,18 @@ func sign(kind, s string) string {
 	return kind + s
 }
 
-// find gives the sign that stands for a person.
+// find gives the sign that stands for a person. It leads those on the way there at once: a runbook
+// may name thousands of people who are one.
 func (p persons) find(sign string) string {
-	for next := p[sign]; next != ""; next = p[sign] {
+	last := sign
+	for next := p[last]; next != ""; next = p[last] {
+		last = next
+	}
+	for next := p[sign]; next != "" && next != last; next = p[sign] {
+		p[sign] = last
 		sign = next
 	}
-	return sign
+	return last
 }
 
 func (p persons) join(a, b string) {
