@@ -106,3 +106,35 @@ func TestAttackPeopleOfOneName(t *testing.T) {
 		t.Errorf("who is who takes %s to find out", took)
 	}
 }
+
+// TestAttackPeopleWhoSign: thousands of people may sign one item, of whom it wants half, in two
+// groups. Control looks who still may whenever it looks at the release.
+func TestAttackPeopleWhoSign(t *testing.T) {
+	const n = 8000
+	s := Empty()
+	x := runbook.Item{Name: "s", Kind: runbook.SignOff, Approvals: n / 2, Asked: []string{"some", "all"}, Quotas: []runbook.Quota{{Who: "some", Approvals: n / 4}, {Who: "all", Approvals: n / 4}}}
+	for i := range n {
+		p := Person{Name: fmt.Sprint("p", i), Groups: []string{"all"}}
+		if i%2 == 0 {
+			p.Groups = append(p.Groups, "some")
+			x.Quotas[0].Of = append(x.Quotas[0].Of, p.Name)
+		}
+		x.Quotas[1].Of = append(x.Quotas[1].Of, p.Name)
+		s.People, x.Signers, s.Approvers = append(s.People, p), append(x.Signers, p.Name), append(s.Approvers, p.Name)
+	}
+	s.Started.Rules, s.Source.Author, s.Items, s.Progress["s"] = 4, "p7", []runbook.Item{x}, &Progress{}
+	at := time.Now()
+	if got := s.Statuses()["s"]; got != Ready {
+		t.Errorf("it is %s", got)
+	}
+	if asks := s.Asks(); len(asks) != 1 || len(asks[0].People) != n-1 || asks[0].Needed != n/2 {
+		t.Errorf("%d asks", len(asks))
+	}
+	s.Items[0].Approvals, s.Items[0].Quotas[0].Approvals = n*3/4+1, n/2+1
+	if asks := s.Asks(); len(asks) != 1 || asks[0].Type != "amend" || !strings.Contains(asks[0].What, "p7 wrote") {
+		t.Errorf("too few: %+.200v", asks)
+	}
+	if took := time.Since(at); took > 6*time.Second {
+		t.Errorf("who may sign takes %s to find out", took)
+	}
+}

@@ -177,7 +177,7 @@ func (a *statuses) stop(x *runbook.Item) (why string, ask Ask, stopped bool) {
 	switch {
 	case open && h.short:
 		why, todo = "too few of its people may sign", "; amend who signs"
-		if wrote := slices.DeleteFunc(slices.Clone(x.Signers), func(who string) bool { return !a.Wrote(who) }); len(wrote) > 0 {
+		if wrote := slices.DeleteFunc(slices.Clone(x.Signers), func(who string) bool { return !a.authored(who) }); len(wrote) > 0 {
 			why += ": " + strings.Join(wrote, " and ") + " wrote what is released"
 		}
 		ask.People, ask.Type, ask.Change = a.Approvers, "amend", "runbook"
@@ -254,7 +254,7 @@ func (a *statuses) deciders() []string {
 	if a.Started.Rules < 3 {
 		return a.Approvers
 	}
-	return a.approvers(a.Wrote)
+	return a.approvers(a.authored)
 }
 
 // Report is what a machine says at the end of a lease.

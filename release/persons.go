@@ -105,12 +105,12 @@ func authorSigns(author string) []string {
 // approvers lists who may decide on something: an approver whom no is not true of, each
 // person once.
 func (s *State) approvers(no func(name string) bool) []string {
-	p := s.persons()
+	p, there := s.persons(), map[string]bool{}
 	var list []string
 	for _, who := range s.Approvers {
-		twice := s.Started.Rules >= 3 && slices.ContainsFunc(list, func(other string) bool { return p.same(who, other) })
+		twice := s.Started.Rules >= 3 && there[p.of(who)]
 		if !twice && !no(who) {
-			list = append(list, who)
+			list, there[p.of(who)] = append(list, who), true
 		}
 	}
 	return list

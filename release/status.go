@@ -182,7 +182,7 @@ func (a *statuses) heard(x *runbook.Item) heard {
 	h.yes = len(yes)
 	for _, who := range x.Signers {
 		signed := slices.ContainsFunc(yes, func(w Signature) bool { return w.Person == who })
-		if !a.Wrote(who) && !signed {
+		if !a.authored(who) && !signed {
 			h.left = append(h.left, who)
 		}
 	}
@@ -197,6 +197,9 @@ func (a *statuses) persons() persons {
 	}
 	return a.who
 }
+
+// authored is [State.Wrote], for many.
+func (a *statuses) authored(person string) bool { return a.wrote(a.persons(), a.Source, person) }
 
 // count tells how many of its approvals a sign-off has: each person fills one place, in
 // a group that was theirs when they signed or is theirs now.

@@ -1,6 +1,7 @@
 package runbook
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -25,11 +26,13 @@ func (x *Item) Counted() []Quota {
 type Places struct {
 	free []int
 	in   map[string]int
+	came []string        // those who are in, in the order in which they came
+	full map[string]bool // quotas by which nobody more finds a place: none is given back
 }
 
 // PlacesOf gives the places of quotas, empty.
 func PlacesOf(quotas []Quota) *Places {
-	p := &Places{in: map[string]int{}}
+	p := &Places{in: map[string]int{}, full: map[string]bool{}}
 	for _, q := range quotas {
 		p.free = append(p.free, q.Approvals)
 	}
@@ -37,7 +40,9 @@ func PlacesOf(quotas []Quota) *Places {
 }
 
 // Clone copies them, so that a caller may try a person.
-func (p *Places) Clone() *Places { return &Places{slices.Clone(p.free), maps.Clone(p.in)} }
+func (p *Places) Clone() *Places {
+	return &Places{slices.Clone(p.free), maps.Clone(p.in), slices.Clone(p.came), maps.Clone(p.full)}
+}
 
 // Filled tells how many are.
 func (p *Places) Filled() int { return len(p.in) }
@@ -45,7 +50,8 @@ func (p *Places) Filled() int { return len(p.in) }
 // Give finds a place for a person, and tells whether there is one. counts has the quotas
 // that count each person.
 func (p *Places) Give(person string, counts map[string][]int) bool {
-	if _, has := p.in[person]; has {
+	by := fmt.Sprint(counts[person])
+	if _, has := p.in[person]; has || p.full[by] {
 		return false
 	}
 	seen := map[int]bool{}
@@ -61,7 +67,7 @@ func (p *Places) Give(person string, counts map[string][]int) bool {
 				p.in[person] = i
 				return true
 			}
-			for _, other := range slices.Sorted(maps.Keys(p.in)) {
+			for _, other := range p.came {
 				if p.in[other] == i && find(other) {
 					p.in[person] = i
 					return true
@@ -70,5 +76,10 @@ func (p *Places) Give(person string, counts map[string][]int) bool {
 		}
 		return false
 	}
-	return find(person)
+	if !find(person) {
+		p.full[by] = true
+		return false
+	}
+	p.came = append(p.came, person)
+	return true
 }
