@@ -220,7 +220,8 @@ func change(d *dice, p *plan, past []*plan, about []string, late bool) *plan {
 				q.mutate(d, about)
 			}
 		}
-		if len(q.faults()) == 0 {
+		late := func(x item) bool { return x.kind == "wait" && x.fixed.After(q.ship) } // no document says that
+		if len(q.faults()) == 0 && !slices.ContainsFunc(q.items, late) {
 			return q
 		}
 	}
