@@ -21,7 +21,7 @@ func (j *judging) faults() {
 			continue // said already
 		}
 		r := j.h[inj]
-		// It may bite from the moment on that its injector began.
+		// It may take effect from the moment on that its injector began.
 		begun := j.index(0, Intended, act.Name)
 		switch {
 		case !yes(r.OK):
@@ -41,7 +41,7 @@ func (j *judging) faults() {
 		if undone < 0 {
 			undone = len(j.h) - 1
 		}
-		b.Verified = yes(r.OK) && j.bites(act, begun, inj, undone)
+		b.Verified = yes(r.OK) && j.verified(act, begun, inj, undone)
 		f := &follow{begun: begun, until: j.until(act, begun, undone)}
 		j.followed(&b, f)
 		followed[act.Name] = f
@@ -60,9 +60,9 @@ func (j *judging) faults() {
 	}
 }
 
-// bites tells whether the fault was seen by a probe that is worth something: it said
+// verified tells whether the fault was seen by a probe that is worth something: it said
 // no before the fault was injected, and yes while it was in force.
-func (j *judging) bites(act Action, begun, inj, undone int) bool {
+func (j *judging) verified(act Action, begun, inj, undone int) bool {
 	a := &j.v.Harness
 	if act.Fault == "person-away" {
 		// Its probe is the record itself: who is away decides nothing.

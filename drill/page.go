@@ -97,7 +97,7 @@ func (r *Report) HTML() ([]byte, error) {
 	x := page{
 		Style: template.CSS(pageStyle), Policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'",
 		Name: p.Name, Day: day(head.Began), Verdict: v, Picture: draw(p, h, v), Issues: Issues(p, h, v),
-		Objectives: objectives(p, v, len(kinds(h, Ended)) > 0), Faults: bites(p, v), Deviations: deviations(p, h), Frameworks: p.Frameworks,
+		Objectives: objectives(p, v, len(kinds(h, Ended)) > 0), Faults: faultRows(p, v), Deviations: deviations(p, h), Frameworks: p.Frameworks,
 		Left: left(h), Plot: plotted(r.Runs, head.Run), Previous: r.before(),
 	}
 	for _, a := range v.axes() {
@@ -246,8 +246,8 @@ func personHours(v *Verdict) string {
 	return ""
 }
 
-// bites are the faults as a table: what the picture shows, in words.
-func bites(p *Plan, v *Verdict) [][]string {
+// faultRows are the faults as a table: what the picture shows, in words.
+func faultRows(p *Plan, v *Verdict) [][]string {
 	var list [][]string
 	for _, f := range v.Faults {
 		slack, undone := "not known", map[bool]string{true: "yes", false: "no"}[f.Undone]

@@ -54,7 +54,7 @@ type Bite struct {
 	At       time.Duration `json:"-"` // real time since the drill began; in JSON at_seconds
 	Clock    time.Time     `json:"clock"`
 	Verified bool          `json:"verified"`
-	// Detected and Moved are after it began to bite, by the drill's clock: idle time
+	// Detected and Moved are after it took effect, by the drill's clock: idle time
 	// that was skipped meanwhile counts. Moved is when all work that was lost is
 	// elsewhere.
 	Detected float64 `json:"detected_seconds,omitempty"`

@@ -1,8 +1,8 @@
 // Package fleet holds the rules about machines as pure code: who is alive at a
 // time, and who gets a step.
 //
-// A machine reports each [Beat]. Control holds it for lost when nothing was heard
-// for [LostAfter]; the machine itself, whose clock started when it *sent* its
+// A machine sends a heartbeat each [Beat]. Control marks it lost after [LostAfter] without
+// one; the machine itself, whose clock started when it *sent* its
 // last answered report, ends everything it runs after [FenceAfter]. The second is
 // shorter than the first by more than it takes to kill a process group, so what
 // ran there has ended before its step begins elsewhere. Both use clocks that only

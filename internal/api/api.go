@@ -359,7 +359,7 @@ type Ship struct {
 	Reason string `json:"reason,omitempty"` // is of no account; older programs send it
 }
 
-// Checkpoint is a signed word on how a release's ledger stands.
+// Checkpoint is the signed head of a release's ledger.
 type Checkpoint struct {
 	Note string `json:"note"` // a signed note (golang.org/x/mod/sumdb/note)
 	Key  string `json:"key"`  // that it is verified with

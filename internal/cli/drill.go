@@ -78,7 +78,7 @@ func (a *app) drillCommand() *cobra.Command {
 	add("mirror DIR TROUBLE", "Serve files on a machine of a drill", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.drillMirror(ctx, args[0], args[1])
 	}).Hidden = true
-	add("hosts FILE", "Look whether the real hosts of a drill may be broken, and break nothing", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	add("hosts FILE", "Check which hosts are eligible for fault injection, and inject none", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.drillHosts(ctx, args[0])
 	})
 	add("hand WITHIN WORD BOOT", "Do on a real host what a drill says", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {

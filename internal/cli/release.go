@@ -80,7 +80,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	add("events VERSION", "Print the ledger of the release, one event a line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseEvents(ctx, args[0])
 	})
-	checkpoint := add("checkpoint VERSION", "Print a signed word on the ledger of the release, to be kept elsewhere", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	checkpoint := add("checkpoint VERSION", "Print a signed checkpoint of the ledger, and prove that the ledger continues an earlier one", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseCheckpoint(ctx, args[0], o.checkpoint)
 	})
 	checkpoint.Flags().StringVar(&o.checkpoint.since, "since", "", "check that what `FILE`, a checkpoint kept earlier, speaks of is still there unchanged (exit status 3 if not)")

@@ -26,7 +26,7 @@ type checkpointOptions struct {
 	into   string
 }
 
-// releaseCheckpoint prints a signed word on how a release's ledger stands, holds one
+// releaseCheckpoint prints the signed head of a release's ledger, holds one
 // that was kept against it, and keeps it elsewhere.
 func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpointOptions) error {
 	c, err := a.client()
@@ -35,7 +35,7 @@ func (a *app) releaseCheckpoint(ctx context.Context, version string, o checkpoin
 	}
 	switch {
 	case o.push && !o.commit:
-		return usage("--push is of what --commit commits")
+		return usage("--push needs --commit")
 	case o.stamp != "" && o.into == "" && !o.commit:
 		return usage("say where checkpoint and time stamp go: --into FILE, or --commit")
 	}

@@ -122,7 +122,7 @@ func where(o serveOptions, at net.Addr) (*place, error) {
 func (o serveOptions) witness(ctx context.Context) (ask func(context.Context, []byte) ([]byte, error), err error) {
 	if o.stamp != "" {
 		if o.checkpoints == "" {
-			return nil, usage("--stamp is of what --checkpoints keeps")
+			return nil, usage("--stamp needs --checkpoints")
 		}
 		ask = stamper(o.stamp)
 	}

@@ -19,7 +19,7 @@ import (
 	"trysail/internal/api"
 )
 
-// checkpoint answers with a signed word on how a release's ledger stands. With
+// checkpoint answers with the signed head of a release's ledger. With
 // ?since=N it proves that the ledger of N events is its beginning, so whoever kept
 // an earlier checkpoint can see that nothing before it was changed or removed.
 func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (any, error) {

@@ -24,7 +24,7 @@
 //
 // Then the answers to requests (serve.go and what it names). Heartbeats are not
 // facts worth keeping: they are in memory, so that a control that starts again
-// first waits [fleet.LostAfter] before it holds anybody for lost.
+// waits for [fleet.LostAfter] before it marks a machine lost.
 package control
 
 import (

@@ -262,7 +262,7 @@ func (c *Control) troubles() []string {
 	defer c.mu.Unlock()
 	var list []string
 	if c.alone && !c.lonely() {
-		list = append(list, "no machine copies the ledger: what happened last is on control's disk alone")
+		list = append(list, "no machine copies the ledger: the latest events exist only on control's disk")
 	}
 	if n := len(c.wanted); n > 0 {
 		list = append(list, fmt.Sprintf("the depot lacks %d originals or artifacts that releases need: machines that have them send them, so retire none of these until then", n))

@@ -54,7 +54,7 @@ func (c *Control) safe(ctx context.Context) {
 		c.mu.Lock()
 		c.alone = true
 		c.mu.Unlock()
-		c.o.Log.Error("no machine copies the ledger: what happened last is on control's disk alone")
+		c.o.Log.Error("no machine copies the ledger: the latest events exist only on control's disk")
 	}
 }
 

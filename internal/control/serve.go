@@ -323,8 +323,8 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
-	// A control that was deposed and does not know it yet must not renew: whoever
-	// decides now holds for lost, after a while, who does not report there.
+	// A control that was deposed and does not know it yet must not renew: the
+	// leader marks machines lost that do not report to it.
 	if err := c.o.Ledger.Sure(ctx); err != nil {
 		return nil, &standbyError{err}
 	}

@@ -151,7 +151,7 @@ type limitedReader struct {
 func (l *limitedReader) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p[:min(int64(len(p)), l.n+1)])
 	if l.n -= int64(n); l.n < 0 {
-		return n, errors.New("it unpacks to more bytes than any real one")
+		return n, errors.New("its decompressed size is over the limit")
 	}
 	return n, err
 }

@@ -70,7 +70,7 @@ func (r *runner) wantsServer(item string) bool {
 	return x == nil || st.Machine(x.Role).Blueprint != ""
 }
 
-// inject breaks something, after the guards have agreed, and looks whether it bites.
+// inject injects a fault, after the guards have agreed, and verifies it.
 func (r *runner) inject(ctx context.Context, a drill.Action, lasts time.Duration) {
 	x := drill.Record{Kind: drill.Injected, Name: a.Name, Host: a.Host}
 	k := kind(a.Fault)

@@ -87,7 +87,7 @@ type runner struct {
 	warm   map[string]bool
 	faults map[string]*lab.Fault // by action, in force
 	hurt   map[string]time.Time  // by action: when its fault was injected, in real time
-	bit    map[string]bool       // actions whose fault was seen to take effect
+	bit    map[string]bool       // verified: actions whose fault was seen to take effect
 	undoAt map[string]time.Time  // by action: by the drill's clock
 	done   map[string]bool       // actions
 	due    map[string]time.Time  // of a person's decision, by "item person"

@@ -18,9 +18,9 @@ import (
 	"trysail/drill"
 )
 
-// Fault is one that may be injected. Probe tells whether it bites now, by looking from
-// elsewhere than where it is made; it can be asked before, and must say no then, or it
-// would say yes to anything. Undo takes it back, and is nil if it is for good.
+// Fault is one that may be injected. Probe checks that it took effect, from another
+// place than where it is injected. Asked before, it must say no: else it would say yes to anything.
+// Undo reverts it, and is nil where nothing can.
 type Fault struct {
 	Inject func() error
 	Probe  func(ctx context.Context) error // nil: it was seen

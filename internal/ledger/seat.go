@@ -48,7 +48,7 @@ func (e *HeldError) Error() string {
 
 // Hint says what to do.
 func (e *HeldError) Hint() string {
-	return "stop it first: machines report to one control, and a second would hold them all for lost"
+	return "stop that control first: machines report to one control, and a second would mark them all lost"
 }
 
 // MuteError says that a cluster of others gives no answer.

@@ -392,7 +392,7 @@ func (h *Hand) Inject(id int, _ *None) error {
 	return f.Inject()
 }
 
-// Probe looks whether it bites.
+// Probe checks that the fault took effect.
 func (h *Hand) Probe(id int, _ *None) error {
 	f, err := h.fault(id)
 	if err != nil {
