@@ -126,10 +126,10 @@ func Trend(list []Past) string {
 		}
 		runs := by[n]
 		Sort(runs)
-		fmt.Fprintf(&b, "%s  %s  %s\n", release.Plainly(n), spark(runs), counted(runs))
+		fmt.Fprintf(&b, "%s  %s  %s\n", release.StripControl(n), spark(runs), counted(runs))
 		top := highest(runs)
 		for _, s := range runs {
-			fmt.Fprintf(&b, "  %s  %-7s  %-24s  %s\n", s.Began.UTC().Format("2006-01-02 15:04"), s.Verdict, bar(s, top, 24), release.Plainly(strings.ReplaceAll(s.recovered(), "\n", " ")))
+			fmt.Fprintf(&b, "  %s  %-7s  %-24s  %s\n", s.Began.UTC().Format("2006-01-02 15:04"), s.Verdict, bar(s, top, 24), release.StripControl(strings.ReplaceAll(s.recovered(), "\n", " ")))
 		}
 	}
 	return b.String()

@@ -46,7 +46,7 @@ func Short(p *Plan, h []Record, v *Verdict) string {
 func paragraph(s string) string {
 	lines := strings.Split(strings.ReplaceAll(s, "\t", " "), "\n")
 	for i, l := range lines {
-		lines[i] = release.Plainly(l)
+		lines[i] = release.StripControl(l)
 	}
 	return strings.Join(lines, "\n    ")
 }

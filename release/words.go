@@ -28,8 +28,8 @@ func ShipDate(ship, named, now time.Time, zone *time.Location) string {
 	return ""
 }
 
-// Plainly writes what somebody else wrote so that a terminal shows it and does nothing.
-func Plainly(s string) string {
+// StripControl writes what somebody else wrote so that a terminal shows it and does nothing.
+func StripControl(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return unicode.ReplacementChar
@@ -41,7 +41,7 @@ func Plainly(s string) string {
 // Cell writes text that people typed so that Markdown shows it as it is, in one line, and a terminal obeys nothing of it.
 func Cell(s string) string {
 	var b strings.Builder
-	for _, c := range Plainly(strings.Join(strings.Fields(s), " ")) {
+	for _, c := range StripControl(strings.Join(strings.Fields(s), " ")) {
 		switch {
 		case c == '<': // as HTML's own: not every reader of Markdown knows the other way
 			b.WriteString("&lt;")

@@ -258,7 +258,7 @@ func (b *bench) appending(ctx context.Context, events int) error {
 	if err != nil {
 		return err
 	}
-	term, err := store.Sit(ctx)
+	term, err := store.Campaign(ctx)
 	if err != nil {
 		return err
 	}

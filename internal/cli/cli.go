@@ -389,7 +389,7 @@ func plainly(x any) any {
 }
 
 func plainLine(text string) string {
-	return release.Plainly(strings.NewReplacer("\r\n", " ", "\n", " ", "\t", " ").Replace(text))
+	return release.StripControl(strings.NewReplacer("\r\n", " ", "\n", " ", "\t", " ").Replace(text))
 }
 
 // plainLines makes text plain whose lines and tabs are to stay.
@@ -398,7 +398,7 @@ func plainLines(text string) string {
 		if r == '\n' || r == '\t' {
 			return r
 		}
-		return []rune(release.Plainly(string(r)))[0]
+		return []rune(release.StripControl(string(r)))[0]
 	}, text)
 }
 

@@ -158,7 +158,7 @@ func (a *app) drillList() error {
 		return a.printJSON(list)
 	}
 	for _, l := range list {
-		a.printf("%-44s %-8s %s\n", release.Plainly(l.Run), l.Verdict, release.Plainly(strings.Join(strings.Fields(l.Sentence), " ")))
+		a.printf("%-44s %-8s %s\n", release.StripControl(l.Run), l.Verdict, release.StripControl(strings.Join(strings.Fields(l.Sentence), " ")))
 	}
 	if len(list) == 0 {
 		a.printf("No drill was run here yet: trysail drill run FILE\n")

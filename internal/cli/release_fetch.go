@@ -61,12 +61,12 @@ func (a *app) releaseFetch(ctx context.Context, version, step, into string) erro
 		}{into, outputs})
 	}
 	for _, x := range outputs {
-		name := release.Plainly(filepath.Join(into, x.Path))
+		name := release.StripControl(filepath.Join(into, x.Path))
 		switch {
 		case x.Link != "" && !inside(x):
-			a.printf("%s is a link to %s, which is not in what the step made: it was not laid\n", name, release.Plainly(x.Link))
+			a.printf("%s is a link to %s, which is not in what the step made: it was not laid\n", name, release.StripControl(x.Link))
 		case x.Link != "":
-			a.printf("%s -> %s\n", name, release.Plainly(x.Link))
+			a.printf("%s -> %s\n", name, release.StripControl(x.Link))
 		case x.Dir:
 			a.printf("%s/\n", name)
 		default:
@@ -105,7 +105,7 @@ func notLaid(x release.Artifact) string {
 	if len(list) == 0 {
 		return ""
 	}
-	return " (without " + release.Plainly(strings.Join(list, ", ")) + ")"
+	return " (without " + release.StripControl(strings.Join(list, ", ")) + ")"
 }
 
 // madeBy is what a step of a release made.

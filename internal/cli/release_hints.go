@@ -54,13 +54,13 @@ func hints(version string, k api.Ask, g *api.Gold) []string {
 // shellWord writes text as one word of a shell, which reads it as it was: what a terminal
 // would act on is written as an escape ($'…' of bash, zsh and POSIX of 2024).
 func shellWord(s string) string {
-	if s != release.Plainly(s) {
+	if s != release.StripControl(s) {
 		var b strings.Builder
 		for _, r := range s {
 			switch text := string(r); {
 			case r == '\\' || r == '\'':
 				b.WriteString(`\` + text)
-			case text == release.Plainly(text):
+			case text == release.StripControl(text):
 				b.WriteString(text)
 			default:
 				for _, c := range []byte(text) {

@@ -193,7 +193,7 @@ func (a *app) printStatus(s *api.Status) {
 			a.printf("  ! %s\n", why)
 		}
 		if g.Tree != "" {
-			a.printf("  %s  list of %d files, %s: %s, …\n", g.Tree, g.Files, size(g.Bytes), release.Plainly(strings.Join(g.First, ", ")))
+			a.printf("  %s  list of %d files, %s: %s, …\n", g.Tree, g.Files, size(g.Bytes), release.StripControl(strings.Join(g.First, ", ")))
 		}
 		for _, o := range g.Outputs {
 			a.printf("  %s  %s\n", o.Digest, o.Path)

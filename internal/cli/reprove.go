@@ -161,7 +161,7 @@ func (a *app) printReproved(r reproved) {
 		a.printf("Release %s: not made again: %s\n", r.Version, r.Why)
 		a.printSigner(r.Signer)
 	default:
-		a.printf("Release %s: cannot be made again: %s\n", release.Plainly(r.Version), release.Plainly(r.Why))
+		a.printf("Release %s: cannot be made again: %s\n", release.StripControl(r.Version), release.StripControl(r.Why))
 	}
 	for _, x := range r.Outputs {
 		if x.Identical {

@@ -200,8 +200,8 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			func(c *control.Control) error { return a.decides(gctx, c, id, at, o.recipients) },
 			func() { a.printf("Control at https://%s stands by: another decides\n", at.name) })
 	})
-	g.Go(func() error { return store.Tend(gctx, a.log) })
-	g.Go(func() error { return id.Tend(gctx, a.log) })
+	g.Go(func() error { return store.Maintain(gctx, a.log) })
+	g.Go(func() error { return id.RenewCertificate(gctx, a.log) })
 	g.Go(func() error {
 		if err := srv.ServeTLS(limit.Listen(l, limit.Defaults()), "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -207,37 +207,37 @@ func (a *app) printVerified(r *evidence.Report) {
 	if !r.Verified {
 		a.printf("It does not verify.\n")
 		for _, p := range r.Problems {
-			a.printf("  ✗ %s\n", release.Plainly(p.String()))
+			a.printf("  ✗ %s\n", release.StripControl(p.String()))
 		}
 	} else {
 		a.printf("Release %s verifies: %d files, %d events.\n", r.Version, r.Files, r.Events)
 		for _, g := range r.Gold {
-			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], release.Plainly(g.Name))
+			a.printf("  gold  sha256:%s  %s\n", g.Digest["sha256"], release.StripControl(g.Name))
 		}
 		signedBy := func(key string) string { return cmp.Or(key, "a word, not a signature") }
 		for _, s := range r.SignOffs {
-			a.printf("  %s  %s says %s to %s (%s)\n", s.At, release.Plainly(s.Person), s.Decision, release.Plainly(s.Item), signedBy(s.Key))
+			a.printf("  %s  %s says %s to %s (%s)\n", s.At, release.StripControl(s.Person), s.Decision, release.StripControl(s.Item), signedBy(s.Key))
 		}
 		for _, d := range r.Decisions {
-			a.printf("  %s  %s (%s)\n", d.At, release.Plainly(d.What), signedBy(d.Key))
+			a.printf("  %s  %s (%s)\n", d.At, release.StripControl(d.What), signedBy(d.Key))
 		}
 	}
 	if r.Verified {
 		for _, d := range r.Drills {
-			a.printf("  %s  drill %s: %s\n", d.Began, release.Plainly(d.Run), d.Verdict)
+			a.printf("  %s  drill %s: %s\n", d.Began, release.StripControl(d.Run), d.Verdict)
 		}
 	}
 	if r.Stamped != "" {
 		a.printf("  The ledger stood so on %s, says a time stamping authority.\n", r.Stamped)
 	}
 	for _, x := range r.KeptStamped {
-		a.printf("  %s stood so on %s, says a time stamping authority.\n", release.Plainly(x.File), x.At)
+		a.printf("  %s stood so on %s, says a time stamping authority.\n", release.StripControl(x.File), x.At)
 	}
 	if r.Checkpoints > 0 {
 		a.printf("  It agrees with %d checkpoint(s) that were kept elsewhere.\n", r.Checkpoints)
 	}
 	for _, t := range r.Attention {
-		a.printf("  ! %s\n", release.Plainly(t))
+		a.printf("  ! %s\n", release.StripControl(t))
 	}
 	if len(r.FromBundle) > 0 {
 		a.printf("The %s came with the bundle: compare with what you have from elsewhere\n  release key  %s\n  ledger key   %s\n", strings.Join(r.FromBundle, " and the "), r.Key, r.LogKey)

@@ -262,8 +262,8 @@ func (i *Identity) current() (*tls.Certificate, error) {
 // left when it does.
 const tending = time.Hour
 
-// Tend ends when ctx does. It renews control's certificate, also where nobody connects.
-func (i *Identity) Tend(ctx context.Context, log *slog.Logger) error {
+// RenewCertificate ends when ctx does. It renews control's certificate, also where nobody connects.
+func (i *Identity) RenewCertificate(ctx context.Context, log *slog.Logger) error {
 	t := time.NewTicker(tending)
 	defer t.Stop()
 	for {

@@ -28,7 +28,7 @@ func (c *Control) checkpoint(ctx context.Context, _ *caller, r *http.Request) (a
 		return nil, err // it is not to be signed
 	}
 	// Nobody but who decides may say how it stands, and by now it may be another.
-	if err := c.o.Ledger.Sure(ctx); err != nil {
+	if err := c.o.Ledger.ConfirmLeader(ctx); err != nil {
 		return nil, &standbyError{err}
 	}
 	s, err := c.stream(version)

@@ -1,30 +1,28 @@
 // Package control decides what happens in a fleet, and keeps nothing that it
 // could not work out again.
 //
-// What is true lies in the ledger: one stream for each release, one named "fleet"
+// The facts are in the ledger: one stream for each release, one named "fleet"
 // for who belongs to it, one named "access" for who may ask what, and one named
-// "notices" for who was told what. Control folds a stream to its head, decides,
+// "notices" for what was delivered to whom. Control folds a stream to its head, decides,
 // and appends on condition that the head is still the same ([Control.update]).
 // Every rule is pure code in packages release and fleet; here are loops, each in
 // a file of its own:
 //
-//	fold.go    the ledger moved: fold what is new
-//	safe.go    nobody is answered before a machine has what was appended
-//	doubt.go   a machine's copy of the ledger says otherwise: append nothing
-//	place.go   a machine is lost, a wait is over, a step wants a machine: append it
-//	missing.go the depot lost something that others have: fetch it, ask for it
-//	notify.go  something happened that people must know: tell them
-//	elsewhere.go somebody decided: keep a checkpoint in version control
-//	standby.go another control decides: follow it, have what it has
+//	fold.go        the ledger has new events: fold them
+//	replication.go an event was appended: answer nobody before a machine has a copy of it
+//	diverged.go    a machine's copy of the ledger contradicts it: append nothing
+//	place.go       a machine is lost, a wait is over, a step needs a machine: append that
+//	missing.go     the depot lost something that others have: fetch it, ask for it
+//	notify.go      something happened that people must know: notify them
+//	vcs_anchor.go  somebody decided: commit a checkpoint to version control
+//	standby.go     another control is the leader: follow it, keep copies
 //
-// What every machine asks each second is not looked for in every release: who holds
-// which lease and which stream has moved is kept in step with each fold (leases.go),
-// a machine's poll is woken by that machine's leases alone, and place looks again
-// only at releases that moved.
+// Each machine asks each second, so its answer does not read every release: leases.go
+// updates who holds which lease with each fold, only its own leases wake a machine's
+// poll, and place reads only releases that have new events.
 //
-// Then the answers to requests (serve.go and what it names). Heartbeats are not
-// facts worth keeping: they are in memory, so that a control that starts again
-// waits for [fleet.LostAfter] before it marks a machine lost.
+// serve.go and the files that it names answer requests. Heartbeats are in memory
+// only, so a control that starts again waits for [fleet.LostAfter] before it marks a machine lost.
 package control
 
 import (
@@ -113,9 +111,9 @@ type Control struct {
 	trees     map[string]*evidence.Tree // of the streams that are no release's
 	doubts    doubts
 	bodies    bodies     // with a lock of its own
-	elsewhere *elsewhere // with a lock of its own
+	anchor *vcsAnchor // with a lock of its own
 	lists     lists      // with locks of its own
-	// See safe.go.
+	// See replication.go.
 	witnesses []string
 	copied    bell // a machine has copied more
 	alone     bool // nobody copies
@@ -159,7 +157,7 @@ func New(o Options) *Control {
 	return &Control{
 		o: o, begun: time.Now(), clock: newSteady(o.Now(), o.Boot()), over: make(chan struct{}), id: rand.Text(), free: freeAt, silence: 5 * time.Second, streams: map[string]*stream{}, members: map[string]*member{},
 		waiting: map[string]string{}, rebuilds: map[string]time.Duration{}, sums: map[string][]depot.Item{}, leases: newLeases(), heads: newHeads(), fresh: map[string]bool{},
-		trees: map[string]*evidence.Tree{}, doubts: doubts{}, elsewhere: newElsewhere(),
+		trees: map[string]*evidence.Tree{}, doubts: doubts{}, anchor: newVCSAnchor(),
 	}
 }
 

@@ -77,7 +77,7 @@ func (c *Control) keepLog(ctx context.Context, q *caller, r *http.Request) (any,
 		return nil, err
 	}
 	defer f.Close()
-	_, err = c.o.Depot.PutExpected(ctx, c.whileRoom(f), b.Digest)
+	_, err = c.o.Depot.PutExpected(ctx, c.limitToDiskSpace(f), b.Digest)
 	return nil, err
 }
 
@@ -90,7 +90,7 @@ func (c *Control) appendLog(_ context.Context, q *caller, r *http.Request) (any,
 	if err != nil {
 		return nil, err
 	}
-	if err := c.room(); err != nil {
+	if err := c.checkDiskSpace(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

@@ -84,11 +84,11 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(m.undelivered, float64(m.c.notices.lost[target]), target)
 	}
 	m.c.notices.mu.Unlock()
-	m.c.elsewhere.mu.Lock()
-	for version, size := range m.c.elsewhere.size {
+	m.c.anchor.mu.Lock()
+	for version, size := range m.c.anchor.size {
 		gauge(m.kept, float64(size), version)
 	}
-	m.c.elsewhere.mu.Unlock()
+	m.c.anchor.mu.Unlock()
 	for phase, n := range phases {
 		gauge(m.releases, float64(n), string(phase))
 	}

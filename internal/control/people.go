@@ -157,7 +157,7 @@ func (c *Control) text(ctx context.Context, digest string) ([]byte, error) {
 // inDepot refuses a request that names what control does not have: a machine
 // that died with the only copy would stop the release. Other controls get it too.
 func (c *Control) inDepot(ctx context.Context, need map[string]string, machines []release.Machine) error {
-	if err := c.room(); err != nil {
+	if err := c.checkDiskSpace(); err != nil {
 		return err
 	}
 	for _, m := range machines {

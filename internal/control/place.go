@@ -28,7 +28,7 @@ func (c *Control) place(ctx context.Context) error {
 	for {
 		news := c.news()
 		c.read(p)
-		c.choose()
+		c.chooseReplicas()
 		c.complain(ctx, "expire", c.expire(ctx, p))
 		c.complain(ctx, "give up", c.giveUp(ctx, p))
 		c.complain(ctx, "place", c.assign(ctx, p))
@@ -43,7 +43,7 @@ func (c *Control) place(ctx context.Context) error {
 
 // complain logs what could not be appended, but for doubts, which were logged when they arose.
 func (c *Control) complain(ctx context.Context, what string, err error) {
-	var doubted *DoubtedError
+	var doubted *DivergedError
 	if err != nil && ctx.Err() == nil && !errors.As(err, &doubted) {
 		c.o.Log.Error(what, "err", err)
 	}

@@ -127,7 +127,7 @@ func TestSignedCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := c.doubted("release.1")
-		var doubted *DoubtedError
+		var doubted *DivergedError
 		switch {
 		case x.doubt == "":
 			if err != nil {

@@ -141,7 +141,7 @@ func (c *Control) handle(mux *http.ServeMux, at route) {
 			var answer any
 			if answer, err = at.handler(r.Context(), q, r); err == nil {
 				if at.lasts {
-					c.safe(r.Context())
+					c.awaitReplica(r.Context())
 				}
 				c.answer(w, answer)
 				return
@@ -185,7 +185,7 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var fullDepot *depot.FullError
 	var standby *standbyError
 	var deposed *ledger.DeposedError
-	var doubted *DoubtedError
+	var doubted *DivergedError
 	switch {
 	case errors.As(err, &standby), errors.As(err, &deposed):
 		status, p.Code, p.Leader = http.StatusServiceUnavailable, api.Standby, c.leader()
@@ -199,10 +199,10 @@ func (c *Control) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, p.Code = http.StatusNotFound, "not-found"
 	case errors.As(err, &full):
 		status, p.Code = http.StatusInsufficientStorage, api.Full
-		c.tight(full)
+		c.reportDiskFull(full)
 	case errors.As(err, &fullDepot):
 		status, p.Code = http.StatusInsufficientStorage, api.Full
-		c.tight(fullDepot)
+		c.reportDiskFull(fullDepot)
 	case errors.As(err, &damaged):
 		status, p.Code = http.StatusServiceUnavailable, api.Damaged
 	case errors.As(err, &doubted):
@@ -281,7 +281,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return nil, &badRequest{err}
 		}
-		if c.alive(q.Name) {
+		if c.reachable(q.Name) {
 			return nil, &DeniedError{"a machine of the name " + q.Name + " is at work", "give this one another name: trysail agent --name NAME"}
 		}
 		if err := c.useJoin(r.Context(), "machine "+q.Name, q.Token, false); err != nil {
@@ -325,7 +325,7 @@ func (c *Control) beat(ctx context.Context, q *caller, r *http.Request) (any, er
 	}
 	// A control that was deposed and does not know it yet must not renew: the
 	// leader marks machines lost that do not report to it.
-	if err := c.o.Ledger.Sure(ctx); err != nil {
+	if err := c.o.Ledger.ConfirmLeader(ctx); err != nil {
 		return nil, &standbyError{err}
 	}
 	if err := c.compare(ctx, q.machine, b.Copies); err != nil {
@@ -471,7 +471,7 @@ func (c *Control) putBlob(w http.ResponseWriter, r *http.Request) {
 		err = patient(w, r)
 	}
 	if err == nil {
-		_, err = c.o.Depot.PutExpected(r.Context(), c.whileRoom(r.Body), r.PathValue("digest"))
+		_, err = c.o.Depot.PutExpected(r.Context(), c.limitToDiskSpace(r.Body), r.PathValue("digest"))
 	}
 	if err != nil {
 		c.fail(w, r, err)
@@ -502,7 +502,7 @@ func (c *Control) getBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Read before it is sent: a blob that is damaged is named, not cut short.
-	if err := c.whole(r.Context(), dg); err != nil {
+	if err := c.verifyBlob(r.Context(), dg); err != nil {
 		var damaged *depot.DigestError
 		if errors.As(err, &damaged) {
 			c.o.Log.Error("a blob is damaged, and set aside; agents that have it are asked for it", "digest", dg)

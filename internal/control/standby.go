@@ -101,7 +101,7 @@ func await(ctx context.Context, o Options, store *ledger.Store, d *Door, stands 
 			}
 		})
 	}
-	return store.Sit(ctx)
+	return store.Campaign(ctx)
 }
 
 func decide(ctx context.Context, o Options, term *ledger.Term, d *Door, began func(*Control) error) error {
@@ -247,7 +247,7 @@ func (c *Control) fetch(ctx context.Context, digests []string) (missing []string
 	if len(digests) == 0 {
 		return nil
 	}
-	if err := c.room(); err != nil {
+	if err := c.checkDiskSpace(); err != nil {
 		c.o.Log.Error("fetch from other controls", "err", err)
 		return digests
 	}
@@ -281,7 +281,7 @@ func (c *Control) take(ctx context.Context, at, dg string) error {
 		return err
 	}
 	defer r.Close()
-	if _, err := c.o.Depot.PutExpected(ctx, c.whileRoom(r), dg); err != nil {
+	if _, err := c.o.Depot.PutExpected(ctx, c.limitToDiskSpace(r), dg); err != nil {
 		c.o.Log.Warn("fetch from another control", "control", at, "digest", dg, "err", err)
 		return err
 	}

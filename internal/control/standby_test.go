@@ -52,7 +52,7 @@ func TestDeposed(t *testing.T) {
 	d := newDisk(t)
 	decides := func() *Control {
 		t.Helper()
-		term, err := d.store.Sit(t.Context())
+		term, err := d.store.Campaign(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -80,7 +80,7 @@ func (c *Control) status(_ context.Context, _ *caller, r *http.Request) (any, er
 	for _, b := range st.Backs {
 		a.Trouble = append(a.Trouble, b.String())
 	}
-	if err := c.room(); err != nil {
+	if err := c.checkDiskSpace(); err != nil {
 		a.Trouble = append(a.Trouble, err.Error())
 	}
 	a.Doubts = c.inDoubt()

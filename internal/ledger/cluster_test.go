@@ -110,10 +110,10 @@ func TestThreeControls(t *testing.T) {
 		t.Fatal(err)
 	}
 	tend := func(x *control) {
-		go func() { _ = x.Tend(ctx, x.o.Log) }() // ends with the test
+		go func() { _ = x.Maintain(ctx, x.o.Log) }() // ends with the test
 	}
 	tend(a)
-	first, err := a.Sit(ctx)
+	first, err := a.Campaign(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestThreeControls(t *testing.T) {
 	var led *control
 	for _, name := range []string{"b", "c"} {
 		go func() {
-			if term, err := all[name].Sit(ctx); err == nil {
+			if term, err := all[name].Campaign(ctx); err == nil {
 				second <- term
 			}
 		}()
@@ -188,7 +188,7 @@ func TestThreeControls(t *testing.T) {
 	} else if !errors.As(err, &unknown) {
 		t.Errorf("one of three: %v", err)
 	}
-	if err := term.Sure(within); err == nil {
+	if err := term.ConfirmLeader(within); err == nil {
 		t.Error("one of three is sure")
 	}
 	end()
@@ -202,12 +202,12 @@ func TestThreeControls(t *testing.T) {
 	}
 	tend(a)
 	go func() {
-		if term, err := a.Sit(ctx); err == nil {
+		if term, err := a.Campaign(ctx); err == nil {
 			second <- term
 		}
 	}()
 	go func() {
-		if term, err := led.Sit(ctx); err == nil {
+		if term, err := led.Campaign(ctx); err == nil {
 			second <- term
 		}
 	}()

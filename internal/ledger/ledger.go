@@ -168,7 +168,7 @@ func (l *Ledger) ours(ctx context.Context, stream string, head int64, lines [][]
 			return &UnknownError{stream, err}
 		}
 		if len(r.Kvs) == 0 || !bytes.Equal(r.Kvs[0].Value, line) {
-			if err := l.Sure(ctx); err != nil {
+			if err := l.ConfirmLeader(ctx); err != nil {
 				return err
 			}
 			return &ConflictError{stream, head}

@@ -531,7 +531,7 @@ func TestOneControl(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		term, err := s.Sit(ctx)
+		term, err := s.Campaign(ctx)
 		return s, term, err
 	}
 	first, term, err := sit()
@@ -551,7 +551,7 @@ func TestOneControl(t *testing.T) {
 		t.Errorf("a second control: %v", err)
 	}
 	defer second.Close()
-	if err := errors.Join(term.Sure(ctx), term.End()); err != nil {
+	if err := errors.Join(term.ConfirmLeader(ctx), term.End()); err != nil {
 		t.Error(err)
 	}
 	third, next, err := sit()
@@ -563,7 +563,7 @@ func TestOneControl(t *testing.T) {
 	if err := term.Append(ctx, "release.1", 1, []byte(`{"seq":2}`)); !errors.As(err, &deposed) {
 		t.Errorf("the first appends after its term: %v", err)
 	}
-	if err := term.Sure(ctx); !errors.As(err, &deposed) {
+	if err := term.ConfirmLeader(ctx); !errors.As(err, &deposed) {
 		t.Errorf("the first is sure after its term: %v", err)
 	}
 	key, err := third.client.Get(ctx, seatKey, clientv3.WithPrefix())

@@ -68,7 +68,7 @@ func TestFullSeat(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	go func() {
-		term, err := s.Sit(ctx)
+		term, err := s.Campaign(ctx)
 		if err == nil {
 			err = term.End()
 		}
@@ -101,7 +101,7 @@ func TestStoppedSeat(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	var stopped *StartError
-	if _, err := s.Sit(ctx); !errors.As(err, &stopped) {
+	if _, err := s.Campaign(ctx); !errors.As(err, &stopped) {
 		t.Errorf("it sits in an etcd that stopped: %v", err)
 	}
 }
@@ -181,11 +181,11 @@ func TestMute(t *testing.T) {
 	if err := cluster.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Sit(ctx); !errors.As(err, &mute) {
+	if _, err := s.Campaign(ctx); !errors.As(err, &mute) {
 		t.Errorf("an etcd that is not there any more: %v", err)
 	}
 	cancel()
-	if _, err := s.Sit(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &mute) {
+	if _, err := s.Campaign(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &mute) {
 		t.Errorf("who does not want to know any more: %v", err)
 	}
 }

@@ -28,14 +28,14 @@ func (e *NoRoomError) Hint() string {
 	return "make room there: trysail depot prune removes what no release needs; everything goes on by itself then"
 }
 
-// tightError is a [NoRoomError], or that of a depot which met the end of its disk.
-type tightError interface {
+// diskFullError is a [NoRoomError], or that of a depot which met the end of its disk.
+type diskFullError interface {
 	error
 	Hint() string
 }
 
-// tight says that there is no room, once a minute: whoever was refused asks again.
-func (c *Control) tight(err tightError) {
+// reportDiskFull says that there is no room, once a minute: whoever was refused asks again.
+func (c *Control) reportDiskFull(err diskFullError) {
 	c.mu.Lock()
 	again := time.Since(c.said) < time.Minute
 	if !again {
@@ -47,8 +47,8 @@ func (c *Control) tight(err tightError) {
 	}
 }
 
-// room tells whether control takes large things.
-func (c *Control) room() error {
+// checkDiskSpace tells whether control takes large things.
+func (c *Control) checkDiskSpace() error {
 	dirs := []string{c.o.Dir}
 	if c.o.Depot != nil {
 		dirs = append(dirs, c.o.Depot.Dir())
@@ -77,16 +77,16 @@ func freeAt(dir string) (uint64, error) {
 // between is how many bytes of something large are taken before room is asked again.
 const between = 4 << 20
 
-// whileRoom reads for as long as there is room: nobody says how large it is.
-func (c *Control) whileRoom(r io.Reader) io.Reader { return &roomyReader{r: r, room: c.room} }
+// limitToDiskSpace reads for as long as there is room: nobody says how large it is.
+func (c *Control) limitToDiskSpace(r io.Reader) io.Reader { return &spaceReader{r: r, room: c.checkDiskSpace} }
 
-type roomyReader struct {
+type spaceReader struct {
 	r    io.Reader
 	room func() error
 	left int // bytes until it is asked again
 }
 
-func (x *roomyReader) Read(p []byte) (int, error) {
+func (x *spaceReader) Read(p []byte) (int, error) {
 	if x.left <= 0 {
 		if err := x.room(); err != nil {
 			return 0, err

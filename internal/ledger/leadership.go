@@ -15,12 +15,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// One control decides at a time: it holds the seat. Every append of a [Term] is
-// on condition that the seat is still its own, and [Ledger.Sure] asks a majority,
-// so a control that was deposed and does not know it yet (it was frozen, it is cut
-// off) can neither write nor renew a lease. That is why taking the seat is safe at
-// any moment, and why nobody has to wait for a lease of the seat to run out: the
-// control whose etcd member leads takes it.
+// One control decides at a time: the leader. It holds a key in etcd, the seat. Every append
+// of a [Term] has the condition that the seat is still its own, and [Ledger.ConfirmLeader]
+// asks a majority. So a control that was deposed and does not know it yet (it was frozen, it
+// is cut off) can neither write nor renew a lease. That makes it safe to take the seat at any
+// moment: the control whose etcd member leads takes it, and waits for no lease to expire.
 
 const (
 	seatKey  = "/trysail/control" // outside of prefix: it is no stream
@@ -78,8 +77,8 @@ func Transient(err error) bool {
 	return errors.As(err, &unknown) || errors.As(err, &full) || errors.As(err, &etcd) || (err != nil && other)
 }
 
-// Sure tells whether this control decides: a majority said so after it was asked.
-func (l *Ledger) Sure(ctx context.Context) error {
+// ConfirmLeader tells whether this control decides: a majority said so after it was asked.
+func (l *Ledger) ConfirmLeader(ctx context.Context) error {
 	if l.seat == nil {
 		return nil
 	}
@@ -94,9 +93,9 @@ func (l *Ledger) Sure(ctx context.Context) error {
 	return nil
 }
 
-// Sit waits until this control decides. At a cluster of others it does not wait
+// Campaign waits until this control decides. At a cluster of others it does not wait
 // for long: one that holds the seat there is at work.
-func (s *Store) Sit(ctx context.Context) (*Term, error) {
+func (s *Store) Campaign(ctx context.Context) (*Term, error) {
 	if s.etcd == nil {
 		return s.sitThere(ctx)
 	}
@@ -190,7 +189,7 @@ func (s *Store) reign(ctx context.Context, l *Ledger) {
 			continue
 		}
 		within, cancel := context.WithTimeout(ctx, time.Second)
-		err := l.Sure(within)
+		err := l.ConfirmLeader(within)
 		cancel()
 		var deposed *DeposedError
 		if errors.As(err, &deposed) {
@@ -242,11 +241,11 @@ func (s *Store) sitThere(ctx context.Context) (*Term, error) {
 	return &Term{&Ledger{kv: s.client, seat: &is}, seat.Done(), seat.Close}, nil
 }
 
-// Tend ends when ctx does. A database that was full refuses every write until it
-// is told that there is room again, which is what Tend does once there is: it
+// Maintain ends when ctx does. A database that was full refuses every write until it
+// is told that there is room again, which is what Maintain does once there is: it
 // forgets what was overwritten (heads; events never are), gives the room back to
 // the disk, and takes the alarm away. A member that has caught up gets its vote.
-func (s *Store) Tend(ctx context.Context, log *slog.Logger) error {
+func (s *Store) Maintain(ctx context.Context, log *slog.Logger) error {
 	t := time.NewTicker(tending)
 	defer t.Stop()
 	room := time.NewTicker(roomEvery)

@@ -14,13 +14,13 @@ import (
 // few of them, the witnesses, are told at once when there is something to copy.
 
 const (
-	mostWitnesses = 3
-	patience      = 2 * time.Second // with witnesses that do not copy
+	mostReplicas = 3
+	replicaTimeout      = 2 * time.Second // with witnesses that do not copy
 )
 
-// choose says which machines are witnesses now: the first that are up, and where those
+// chooseReplicas says which machines are witnesses now: the first that are up, and where those
 // are few others that are heard of. One that drains or proves itself copies like any.
-func (c *Control) choose() {
+func (c *Control) chooseReplicas() {
 	var up, heard []string
 	for _, m := range c.machines() {
 		switch m.At(c.mono(time.Now())) {
@@ -31,7 +31,7 @@ func (c *Control) choose() {
 		}
 	}
 	list := slices.Concat(up, heard)
-	list = list[:min(len(list), mostWitnesses)]
+	list = list[:min(len(list), mostReplicas)]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if slices.Equal(list, c.witnesses) {
@@ -46,11 +46,11 @@ func (c *Control) choose() {
 	c.copied.ring()
 }
 
-// safe waits until what is in the ledger now is on another disk, where there is
+// awaitReplica waits until what is in the ledger now is on another disk, where there is
 // one. One that does not copy holds nobody up for long: people are told
 // (alone), because what was appended cannot be taken back.
-func (c *Control) safe(ctx context.Context) {
-	if !c.isCopied(ctx) && ctx.Err() == nil {
+func (c *Control) awaitReplica(ctx context.Context) {
+	if !c.isReplicated(ctx) && ctx.Err() == nil {
 		c.mu.Lock()
 		c.alone = true
 		c.mu.Unlock()
@@ -73,16 +73,16 @@ func (c *Control) several() bool {
 	return vote > 1
 }
 
-// isCopied waits, for no longer than there is patience, and tells whether it is on more
+// isReplicated waits, for no longer than there is patience, and tells whether it is on more
 // disks than this control's.
-func (c *Control) isCopied(ctx context.Context) bool {
+func (c *Control) isReplicated(ctx context.Context) bool {
 	if c.several() {
 		return true
 	}
 	c.mu.Lock()
 	want := c.heads.moves
 	c.mu.Unlock()
-	late := time.NewTimer(patience)
+	late := time.NewTimer(replicaTimeout)
 	defer late.Stop()
 	for {
 		c.mu.Lock()

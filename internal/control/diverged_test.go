@@ -77,7 +77,7 @@ func TestDoubt(t *testing.T) {
 		_, err := c.update(t.Context(), version, "test", func(*release.State) (release.Body, error) { return release.Held{Reason: "r"}, nil })
 		return err
 	}
-	var doubted *DoubtedError
+	var doubted *DivergedError
 	if err := hold("1"); !errors.As(err, &doubted) || !strings.Contains(doubted.Error(), "b has 2 events") || doubted.Hint() == "" {
 		t.Errorf("an append in doubt: %v", err)
 	}

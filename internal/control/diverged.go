@@ -32,7 +32,7 @@ import (
 // Trysail wrote has no signature either way. It is in doubt too, and a person decides.
 
 // doubts are what machines' copies say against the ledger, and version control
-// (elsewhere.go), by stream and machine.
+// (vcs_anchor.go), by stream and machine.
 type doubts map[string]map[string]string
 
 // mostDoubts is how many streams one machine may call in doubt. One that names more calls
@@ -215,19 +215,19 @@ func (c *Control) folding(stream string, events int64) (size int64, root []byte,
 	return size, root, err
 }
 
-// DoubtedError refuses to append to a stream of which a machine's copy, or version
+// DivergedError refuses to append to a stream of which a machine's copy, or version
 // control, says otherwise than the ledger.
-type DoubtedError struct {
+type DivergedError struct {
 	Stream, Why string
 	FromVCS     bool
 }
 
-func (e *DoubtedError) Error() string {
+func (e *DivergedError) Error() string {
 	return fmt.Sprintf("the ledger of %s is in doubt: %s", strings.TrimPrefix(e.Stream, releaseStream("")), e.Why)
 }
 
 // Hint says what to do.
-func (e *DoubtedError) Hint() string {
+func (e *DivergedError) Hint() string {
 	if e.FromVCS {
 		return "the ledger was put back or changed: stop control, move its etcd/ away, and begin it from a machine's copy that goes on from there: trysail serve --recover DIR; if none does, what came after is lost: revert the commit of that file, whose history keeps it"
 	}
@@ -249,7 +249,7 @@ func (c *Control) doubtedLocked(stream string) error {
 	for _, of := range []string{stream, allStreams} {
 		for _, machine := range slices.Sorted(maps.Keys(c.doubts[of])) {
 			if m := c.members[machine]; machine == fromVCS || m != nil && m.set != fleet.Retired {
-				return &DoubtedError{stream, c.doubts[of][machine], machine == fromVCS}
+				return &DivergedError{stream, c.doubts[of][machine], machine == fromVCS}
 			}
 		}
 	}

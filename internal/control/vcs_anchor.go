@@ -23,7 +23,7 @@ import (
 // there by itself whenever somebody decided ([release.State.Gate]), sent to where the
 // team has it, and time-stamped if there is an authority. What was committed is a
 // witness in turn: a ledger that does not go on from there is in doubt, as it is if a
-// machine's copy says otherwise (doubt.go).
+// machine's copy says otherwise (diverged.go).
 //
 // It holds up nothing: version control may be away while a release goes on. It is
 // tried again, and until then people are told.
@@ -34,16 +34,16 @@ const (
 	fromVCS = ""
 )
 
-// elsewhere is what is known of the checkpoints that are kept in version control.
-type elsewhere struct {
+// vcsAnchor is what is known of the checkpoints that are kept in version control.
+type vcsAnchor struct {
 	mu   sync.Mutex
 	gate map[string]int64  // by release: the gate up to which they are there
 	size map[string]int64  // by release: events of the last one
 	why  map[string]string // by release, or of all (""): what keeps them from it, as people are told
 }
 
-func newElsewhere() *elsewhere {
-	return &elsewhere{gate: map[string]int64{}, size: map[string]int64{}, why: map[string]string{}}
+func newVCSAnchor() *vcsAnchor {
+	return &vcsAnchor{gate: map[string]int64{}, size: map[string]int64{}, why: map[string]string{}}
 }
 
 // witness ends when ctx does.
@@ -80,18 +80,18 @@ func (c *Control) keepCheckpoints(ctx context.Context) (whole bool) {
 	for _, v := range c.versions() {
 		gate := int64(0)
 		c.look(v, func(s *release.State) { gate = s.Gate })
-		c.elsewhere.mu.Lock()
-		if gate > c.elsewhere.gate[v] {
+		c.anchor.mu.Lock()
+		if gate > c.anchor.gate[v] {
 			due[v] = gate
 		}
-		c.elsewhere.mu.Unlock()
+		c.anchor.mu.Unlock()
 	}
 	if len(due) == 0 {
 		return true
 	}
 	// What a machine has not yet may be lost with this one, and must not be there alone:
 	// it is given its time, as an answer is.
-	c.isCopied(ctx)
+	c.isReplicated(ctx)
 	whole = true
 	for v := range due {
 		// Before anything is asked of a network: what is here is enough to see it.
@@ -119,15 +119,15 @@ func (c *Control) keepCheckpoints(ctx context.Context) (whole bool) {
 		c.hindered("", "checkpoints are not sent to where the team's version control is", err)
 		return false
 	}
-	c.elsewhere.mu.Lock()
-	defer c.elsewhere.mu.Unlock()
-	if c.elsewhere.why[""] != "" {
-		delete(c.elsewhere.why, "")
+	c.anchor.mu.Lock()
+	defer c.anchor.mu.Unlock()
+	if c.anchor.why[""] != "" {
+		delete(c.anchor.why, "")
 		c.o.Log.Info("checkpoints are kept in version control again")
 	}
 	for v, size := range kept {
-		delete(c.elsewhere.why, v)
-		c.elsewhere.gate[v], c.elsewhere.size[v] = due[v], size
+		delete(c.anchor.why, v)
+		c.anchor.gate[v], c.anchor.size[v] = due[v], size
 	}
 	return whole
 }
@@ -140,7 +140,7 @@ func (c *Control) keepCheckpoint(ctx context.Context, version string) (size int6
 			c.hindered(version, what, err)
 		}
 	}()
-	if err := c.o.Ledger.Sure(ctx); err != nil {
+	if err := c.o.Ledger.ConfirmLeader(ctx); err != nil {
 		return 0, err // another may decide
 	}
 	if err := c.follows(ctx, version); err != nil { // others may have added to it
@@ -231,7 +231,7 @@ func (c *Control) follows(ctx context.Context, version string) error {
 
 // hindered keeps for people what went wrong; a round that ends well takes it back.
 func (c *Control) hindered(version, what string, err error) {
-	var doubted *DoubtedError
+	var doubted *DivergedError
 	if errors.As(err, &doubted) {
 		return // they are told in stronger words
 	}
@@ -243,10 +243,10 @@ func (c *Control) hindered(version, what string, err error) {
 	if errors.As(err, &h) {
 		why += " (" + h.Hint() + ")"
 	}
-	c.elsewhere.mu.Lock()
-	known := c.elsewhere.why[version]
-	c.elsewhere.why[version] = why
-	c.elsewhere.mu.Unlock()
+	c.anchor.mu.Lock()
+	known := c.anchor.why[version]
+	c.anchor.why[version] = why
+	c.anchor.mu.Unlock()
 	if why != known {
 		c.o.Log.Error(why + "; it is tried again")
 	}
@@ -254,11 +254,11 @@ func (c *Control) hindered(version, what string, err error) {
 
 // notKept lists what keeps checkpoints from version control.
 func (c *Control) notKept() []string {
-	c.elsewhere.mu.Lock()
-	defer c.elsewhere.mu.Unlock()
+	c.anchor.mu.Lock()
+	defer c.anchor.mu.Unlock()
 	var list []string
-	for _, v := range slices.Sorted(maps.Keys(c.elsewhere.why)) {
-		list = append(list, c.elsewhere.why[v])
+	for _, v := range slices.Sorted(maps.Keys(c.anchor.why)) {
+		list = append(list, c.anchor.why[v])
 	}
 	return list
 }

@@ -189,7 +189,7 @@ func TestCheckpointsElsewhere(t *testing.T) {
 	if err := back.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var doubted *DoubtedError
+	var doubted *DivergedError
 	if err := back.compareKept(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -51,10 +51,10 @@ func TestSafe(t *testing.T) {
 		t.Run(x.what, func(t *testing.T) {
 			c := station(t, "a")
 			c.o.Name, c.o.Cluster = one.Name, x.cluster
-			c.choose()
+			c.chooseReplicas()
 			answered := make(chan struct{})
 			go func() {
-				c.safe(t.Context())
+				c.awaitReplica(t.Context())
 				close(answered)
 			}()
 			select {
@@ -113,12 +113,12 @@ func TestWitnesses(t *testing.T) {
 					hears(c, m.name, time.Now().Add(-m.ago))
 				}
 			}
-			c.choose()
+			c.chooseReplicas()
 			if !slices.Equal(c.witnesses, x.want) {
 				t.Errorf("the witnesses are %q, want %q", c.witnesses, x.want)
 			}
 			c.heads.put(fleetStream, 1)
-			c.safe(t.Context()) // nobody copies
+			c.awaitReplica(t.Context()) // nobody copies
 			if told := len(c.troubles()) > 0; told != x.told {
 				t.Errorf("people are told %q", c.troubles())
 			}

@@ -117,8 +117,8 @@ func plainName(version string) string {
 	return string(b)
 }
 
-// whole reads a blob to its end, which checks it.
-func (c *Control) whole(ctx context.Context, dg string) error {
+// verifyBlob reads a blob to its end, which checks it.
+func (c *Control) verifyBlob(ctx context.Context, dg string) error {
 	f, err := c.o.Depot.Get(ctx, dg)
 	if err != nil {
 		return err
@@ -134,8 +134,8 @@ func (c *Control) whole(ctx context.Context, dg string) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// alive tells whether a machine of a name was heard of lately.
-func (c *Control) alive(name string) bool {
+// reachable tells whether a machine of a name was heard of lately.
+func (c *Control) reachable(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.members[name]
