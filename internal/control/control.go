@@ -90,29 +90,29 @@ type Control struct {
 	// silence is for how long another control may send nothing of a blob.
 	silence time.Duration
 
-	mu        sync.Mutex
-	streams   map[string]*stream
-	members   map[string]*member
-	joined    int64                     // events of the fleet's stream that were folded
-	waiting   map[string]string         // why a step has no machine, by release/item
-	rebuilds  map[string]time.Duration  // how long a machine took to make a server, by blueprint
-	leases    leases                    // in force, by machine
-	heads     heads                     // of all streams
-	fresh     map[string]bool           // releases that moved since place looked at them
-	changed   bell                      // anything moved
-	wanted    []string                  // digests that releases need and the depot lacks
-	sums      map[string][]depot.Item   // originals, by the digest of their blueprint.sum
-	tokens    []token                   // in force
-	sealed    *sealed                   // the authority, as it was sealed last
-	accesses  int64                     // events of the stream they come from
-	grown     bell                      // a log did
-	said      time.Time                 // when it was said last that there is no room
-	notices   notices                   // with locks of its own
-	trees     map[string]*evidence.Tree // of the streams that are no release's
-	doubts    doubts
-	bodies    bodies     // with a lock of its own
-	anchor *vcsAnchor // with a lock of its own
-	lists     lists      // with locks of its own
+	mu       sync.Mutex
+	streams  map[string]*stream
+	members  map[string]*member
+	joined   int64                     // events of the fleet's stream that were folded
+	waiting  map[string]string         // why a step has no machine, by release/item
+	rebuilds map[string]time.Duration  // how long a machine took to make a server, by blueprint
+	leases   leases                    // in force, by machine
+	heads    heads                     // of all streams
+	fresh    map[string]bool           // releases that moved since place looked at them
+	changed  bell                      // anything moved
+	wanted   []string                  // digests that releases need and the depot lacks
+	sums     map[string][]depot.Item   // originals, by the digest of their blueprint.sum
+	tokens   []token                   // in force
+	sealed   *sealed                   // the authority, as it was sealed last
+	accesses int64                     // events of the stream they come from
+	grown    bell                      // a log did
+	said     time.Time                 // when it was said last that there is no room
+	notices  notices                   // with locks of its own
+	trees    map[string]*evidence.Tree // of the streams that are no release's
+	doubts   doubts
+	bodies   bodies     // with a lock of its own
+	anchor   *vcsAnchor // with a lock of its own
+	lists    lists      // with locks of its own
 	// See replication.go.
 	witnesses []string
 	copied    bell // a machine has copied more

@@ -78,7 +78,9 @@ func freeAt(dir string) (uint64, error) {
 const between = 4 << 20
 
 // limitToDiskSpace reads for as long as there is room: nobody says how large it is.
-func (c *Control) limitToDiskSpace(r io.Reader) io.Reader { return &spaceReader{r: r, room: c.checkDiskSpace} }
+func (c *Control) limitToDiskSpace(r io.Reader) io.Reader {
+	return &spaceReader{r: r, room: c.checkDiskSpace}
+}
 
 type spaceReader struct {
 	r    io.Reader

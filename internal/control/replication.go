@@ -14,8 +14,8 @@ import (
 // few of them, the witnesses, are told at once when there is something to copy.
 
 const (
-	mostReplicas = 3
-	replicaTimeout      = 2 * time.Second // with witnesses that do not copy
+	mostReplicas   = 3
+	replicaTimeout = 2 * time.Second // with witnesses that do not copy
 )
 
 // chooseReplicas says which machines are witnesses now: the first that are up, and where those
