@@ -134,14 +134,15 @@ func (c *capture) asked(used map[string]bool) bool {
 
 // nominal adds packages of which the machine keeps no file but documentation,
 // and whose dependencies are all there anyway: only dpkg's answer tells whether
-// such a package is installed, and it costs nothing.
+// such a package is installed, and it costs nothing. A package whose list of files dpkg has
+// lost is none of them.
 func (c *capture) nominal(used map[string]bool, closed []*debian.Package) []*debian.Package {
 	in := map[string]bool{}
 	for _, p := range closed {
 		in[p.Key()] = true
 	}
 	for _, p := range c.db.Installed() {
-		if in[p.Key()] || slices.ContainsFunc(c.db.Files(p), func(f string) bool { return !documentation(f) }) {
+		if in[p.Key()] || slices.Contains(c.db.Lost(), p) || slices.ContainsFunc(c.db.Files(p), func(f string) bool { return !documentation(f) }) {
 			continue
 		}
 		with, missing := c.db.Closure([]string{p.Key()})
