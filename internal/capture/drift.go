@@ -116,8 +116,12 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 		}
 	}
 	for _, o := range b.Overrides {
-		have, _, err := lookAt(o.Path)
+		var have blueprint.Override
+		var err error
+		asker.do(func() { have, _, err = lookAt(o.Path) })
 		switch {
+		case errors.Is(err, fs.ErrPermission):
+			unknown = append(unknown, "override "+o.Path+": user "+who.Name+" may not look at it")
 		case errors.Is(err, fs.ErrNotExist):
 			add("override "+o.Path, describeOverride(o), "not there")
 		case err != nil:

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -35,6 +36,9 @@ func (c *capture) overrides(ctx context.Context) error {
 			continue
 		}
 		is, changed, err := lookAt(o.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // gone since the build
+		}
 		if err != nil {
 			return err
 		}
@@ -58,6 +62,9 @@ func (c *capture) overrides(ctx context.Context) error {
 			continue
 		}
 		is, _, err := lookAt(f.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
