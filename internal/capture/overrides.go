@@ -35,9 +35,9 @@ func (c *capture) overrides(ctx context.Context) error {
 		if o.Class != blueprint.ClassPackage || p == nil || o.Type != "file" && o.Type != "dir" {
 			continue
 		}
-		is, changed, err := lookAt(o.Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // gone since the build
+		is, changed, err := c.lookAt(o.Path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			continue // gone since the build, or closed
 		}
 		if err != nil {
 			return err
@@ -61,8 +61,8 @@ func (c *capture) overrides(ctx context.Context) error {
 		if !f.HasContent() {
 			continue
 		}
-		is, _, err := lookAt(f.Path)
-		if errors.Is(err, fs.ErrNotExist) {
+		is, _, err := c.lookAt(f.Path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue
 		}
 		if err != nil {
@@ -122,6 +122,12 @@ func or(name string, number int) string {
 		return name
 	}
 	return strconv.Itoa(number)
+}
+
+// lookAt is [lookAt] with the rights of the build's user.
+func (c *capture) lookAt(p string) (o blueprint.Override, changed time.Time, err error) {
+	c.rights.do(func() { o, changed, err = lookAt(p) })
+	return o, changed, err
 }
 
 // lookAt says what mode, owner and attributes a file or directory of the machine has, and when

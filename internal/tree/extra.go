@@ -68,6 +68,9 @@ func Attributes(f *os.File) (map[string][]byte, error) {
 func attributesOf(fd int) (map[string][]byte, error) {
 	at := fmt.Sprintf("/proc/self/fd/%d", fd) // fgetxattr refuses a descriptor of O_PATH
 	names, err := attribute(func(b []byte) (int, error) { return unix.Listxattr(at, b) })
+	if errors.Is(err, unix.EACCES) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +80,9 @@ func attributesOf(fd int) (map[string][]byte, error) {
 			continue
 		}
 		value, err := attribute(func(b []byte) (int, error) { return unix.Getxattr(at, name, b) })
+		if errors.Is(err, unix.EACCES) {
+			continue // left out, as files are that the build's user may not read
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -88,11 +94,10 @@ func attributesOf(fd int) (map[string][]byte, error) {
 	return attributes, nil
 }
 
-// attribute calls for a size and then for the bytes. A file system without attributes has none,
-// and those that the build's user may not read are left out, as files are.
+// attribute calls for a size and then for the bytes. A file system without attributes has none.
 func attribute(get func([]byte) (int, error)) ([]byte, error) {
 	n, err := get(nil)
-	if n == 0 || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EACCES) {
+	if n == 0 || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODATA) {
 		return nil, nil
 	}
 	if err != nil {
