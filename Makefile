@@ -81,7 +81,7 @@ test-long: packages-test build
 	@$(SUDO) env PATH="$(ROOT_PATH)" scripts/debians
 
 lint:
-	@unformatted=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }
+	@unformatted=$$(find . -name "*.go" -not -path "./bin/*" | xargs $(GO) run $(GOFUMPT) -l); [ -z "$$unformatted" ] || { echo "not formatted (make format): $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags drills,killpoint ./internal/site ./internal/machine
 	$(GO) run $(STATICCHECK) ./...
@@ -90,7 +90,7 @@ lint:
 	$(GO) mod tidy -diff
 
 format:
-	$(GO) run $(GOFUMPT) -w .
+	find . -name "*.go" -not -path "./bin/*" | xargs $(GO) run $(GOFUMPT) -w
 
 # Speed as ratios against named peers, in one interleaved run; writes bench.json.
 bench: packages-test build

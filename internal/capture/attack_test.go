@@ -197,8 +197,10 @@ func TestAttackDrift(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := blueprint.Software{Path: dir + "/tree", File: "tree.tar.zst"}
-	b := &blueprint.Blueprint{Config: []blueprint.File{{Path: dir + "/secret", Mode: "0600", Owner: "root:root", SHA256: "sha256:"}}, Software: []blueprint.Software{s}, Directories: []blueprint.Directory{{Path: dir + "/tree/closed/merger-with-acme", Mode: "0700", Owner: "x:x"}},
-		Overrides: []blueprint.Override{{Path: dir + "/tree/closed/merger-with-acme", Mode: "0700", Owner: "x:x"}}}
+	b := &blueprint.Blueprint{
+		Config: []blueprint.File{{Path: dir + "/secret", Mode: "0600", Owner: "root:root", SHA256: "sha256:"}}, Software: []blueprint.Software{s}, Directories: []blueprint.Directory{{Path: dir + "/tree/closed/merger-with-acme", Mode: "0700", Owner: "x:x"}},
+		Overrides: []blueprint.Override{{Path: dir + "/tree/closed/merger-with-acme", Mode: "0700", Owner: "x:x"}},
+	}
 	drift, unknown, err := FindDrift(t.Context(), b, blueprint.Sum{s.OriginalName(): digest}, d, func(string) {})
 	if err != nil {
 		t.Fatal(err)
