@@ -114,6 +114,9 @@ type Build struct {
 	Made                []Output `yaml:"made,omitempty" json:"made,omitempty"`
 	// Downloads is the digest of the recording of what the build downloaded.
 	Downloads string `yaml:"downloads,omitempty" json:"downloads,omitempty"`
+	// IgnoreQuery names parameters of query strings that are new each time. A request of the
+	// proof gets the recorded answer of the same address with other values of them.
+	IgnoreQuery []string `yaml:"ignore_query,omitempty,flow" json:"ignore_query,omitempty"`
 	// Observation is the digest of the list of every path the build touched.
 	Observation string  `yaml:"observation,omitempty" json:"observation,omitempty"`
 	Seconds     float64 `yaml:"seconds,omitempty" json:"seconds,omitempty"` // duration of the captured build

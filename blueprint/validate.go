@@ -191,6 +191,9 @@ func (b *Blueprint) validateFiles(v *validator) {
 	}
 }
 
+// queryRE matches the name of a query parameter as an address has it.
+var queryRE = regexp.MustCompile(`^[A-Za-z0-9_.~%-]+$`)
+
 // attributeRE matches the attributes that belong to a file wherever it is.
 var attributeRE = regexp.MustCompile(`^(user\.[!-~]+|security\.capability|system\.posix_acl_(access|default))$`)
 
@@ -328,6 +331,9 @@ func (x *Build) validate(v *validator, at string) {
 	v.must(UsableName(x.Name), at+".name", NameRemedy, "build name %q is not usable", x.Name)
 	v.once("build", x.Name, at)
 	v.must(len(x.Command) > 0 && x.Command[0] != "", at, remedyRestore, "build %s has no command", x.Name)
+	for i, name := range x.IgnoreQuery {
+		v.must(queryRE.MatchString(name), fmt.Sprintf("%s.ignore_query[%d]", at, i), "write the name of one parameter, such as ts of ?ts=1700000000", "build %s: %q is no name of a query parameter", x.Name, name)
+	}
 	for i, a := range x.Command {
 		v.must(!strings.Contains(a, "\x00") && utf8.ValidString(a), fmt.Sprintf("%s.command[%d]", at, i), remedyRestore, "build %s: word %d of the command holds bytes that no command can", x.Name, i+1)
 	}

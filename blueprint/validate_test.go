@@ -93,6 +93,7 @@ func validateCases() []validateCase {
 		{"slave name", alt(func(a *Alternative) { a.Slaves[0].Name = "" }), "alternatives[0].slaves[0].name", "slave"},
 		{"slave link", alt(func(a *Alternative) { a.Slaves[0].Link = "/a/.." }), "alternatives[0].slaves[0].link", "absolute and clean"},
 		{"slave path", alt(func(a *Alternative) { a.Slaves[0].Path = "" }), "alternatives[0].slaves[0].path", "absolute and clean"},
+		{"ignored parameter", func(b *Blueprint) { b.Builds[0].IgnoreQuery = []string{"ts", "a=b"} }, "builds[0].ignore_query[1]", "no name of a query parameter"},
 		{"override path", func(b *Blueprint) { b.Overrides[0].Path = "usr/bin/x" }, "overrides[0].path", "absolute and clean"},
 		{"override mode", func(b *Blueprint) { b.Overrides[0].Mode = "u+s" }, "overrides[0].mode", "mode"},
 		{"override owner", func(b *Blueprint) { b.Overrides[0].Owner = "$(id):x" }, "overrides[0].owner", "user:group"},

@@ -223,6 +223,11 @@ func (c *capture) describe() error {
 	if x.Name == "" {
 		x.Name = b.Name
 	}
+	if c.Into != nil {
+		if was := c.Into.Build(x.Name); was != nil {
+			x.IgnoreQuery = was.IgnoreQuery // a person wrote it
+		}
+	}
 	for _, name := range []string{b.Name, x.Name} {
 		if !blueprint.UsableName(name) {
 			return &NameError{name}

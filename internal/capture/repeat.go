@@ -55,7 +55,7 @@ func (d *Draft) Repeat(ctx context.Context, o RepeatOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	net, err := recorder.Start(ctx, recorder.Options{Replay: d.recording, Store: d.depot, Live: d.Blueprint.LiveDependencies, UID: b.User.UID, Log: d.log})
+	net, err := recorder.Start(ctx, recorder.Options{Replay: d.recording, IgnoreQuery: x.IgnoreQuery, Store: d.depot, Live: d.Blueprint.LiveDependencies, UID: b.User.UID, Log: d.log})
 	if err != nil {
 		return err
 	}

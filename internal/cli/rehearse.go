@@ -246,7 +246,7 @@ func (r *result) add(p *rebuild.Proof) {
 	for _, u := range p.Unanswered {
 		what := strings.TrimPrefix(u.What, "tcp ") // a proposed dependency has it for a name
 		if u.OtherQuery {
-			r.attention(what, "the rebuilt machine's build asked for this, and the recording has this address with another query (after the question mark): the address is new each time", "let the build ask for the same address each time, without a time or a random number in it, and capture again; or declare the host under live_dependencies")
+			r.attention(what, "the rebuilt machine's build asked for this, and the recording has this address with another query (after the question mark): the address is new each time", "name the parameter that is new each time in the blueprint, under ignore_query of the build; or let the build ask for the same address each time, and capture again")
 			continue
 		}
 		r.attention(what, "the rebuilt machine's build asked for this and no recording answers it", "capture the build again; declare what cannot be recorded under live_dependencies")

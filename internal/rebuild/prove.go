@@ -181,7 +181,7 @@ func Network(ctx context.Context, d *depot.Depot, b *blueprint.Blueprint, x *blu
 		}
 	}
 	open, _ := allow.Remote(b.LiveDependencies)
-	return recorder.Start(ctx, recorder.Options{Replay: r, Store: d, Live: open, UID: recorder.Nobody, Log: log})
+	return recorder.Start(ctx, recorder.Options{Replay: r, IgnoreQuery: x.IgnoreQuery, Store: d, Live: open, UID: recorder.Nobody, Log: log})
 }
 
 // Observation reads what a captured build used.

@@ -131,6 +131,38 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestIgnoredQuery: parameters that a person named do not count; all others do.
+func TestIgnoredQuery(t *testing.T) {
+	recorded := []Exchange{
+		{Method: "GET", URL: "https://h/x?v=1&_=100", Status: 201}, {Method: "GET", URL: "https://h/x?v=2&_=100", Status: 202},
+		{Method: "GET", URL: "https://h/y?ts=5", Status: 203}, {Method: "GET", URL: "https://h/z", Status: 204},
+	}
+	for _, c := range []struct {
+		url    string
+		ignore []string
+		want   int
+	}{
+		{"https://h/x?v=1&_=100", nil, 201},
+		{"https://h/x?v=1&_=999", nil, 0},
+		{"https://h/x?v=1&_=999", []string{"_"}, 201},
+		{"https://h/x?_=999&v=2", []string{"_"}, 202},
+		{"https://h/x?v=3&_=100", []string{"_"}, 0},
+		{"https://h/x?v=1&_=1&w=1", []string{"_"}, 0},
+		{"https://h/y?ts=6", []string{"_", "ts"}, 203},
+		{"https://h/y?tss=6", []string{"ts"}, 0},
+		{"https://h/z", []string{"ts"}, 204},
+		{"https://h/z?ts=1", []string{"ts"}, 204},
+	} {
+		e := newIndex(&Recording{Exchanges: recorded}, c.ignore...).find(&Exchange{Method: "GET", URL: c.url})
+		if got := 0; e == nil && c.want != 0 || e != nil && e.Status != c.want {
+			if e != nil {
+				got = e.Status
+			}
+			t.Errorf("%s without %q: %d, and not %d", c.url, c.ignore, got, c.want)
+		}
+	}
+}
+
 // A token serves the client, however its answer is sent, and is not kept.
 func TestGrantedInPieces(t *testing.T) {
 	w := newWorld(t)

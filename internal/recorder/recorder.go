@@ -79,6 +79,8 @@ type Options struct {
 	// loopback, and not its own: a mirror or a proxy of the machine. See [MachineLoopback]. On
 	// replay they are those of the recording.
 	Loopback []uint16
+	// IgnoreQuery names query parameters whose values do not count on replay.
+	IgnoreQuery []string
 	// Pass carries every connection as it is, and records nothing.
 	Pass bool
 	Log  *slog.Logger
@@ -156,7 +158,7 @@ func Start(ctx context.Context, o Options) (*Recorder, error) {
 	r := &Recorder{o: o, dialLive: dialLive, rec: &Recording{Version: recordingVersion}, names: map[string]string{}, addrs: map[string]string{}, unanswered: map[string]int{}, sorted: &listener{conns: make(chan net.Conn), done: make(chan struct{})}, open: map[net.Conn]bool{}}
 	r.connections, r.requests, r.questions = make(places, mostConnections), make(places, mostRequests), make(places, mostQuestions)
 	if o.Replay != nil {
-		r.index = newIndex(o.Replay)
+		r.index = newIndex(o.Replay, o.IgnoreQuery...)
 	}
 	var err error
 	if r.ca, err = newAuthority(time.Now()); err != nil {

@@ -147,13 +147,14 @@ type index struct {
 	own     map[string]bool
 	unknown map[string]bool
 	raw     map[string]bool // addresses of what speaks neither HTTP nor TLS
+	ignore  []string        // query parameters
 }
 
-func newIndex(r *Recording) *index {
-	x := &index{byKey: map[string][]*Exchange{}, paths: map[string]bool{}, served: map[string]int{}, hosts: map[string]bool{}, own: map[string]bool{}, unknown: map[string]bool{}, raw: map[string]bool{}}
+func newIndex(r *Recording, ignore ...string) *index {
+	x := &index{byKey: map[string][]*Exchange{}, paths: map[string]bool{}, served: map[string]int{}, hosts: map[string]bool{}, own: map[string]bool{}, unknown: map[string]bool{}, raw: map[string]bool{}, ignore: ignore}
 	for i := range r.Exchanges {
 		e := &r.Exchanges[i]
-		k := recordingKey(e.Method, e.URL, e.Request)
+		k := recordingKey(e.Method, x.counted(e.URL), e.Request)
 		x.byKey[k] = append(x.byKey[k], e)
 		x.paths[withoutQuery(e.Method+" "+e.URL)] = true
 		if u, err := url.Parse(e.URL); err == nil {
@@ -179,6 +180,22 @@ func newIndex(r *Recording) *index {
 	return x
 }
 
+// counted is the part of an address that counts: without the parameters that are ignored.
+func (x *index) counted(address string) string {
+	before, query, has := strings.Cut(address, "?")
+	if !has || len(x.ignore) == 0 {
+		return address
+	}
+	pairs := slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return slices.Contains(x.ignore, name)
+	})
+	if len(pairs) == 0 {
+		return before
+	}
+	return before + "?" + strings.Join(pairs, "&")
+}
+
 func withoutQuery(address string) string {
 	address, _, _ = strings.Cut(address, "?")
 	return address
@@ -200,7 +217,7 @@ func (x *index) find(q *Exchange) *Exchange {
 			break
 		}
 		var all, challenges []*Exchange
-		for _, e := range x.byKey[recordingKey(m, q.URL, q.Request)] {
+		for _, e := range x.byKey[recordingKey(m, x.counted(q.URL), q.Request)] {
 			switch {
 			case e.Status == http.StatusNotModified && q.Condition == "":
 			case e.Status == http.StatusUnauthorized:
