@@ -19,7 +19,7 @@ import (
 // next.
 func handOn(t *testing.T, from, into string, out []string, set func(*Laying)) {
 	t.Helper()
-	found, err := Collect(from, out, Limits{100, 1 << 30}, release.CheckPath)
+	found, err := Collect(from, out, Limits{Files: 100, Bytes: 1 << 30}, release.CheckPath)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func TestCollect(t *testing.T) {
 	if err := os.Symlink("/nowhere", dir+"/obj/dangling"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Collect(dir, []string{"obj/**", "obj/*", "none/*"}, Limits{100, 1 << 20}, release.CheckPath)
+	got, err := Collect(dir, []string{"obj/**", "obj/*", "none/*"}, Limits{Files: 100, Bytes: 1 << 20}, release.CheckPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,12 +72,12 @@ func TestCollect(t *testing.T) {
 	}
 	for name, want := range map[string]string{"a\xe4b": "not UTF-8"} {
 		put(t, filepath.Join(dir, "bad", name), "x")
-		_, err := Collect(dir, []string{"bad/*"}, Limits{100, 1 << 20}, release.CheckPath)
+		_, err := Collect(dir, []string{"bad/*"}, Limits{Files: 100, Bytes: 1 << 20}, release.CheckPath)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"bad/a\xe4b"`) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	for _, most := range []Limits{{3, 1 << 20}, {100, 3}} {
+	for _, most := range []Limits{{Files: 3, Bytes: 1 << 20}, {Files: 100, Bytes: 3}} {
 		if _, err := Collect(dir, []string{"obj/**"}, most, release.CheckPath); err == nil || !strings.Contains(err.Error(), "has more than 3") {
 			t.Error(err)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"trysail/internal/tree"
 	"trysail/internal/tree/treetest"
+	"trysail/release"
 )
 
 // inUse gives how many bytes of memory were in use at a time while do ran.
@@ -133,14 +134,17 @@ func TestAttackOutputsWithLongNames(t *testing.T) {
 func TestAttackOutputsWithManyAttributes(t *testing.T) {
 	top := treetest.Dir(t)
 	value := bytes.Repeat([]byte("x"), 3900)
-	for i := range mostAttributes/len(value) + 1 {
+	for i := range 10 {
 		name := filepath.Join(top, strconv.Itoa(i))
 		if err := errors.Join(os.WriteFile(name, nil, 0o644), unix.Setxattr(name, "user.x", value, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var limit *tree.LimitError
-	if _, _, err := Outputs(top, []string{"*"}); !errors.As(err, &limit) || !strings.Contains(err.Error(), "attributes") {
-		t.Errorf("the attributes of what a step made: %.200v", err)
+	for limit, ok := range map[int64]bool{0: true, 40_000: true, 39_000: false} {
+		_, err := Collect(top, []string{"*"}, Limits{Files: 100, Bytes: 1 << 20, Attributes: limit}, release.CheckPath)
+		var le *tree.LimitError
+		if (err == nil) != ok || !ok && (!errors.As(err, &le) || !strings.Contains(err.Error(), "attributes")) {
+			t.Errorf("39,060 bytes of attributes, and %d are allowed: %v", limit, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -25,18 +26,17 @@ import (
 type Limits struct {
 	Files int
 	Bytes int64 // of all files; a sparse file has them without a disk of that size
+	// Attributes are the bytes of all extended attributes; 0: 64 MiB.
+	Attributes int64
 }
 
 // mostNames bounds the names of what one build makes, in bytes: in directories that are in one
 // another a name may have a hundred thousand.
 const mostNames = 256 << 20
 
-// mostAttributes bounds the attributes of what one build makes, in bytes.
-const mostAttributes = 64 << 20
-
 // captured bounds the outputs of a captured build: each is named in the blueprint, which
 // people read, and 256 GiB take ten minutes to hash.
-func captured() Limits { return Limits{100_000, 256 << 30} }
+func captured() Limits { return Limits{Files: 100_000, Bytes: 256 << 30} }
 
 // Found is what globs match.
 type Found struct {
@@ -140,13 +140,15 @@ func Collect(dir string, globs []string, most Limits, check func(name string) er
 			out.Unmatched = append(out.Unmatched, g)
 		}
 	}
-	first, attributes := map[inode]string{}, 0
+	first := map[inode]string{}
+	limit := cmp.Or(most.Attributes, 64<<20)
+	left := limit
 	keep := func(to *[]File, f *File) error {
 		for name, value := range f.Attributes {
-			attributes += len(name) + len(value)
+			left -= int64(len(name) + len(value))
 		}
-		if attributes > mostAttributes {
-			return &OutputError{f.Path, &tree.LimitError{Path: f.Path, What: "bytes of attributes", Limit: mostAttributes}}
+		if left < 0 {
+			return &OutputError{f.Path, &tree.LimitError{Path: f.Path, What: "bytes of attributes", Limit: limit}}
 		}
 		*to = append(*to, *f)
 		return nil
