@@ -44,9 +44,9 @@ func (a *app) agentCommand() *cobra.Command {
 		Use:   "agent [--join LINK]",
 		Short: "Make this machine build for control",
 		Long: "Agent runs steps that control gives to this machine, inside rebuilt servers. The first time it joins\n" +
-			"with a link from trysail fleet token; after that it needs nothing. --rank, --role, --plain and --slots count\n" +
-			"at every start: control is told, and what is not given stays as it was. --allow holds until the agent ends.\n" +
-			"One agent at a time works on a state directory." + exitHelp,
+			"with a link from trysail fleet token; later starts need no link. --rank, --role, --plain and --slots count at\n" +
+			"each start; without a flag its last value stays. --allow is valid until the agent ends. One agent at a time\n" +
+			"works on a state directory." + exitHelp,
 		Example:     "  sudo trysail agent --join link --rank backup\n  sudo trysail agent\n  sudo trysail agent --role office --plain=false\n  sudo trysail agent --allow tcp=licence.example.com:27000",
 		Annotations: map[string]string{rootlessKey: rootlessHere},
 		Args:        cobra.NoArgs,

@@ -39,8 +39,8 @@ func (a *app) drillCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drill",
 		Short: "Rehearse the release while machines die",
-		Long: "Drill runs the release of a working copy on disposable machines on this host, breaks what a scenario says, and\n" +
-			"gives a verdict from what was recorded. It needs root, and leaves nothing behind." + exitHelp,
+		Long: "Drill runs the release of a working copy on disposable machines on this host, injects the faults of a scenario,\n" +
+			"and gives a verdict from the record. It needs root, and leaves nothing behind." + exitHelp,
 		Args: cobra.NoArgs,
 		RunE: needsCommand,
 	}
@@ -62,14 +62,14 @@ func (a *app) drillCommand() *cobra.Command {
 	add("schema", "Print the JSON Schema of scenarios", cobra.NoArgs, func(context.Context, []string) error { return a.drillSchema() })
 	add("faults", "List the faults that a scenario may name", cobra.NoArgs, func(context.Context, []string) error { return a.drillFaults() })
 	var owner, due string
-	stranger := add("stranger [BLUEPRINT]", "Time somebody who makes the machine from REBUILD.md by hand", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+	stranger := add("stranger [BLUEPRINT]", "Time a person who makes the machine from REBUILD.md by hand", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
 		return a.drillStranger(ctx, append(args, "trysail")[0], owner, due)
 	})
 	stranger.Flags().StringVar(&owner, "owner", "", "who mends what is found")
 	stranger.Flags().StringVar(&due, "due", "", "how long there is to mend it, such as 14d")
-	add("clean", "Take away what drills that were killed left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
+	add("clean", "Remove what killed drills left on this host", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.drillClean(ctx) })
 	add("list", "List the drills that were run here, the newest first", cobra.NoArgs, func(context.Context, []string) error { return a.drillList() })
-	add("report RUN", "Judge a drill that was run again, from its history, and write its report (HTML, Markdown, JSON)", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	add("report RUN", "Judge an earlier drill again from its history, and write its report (HTML, Markdown, JSON)", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
 		return a.drillReport(args[0])
 	})
 	add("trend [NAME]", "Show how long each run of a scenario took to recover", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {

@@ -28,7 +28,7 @@ func (a *app) addSchedule(parent *cobra.Command) {
 	var o scheduleOptions
 	cmd := &cobra.Command{
 		Use:   "schedule FILE",
-		Short: "Print what makes a drill run by itself: a line of cron, or a systemd timer and service",
+		Short: "Print a schedule for a drill: a line of cron, or a systemd timer and service",
 		Long: "Schedule prints a line for /etc/cron.d, or with --systemd a service and its timer, that run a scenario in this working\n" +
 			"copy, as root. A drill whose verdict is not pass ends with status 3: the service has failed, and --notify tells people." + exitHelp,
 		Args: cobra.ExactArgs(1),

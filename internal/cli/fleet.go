@@ -27,7 +27,7 @@ func (a *app) fleetCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.fleetList(cmd.Context()) },
 	}
 	for _, x := range []struct{ name, short string }{
-		{"drain", "Let a machine finish what it runs, and give it nothing new"},
+		{"drain", "Let a machine finish its steps, and give it no new ones"},
 		{"retire", "Take a machine out of the fleet"},
 		{"readmit", "Let a drained or retired machine work again, once it has proved itself"},
 	} {
@@ -60,10 +60,10 @@ func (a *app) fleetCommand() *cobra.Command {
 	token.MarkFlagsMutuallyExclusive("for-control", "person")
 	cmd.AddCommand(token)
 	cmd.AddCommand(&cobra.Command{
-		Use: "revoke PERSON", Short: "Make all links of a person worthless; what they have signed stays", Args: cobra.ExactArgs(1),
+		Use: "revoke PERSON", Short: "Revoke all links of a person; their signatures stay", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.fleetRevoke(cmd.Context(), args[0]) },
 	}, &cobra.Command{
-		Use: "controls", Short: "List the controls: who decides, who votes, who answers", Args: cobra.NoArgs,
+		Use: "controls", Short: "List the controls: leader, members, who answers", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.controls(cmd.Context()) },
 	}, &cobra.Command{
 		Use: "dismiss CONTROL", Short: "Take a control that does not come back out of the cluster", Args: cobra.ExactArgs(1),

@@ -27,7 +27,7 @@ func (a *app) rehearseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rehearse --output GLOB -- COMMAND …",
 		Short:   "Capture, rebuild from nothing and prove, in one go",
-		Long:    "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. The blueprint is thrown away unless --blueprint says where to keep it;\nthen its plan is shown first, as capture does." + exitHelp,
+		Long:    "Rehearse captures the build, makes the machine again from the originals with no network, builds again\nthere and compares the bytes. Without --blueprint the blueprint is discarded; with\nit, rehearse shows the plan first, as capture does." + exitHelp,
 		Example: "  sudo trysail rehearse --output 'dist/*.tar.gz' -- make dist",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if accept != "" && accept != "equivalent" {

@@ -46,7 +46,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release",
 		Short: "Run a release from its runbook on the fleet",
-		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. What happened is in the ledger." + exitHelp,
+		Long:  "Release runs a runbook: it starts steps on machines, waits for people where people decide, and moves the\nbuild when a machine dies. The ledger has what happened." + exitHelp,
 		Args:  cobra.NoArgs,
 		RunE:  needsCommand,
 	}
@@ -68,10 +68,10 @@ func (a *app) releaseCommand() *cobra.Command {
 	}
 	dirty(start)
 	add("list", "List the releases", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.releaseList(ctx) })
-	add("status VERSION", "Will we ship on time, who must do what, what runs where, what went wrong", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	add("status VERSION", "Show whether it ships on time, who must act, what runs where, what failed", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseStatus(ctx, args[0])
 	})
-	add("watch VERSION", "Follow what happens, line by line", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	add("watch VERSION", "Follow the events, a line each", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseWatch(ctx, args[0])
 	})
 	add("wait VERSION", "Wait until it is over, or until only people can move it on (exit status 4)", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
@@ -89,7 +89,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	checkpoint.Flags().BoolVar(&o.checkpoint.push, "push", false, "and push that")
 	checkpoint.Flags().StringVar(&o.checkpoint.into, "into", "", "write it to `FILE`")
 	checkpoint.Flags().StringVar(&o.checkpoint.stamp, "stamp", "", "have it time-stamped by the authority at `URL` (RFC 3161), into FILE"+witness.StampEnd+", and where it is committed")
-	report := add("report VERSION", "Write the release as it was run: planned against measured, work against waiting", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	report := add("report VERSION", "Write a report: planned and measured times, work and waiting", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.releaseReport(ctx, args[0], o.into)
 	})
 	report.Flags().StringVar(&o.into, "into", "", "write report.md, report.html and report.json into `DIR`")
@@ -102,7 +102,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	log.Flags().IntVar(&o.run, "run", 0, "the log of run number `N` (default: the last)")
 	log.Flags().BoolVar(&o.runs, "runs", false, "list the runs of the step instead")
 	log.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on until the step ends")
-	fetch := add("fetch VERSION STEP", "Fetch what a step made, to be looked at before it is signed for", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+	fetch := add("fetch VERSION STEP", "Fetch what a step made, to look at it before signing", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.releaseFetch(ctx, args[0], args[1], o.into)
 	})
 	fetch.Flags().StringVar(&o.into, "into", "", "write it below `DIR`; nothing there is overwritten")
@@ -117,7 +117,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	for _, d := range []struct {
 		name, short string
 		decision    release.Decision
-	}{{"sign", "Say yes to a sign-off", release.Approve}, {"reject", "Say no to a sign-off", release.Reject}} {
+	}{{"sign", "Approve a sign-off", release.Approve}, {"reject", "Reject a sign-off", release.Reject}} {
 		c := add(d.name+" VERSION ITEM", d.short, cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 			return a.releaseSign(ctx, args[0], args[1], d.decision, o)
 		})
@@ -144,11 +144,11 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	decides(except)
 	except.Flags().StringArrayVar(&o.differences, "difference", nil, "a difference, word for word as status names it (repeatable: all of them)")
-	withdraw := add("withdraw VERSION ITEM", "Take a signature back", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+	withdraw := add("withdraw VERSION ITEM", "Withdraw a signature", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		return a.decide(ctx, args[0], a.withdrawal(args[1], o), o)
 	})
 	decides(withdraw)
-	waive := add("waive VERSION STEP TEST", "Let a failed test not stop the release", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
+	waive := add("waive VERSION STEP TEST", "Waive a failed test", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
 		return a.decide(ctx, args[0], a.waiver(args[1], args[2], o), o)
 	})
 	decides(waive)
@@ -157,7 +157,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	})
 	retry.Flags().StringVar(&o.reason, "reason", "", "why")
 	for _, w := range []struct{ name, short string }{
-		{"hold", "Start nothing new"}, {"resume", "Go on after a hold"},
+		{"hold", "Start no new steps"}, {"resume", "Continue after a hold"},
 	} {
 		c := add(w.name+" VERSION", w.short, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 			return a.tell(ctx, args[0], w.name, api.Reason{Reason: o.reason}, w.name, args[0])

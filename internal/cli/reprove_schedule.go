@@ -15,7 +15,7 @@ func (a *app) addReproveSchedule(parent *cobra.Command) {
 	var trusted []string
 	c := &cobra.Command{
 		Use:   "schedule",
-		Short: "Print what makes every shipped release again by itself: a line of cron, or a systemd timer and service",
+		Short: "Print a schedule that reproves every shipped release: a line of cron, or a systemd timer and service",
 		Long: "Schedule prints a line for /etc/cron.d, or with --systemd a service and its timer, that run trysail reprove --all,\n" +
 			"as root. If one release cannot be made again with the same bytes, it ends with status 3: the service has failed." + exitHelp,
 		Args: cobra.NoArgs,

@@ -30,7 +30,7 @@ func (a *app) runbookCommand() *cobra.Command {
 	}
 	var fleet bool
 	check := &cobra.Command{
-		Use: "check [FILE]", Short: "Refuse whatever a reader, Runme and Trysail would read differently", Args: cobra.MaximumNArgs(1),
+		Use: "check [FILE]", Short: "Report what a reader, Runme and Trysail would read differently", Args: cobra.MaximumNArgs(1),
 		Long: "Check reads a runbook (default: RELEASE.md) strictly and prints every error with its line and remedy.\nIt exits with 3 if there are any. With --fleet it also asks control whether the machines and the people are there\nthat the runbook needs: keys that are valid until the ship date, files of signers, machines of each role, a way to tell people." + exitHelp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runbookCheck(cmd.Context(), runbookFile(args), fleet)

@@ -36,8 +36,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Verify the evidence of a release, alone and offline",
 		Long: "Verify reads the bundle that trysail release bundle made, and nothing else: every file against the\n" +
 			"signed checksums, the ledger against its checkpoint and its rules, each sign-off against the person's\n" +
-			"key at its time and the bytes that it was about, provenance against the ledger. Keys that you have from\n" +
-			"elsewhere are given; without them the bundle's own show no more than that it is of one piece." + exitHelp,
+			"key at its time and the bytes that it signs, provenance against the ledger. Give the keys from another\n" +
+			"source than the bundle: its own keys prove only that its parts belong together." + exitHelp,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], o) },
 	}
@@ -49,10 +49,10 @@ func (a *app) verifyCommand() *cobra.Command {
 func (o *verifyOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.key, "release-key", "", "the release key, PEM in `FILE`")
 	f.StringVar(&o.log, "ledger-key", "", "the ledger's `KEY`, as trysail release checkpoint --key prints it, or a file that holds it")
-	f.StringVar(&o.signers, "signers", "", "the allowed_signers `FILE` to believe, instead of those of the release")
-	f.StringVar(&o.revoked, "revoked", "", "`FILE` of public keys that are not believed any more")
-	f.StringArrayVar(&o.checkpoints, "checkpoint", nil, "`FILE` with checkpoints that were kept elsewhere (repeatable)")
-	f.StringVar(&o.stampRoots, "stamp-roots", "", "`FILE` with the certificates, PEM, of the authorities whose time stamp is believed")
+	f.StringVar(&o.signers, "signers", "", "the allowed_signers `FILE` to trust, instead of those of the release")
+	f.StringVar(&o.revoked, "revoked", "", "`FILE` of public keys that are no longer trusted")
+	f.StringArrayVar(&o.checkpoints, "checkpoint", nil, "`FILE` with checkpoints from version control (repeatable)")
+	f.StringVar(&o.stampRoots, "stamp-roots", "", "`FILE` with the certificates, PEM, of the authorities whose time stamps are trusted")
 }
 
 func (a *app) verify(ctx context.Context, dir string, o verifyOptions) error {
