@@ -245,7 +245,7 @@ func (a *Agent) repair(ctx context.Context, dir, stream string, r evidence.Repli
 	case finding == evidence.ControlLost:
 		return nil, fmt.Errorf("control had signed %d events of it and has %d, or others: control lost some, which trysail release status says too", r.Signed.Size, has.Size())
 	case finding == evidence.Unproven:
-		return nil, errors.New("control has something else than this copy, and signed nothing that says which is right")
+		return nil, errors.New("control has other events than this copy, and no signature says which are right")
 	}
 	if note != nil {
 		root, err := has.Root(has.Size())

@@ -46,7 +46,7 @@ func junit(r io.Reader) (tests int, failing []string, err error) {
 		switch t := t.(type) {
 		case xml.StartElement:
 			if depth++; depth > maxDepth {
-				return 0, nil, errors.New("its elements are in one another more than " + strconv.Itoa(maxDepth) + " deep")
+				return 0, nil, errors.New("its elements are nested deeper than " + strconv.Itoa(maxDepth) + " deep")
 			}
 			switch t.Name.Local {
 			case "testcase":

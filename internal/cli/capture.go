@@ -140,7 +140,7 @@ func (a *app) mayWrite(o captureOptions) error {
 	if o.yes || (terminal && isTerminal(in) && isTerminal(a.stderr)) {
 		return nil
 	}
-	return usage("nobody is here to look at the plan before it is written: add --yes")
+	return usage("the plan needs a confirmation, and standard input is no terminal: add --yes to write it without one")
 }
 
 // write shows the plan and writes the blueprint, once someone has said yes.

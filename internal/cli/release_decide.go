@@ -270,7 +270,7 @@ func (a *app) releaseAbort(ctx context.Context, version string, o releaseOptions
 	}
 	if !s.Signed && !o.signing.yes {
 		if !a.attended() {
-			return usage("nobody is here to confirm that release %s ends: add --yes", version)
+			return usage("the end of release %s needs a confirmation, and standard input is no terminal: add --yes", version)
 		}
 		if !a.ask("Abort release " + version + " for good?") {
 			return errors.New("the release goes on")

@@ -234,7 +234,7 @@ func (a *app) showBeforeSigning(text []byte, key ssh.PublicKey, yes bool) error 
 		return nil
 	}
 	if f, ok := a.stdin.(*os.File); !ok || !isTerminal(f) {
-		return usage("nothing was signed: a person looks first, at a terminal, or says --yes")
+		return usage("nothing was signed: standard input is no terminal; add --yes to sign without looking")
 	}
 	for in := bufio.NewReader(a.stdin); ; {
 		fmt.Fprint(a.stderr, "Sign it? [y/N, s: show the statement] ")

@@ -27,7 +27,7 @@ func (a *app) releaseStart(ctx context.Context, version string, o releaseOptions
 		return usage("--force and --reason go together: the ledger keeps why a release starts in spite of what was found")
 	}
 	if !o.yes && !a.attended() {
-		return usage("nobody is here to look at the release before it starts: add --yes")
+		return usage("the start needs a confirmation, and standard input is no terminal: add --yes to start without one")
 	}
 	c, err := a.client()
 	if err != nil {

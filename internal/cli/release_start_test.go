@@ -153,7 +153,7 @@ func TestStartAsks(t *testing.T) {
 		want                []string
 		forced              string
 	}{
-		{"nobody to ask", startRunbook, both, nil, exitUsage, []string{"nobody is here to look", "--yes"}, ""},
+		{"nobody to ask", startRunbook, both, nil, exitUsage, []string{"needs a confirmation", "--yes"}, ""},
 		{"a preview", startRunbook, both, []string{"--yes"}, exitYes, []string{
 			"Ships     Mon 1 Dec 2036 10:00 CET", "bob: installed and tried (tried)", "Role      build: one, two", "by t@example.org",
 			"sign-off legal stands on no step", "control does not tell bob that they are asked",

@@ -454,7 +454,7 @@ func (a *app) runbookInit(ctx context.Context, file, dir string) error {
 	}
 	text := d.Text()
 	if _, err := runbook.Parse(file, text, time.LoadLocation); err != nil {
-		return fmt.Errorf("the blueprint gives no runbook that reads one way: %w", err)
+		return fmt.Errorf("no unambiguous runbook can be made from this blueprint: %w", err)
 	}
 	if err := writeNew(file, text); err != nil {
 		return err

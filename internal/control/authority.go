@@ -126,7 +126,7 @@ const maxRequest = 4 << 10
 func (a *authority) sign(request []byte, name string, now time.Time) (cert []byte, key string, err error) {
 	// The time that a signature of a key of RSA takes grows with the square of its size.
 	if len(request) > maxRequest {
-		return nil, "", fmt.Errorf("certificate request: %d bytes are more than %d", len(request), maxRequest)
+		return nil, "", fmt.Errorf("the certificate request has %d bytes, and the limit is %d", len(request), maxRequest)
 	}
 	q, err := x509.ParseCertificateRequest(request)
 	if err != nil {

@@ -419,7 +419,7 @@ func (c *Control) revoke(ctx context.Context, q *caller, r *http.Request) (any, 
 	case q.person != "*":
 		return nil, &DeniedError{"only root on control takes tokens back", "ask whoever runs control"}
 	case b.Person == "" || b.Person == "*":
-		return nil, &badRequest{errors.New("name the person whose tokens are to be worthless")}
+		return nil, &badRequest{errors.New("name the person whose tokens to revoke")}
 	}
 	return nil, c.record(ctx, access{Actor: q.name(), Revoked: b.Person}, func(list []token) error {
 		if !slices.ContainsFunc(list, func(t token) bool { return t.of(b.Person) }) {

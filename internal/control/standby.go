@@ -73,7 +73,7 @@ func Serve(ctx context.Context, o Options, store *ledger.Store, d *Door, began f
 			return err
 		}
 		if o.Cluster == nil {
-			return errors.New("etcd did not answer for so long that another control may have begun")
+			return errors.New("etcd did not answer for so long that another control may be the leader by now")
 		}
 		o.Log.Warn("another control decides")
 	}

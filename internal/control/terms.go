@@ -40,7 +40,7 @@ func (c *Control) terms(ctx context.Context, q *caller, r *http.Request) (any, e
 			size += len(role) + 1
 		}
 		if size > mostServes {
-			return nil, &badRequest{fmt.Errorf("the names of %d roles have %d bytes, and %d is the most", len(*asks.Serves), size, mostServes)}
+			return nil, &badRequest{fmt.Errorf("the names of %d roles have %d bytes, and the limit is %d", len(*asks.Serves), size, mostServes)}
 		}
 	}
 	var now enrolled

@@ -67,7 +67,7 @@ func (h *Host) here() error {
 func (h *Host) apart(kind drill.Fault, out, in bool) (*Fault, error) {
 	at := h.lab.alone
 	if len(at.Peers) == 0 {
-		return nil, errors.New("this host has nobody to be cut off from")
+		return nil, errors.New("this host has no connection to another machine of the drill, so nothing can cut it")
 	}
 	chain := func(c *nftables.Conn, t *nftables.Table, hook *nftables.ChainHook, address uint32) {
 		ch := c.AddChain(&nftables.Chain{Name: fmt.Sprint("hook", *hook), Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})

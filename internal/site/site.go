@@ -240,7 +240,7 @@ func (m *remote) callFor(patience time.Duration, what string, args, answer any) 
 				err = json.Unmarshal(text, answer)
 			}
 			if err != nil {
-				return fmt.Errorf("what %s answers to %s cannot be read: %w", m.target.SSH, what, err)
+				return fmt.Errorf("the answer of %s to %s cannot be read: %w", m.target.SSH, what, err)
 			}
 			return nil
 		}
