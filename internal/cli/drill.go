@@ -81,11 +81,11 @@ func (a *app) drillCommand() *cobra.Command {
 	add("hosts FILE", "Check which hosts are eligible for fault injection, and inject none", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.drillHosts(ctx, args[0])
 	})
-	add("hand WITHIN WORD BOOT", "Do on a real host what a drill says", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
-		return a.drillHand(ctx, args[0], args[1], args[2])
+	add("worker WITHIN WORD BOOT", "Do on a real host what a drill says", cobra.ExactArgs(3), func(ctx context.Context, args []string) error {
+		return a.drillWorker(ctx, args[0], args[1], args[2])
 	}).Hidden = true
-	add("deadman HAND WITHIN", "Take away what a hand leaves", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return a.drillDeadMan(ctx, args[0], args[1])
+	add("reaper PID WITHIN", "Take away what a worker leaves", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+		return a.drillReaper(ctx, args[0], args[1])
 	}).Hidden = true
 	a.addSchedule(cmd)
 	return cmd

@@ -85,20 +85,20 @@ type standard struct {
 
 func (standard) Close() error { return nil }
 
-// drillHand is the drill's hand on a real host. His dead man is there before anything
+// drillWorker is the worker of a drill on a real host. Its reaper is there before anything
 // that he would have to take away.
-func (a *app) drillHand(ctx context.Context, within, word, boot string) error {
+func (a *app) drillWorker(ctx context.Context, within, word, boot string) error {
 	d, err := time.ParseDuration(within)
 	if err != nil {
 		return err
 	}
 	if filepath.Dir(a.state) != site.Dir {
-		return usage("a hand has its things in %s, and nowhere else", site.Dir)
+		return usage("a worker keeps its files in %s, and nowhere else", site.Dir)
 	}
 	if err := site.Same(word, boot); err != nil {
 		return err
 	}
-	if err := site.Guarded(site.Dir, d, []string{"--state", a.state, "drill", "deadman"}); err != nil {
+	if err := site.Guarded(site.Dir, d, []string{"--state", a.state, "drill", "reaper"}); err != nil {
 		return err
 	}
 	st, err := a.openState(ctx)
@@ -108,9 +108,9 @@ func (a *app) drillHand(ctx context.Context, within, word, boot string) error {
 	return site.Serve(ctx, st, a.log, standard{a.stdin, a.stdout})
 }
 
-// drillDeadMan takes away what a hand leaves. He is the hand's child, or it has ended.
-func (a *app) drillDeadMan(ctx context.Context, hand, within string) error {
-	pid, err := strconv.Atoi(hand)
+// drillReaper takes away what a worker leaves. It is the worker's child, or the worker has ended.
+func (a *app) drillReaper(ctx context.Context, worker, within string) error {
+	pid, err := strconv.Atoi(worker)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (a *app) drillDeadMan(ctx context.Context, hand, within string) error {
 		return err
 	}
 	if filepath.Dir(a.state) != site.Dir {
-		return usage("a dead man takes %s away, and nothing else", site.Dir)
+		return usage("a reaper removes %s, and nothing else", site.Dir)
 	}
-	return site.DeadMan(pid, d, site.Dir, a.log, func() (*machine.State, error) { return a.openState(context.WithoutCancel(ctx)) })
+	return site.Reap(pid, d, site.Dir, a.log, func() (*machine.State, error) { return a.openState(context.WithoutCancel(ctx)) })
 }

@@ -53,7 +53,7 @@ func TestAttackHostAnswersWithoutEnd(t *testing.T) {
 			t.Errorf("an answer of %d MB to %s costs %d MB: %v", megabytes, x.what, got, err)
 		}
 	}
-	// What a hand says is read.
+	// What a worker says is read.
 	left, files := []string{}, []lab.File{}
 	if err := says(t, `["mount /x","process 7"]`).call("Close", None{}, &left); err != nil || len(left) != 2 || left[1] != "process 7" {
 		t.Errorf("%q %v", left, err)

@@ -13,10 +13,10 @@ import (
 	"trysail/internal/machine"
 )
 
-// TestNoHand: where the program was laid on a host and no hand begins there, it is taken
-// away again; but where a dead man is to do that, or somebody else's things are there, it
+// TestNoWorker: where the program was laid on a host and no worker begins there, it is taken
+// away again; but where a reaper is to do that, or somebody else's things are there, it
 // is not, and the clean-up says what is left.
-func TestNoHand(t *testing.T) {
+func TestNoWorker(t *testing.T) {
 	root(t)
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -27,12 +27,12 @@ func TestNoHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, x := range []struct {
-		name, hand string // what becomes of the hand
-		left       bool
+		name, worker string // what becomes of the worker
+		left         bool
 	}{
 		{"it refuses the host", "exit 1", false},
 		{"the connection is lost before", "exit 255", false},
-		{"its dead man is there", "touch %s/deadman.log; exit 1", true},
+		{"its reaper is there", "touch %s/reaper.log; exit 1", true},
 		{"another drill is there by now", "echo another >%s/boot; exit 1", true},
 		{"the host is another one", "echo another >%s/../marker; exit 1", true},
 	} {
@@ -43,7 +43,7 @@ func TestNoHand(t *testing.T) {
 			ssh := fmt.Sprintf(`#!/bin/sh
 for last; do :; done
 script=$(printf '%%s\n' "$last" | sed 's,%s,%s,g; s,%s,%s,g; s,-lt 300,-lt 3,')
-case "$script" in *"drill hand"*) `+strings.ReplaceAll(x.hand, "%s", dir)+`;; esac
+case "$script" in *"drill worker"*) `+strings.ReplaceAll(x.worker, "%s", dir)+`;; esac
 exec sh -c "$script"
 `, Dir, dir, Marker, marker)
 			for file, text := range map[string]string{"ssh": ssh, "marker": word + "\n"} {
@@ -61,7 +61,7 @@ exec sh -c "$script"
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Machine(lab.HostSpec{Name: "primary"}); err == nil || !strings.Contains(err.Error(), "no hand answers") {
+			if _, err := s.Machine(lab.HostSpec{Name: "primary"}); err == nil || !strings.Contains(err.Error(), "no worker answers") {
 				t.Errorf("a machine is made: %v", err)
 			}
 			if err := s.Close(); err != nil {

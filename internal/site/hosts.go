@@ -9,14 +9,14 @@
 //
 // What is copied and started there asks once more whether it is that host.
 //
-// On each host runs this program, as a hand ([Serve]): a lab of one machine, in the
+// On each host runs this program, as a worker ([Serve]): a lab of one machine, in the
 // host's own network (lab.Alone), which does what it is told over the standard input
 // and output of ssh. What breaks is that machine, with its own disk and its own
 // processes, and what goes between it and the others; the host's own power and disks
-// are nobody's to break. Beside the hand stands a dead man ([DeadMan]): if the hand
+// are nobody's to break. Beside the worker stands a reaper ([Reap]): if the worker
 // ends, however it ends, or is there for longer than the drill may take, it takes
 // everything away by the journal that every undo was written to before, and itself. The
-// hand ends too when no heartbeat comes for [Silence].
+// worker ends too when no heartbeat comes for [Silence].
 package site
 
 import (

@@ -25,7 +25,7 @@ import (
 	"trysail/internal/machine"
 )
 
-// The messages between the drill and a hand. Errors go as text: what went wrong on a
+// The messages between the drill and a worker. Errors go as text: what went wrong on a
 // host is for people to read.
 type (
 	// Make makes the machine of a host. It is the first.
@@ -59,11 +59,11 @@ type (
 	None struct{}
 )
 
-// Hand does on a host what the drill says.
-type Hand struct {
+// Worker does on a host what the drill says.
+type Worker struct {
 	st  *machine.State
 	log *slog.Logger
-	ctx context.Context // ends with the hand
+	ctx context.Context // ends with the worker
 
 	heard atomic.Pointer[time.Time] // when the drill was heard of last, on a clock that only goes forward
 
@@ -73,23 +73,23 @@ type Hand struct {
 	faults []*lab.Fault
 }
 
-// Silence is for how long nobody may be heard of before a hand takes everything away. A
-// drill says [Hand.Beat] every [beat].
+// Silence is for how long no heartbeat may come before a worker takes everything away. A
+// drill says [Worker.Beat] every [beat].
 const (
 	Silence = 30 * time.Second
 	beat    = 5 * time.Second
 )
 
-// Serve is a hand: it answers on a connection until that ends, nobody is heard of any
+// Serve is a worker: it answers on a connection until that ends, no heartbeat comes any
 // more, or ctx ends; then it takes everything away.
 func Serve(ctx context.Context, st *machine.State, log *slog.Logger, c io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &Hand{st: st, log: log, ctx: ctx}
+	h := &Worker{st: st, log: log, ctx: ctx}
 	now := time.Now()
 	h.heard.Store(&now)
 	s := rpc.NewServer()
-	if err := s.RegisterName("Hand", h); err != nil {
+	if err := s.RegisterName("Worker", h); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -112,7 +112,7 @@ func Serve(ctx context.Context, st *machine.State, log *slog.Logger, c io.ReadWr
 }
 
 // Beat says that the drill is there.
-func (h *Hand) Beat(None, *None) error {
+func (h *Worker) Beat(None, *None) error {
 	now := time.Now()
 	h.heard.Store(&now)
 	return nil
@@ -132,14 +132,14 @@ func Same(word, boot string) error {
 	return nil
 }
 
-// Guarded starts the dead man of this process, with the arguments by which this program
-// is one. What he says goes to a file in the drill's directory, until he takes that away.
+// Guarded starts the reaper of this process, with the arguments by which this program
+// is one. Its output goes to a file in the drill's directory, until it removes the directory.
 func Guarded(dir string, within time.Duration, dead []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	said, err := os.OpenFile(filepath.Join(dir, "deadman.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	said, err := os.OpenFile(filepath.Join(dir, "reaper.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -147,19 +147,19 @@ func Guarded(dir string, within time.Duration, dead []string) error {
 	cmd := exec.Command(self, append(dead, strconv.Itoa(os.Getpid()), within.String())...)
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends the session of ssh does not end him
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends the session of ssh does not end it
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	return cmd.Process.Release()
 }
 
-// DeadMan waits until the hand has ended, or for as long as the drill may take, and
-// then for the hand no more; he takes away what is in the journals, and dir, the
-// drill's directory on this host. What he cannot take away he tries again, for a day.
-func DeadMan(hand int, within time.Duration, dir string, log *slog.Logger, open func() (*machine.State, error)) error {
+// Reap waits until the worker has ended, or for as long as the drill may take, and
+// then no longer; it takes away what is in the journals, and dir, the
+// drill's directory on this host. It retries what it cannot remove, for a day.
+func Reap(worker int, within time.Duration, dir string, log *slog.Logger, open func() (*machine.State, error)) error {
 	// The kernel's own handle of the process: its number may be another's later.
-	fd, err := unix.PidfdOpen(hand, 0)
+	fd, err := unix.PidfdOpen(worker, 0)
 	switch {
 	case errors.Is(err, unix.ESRCH): // it has ended already
 	case err != nil:
@@ -175,7 +175,7 @@ func DeadMan(hand int, within time.Duration, dir string, log *slog.Logger, open 
 	}
 	wait := 100 * time.Millisecond
 	for end := time.Now().Add(24 * time.Hour); ; wait = min(2*wait, time.Minute) {
-		if err = away(hand, dir, open); err == nil || time.Now().After(end) {
+		if err = away(worker, dir, open); err == nil || time.Now().After(end) {
 			return err
 		}
 		log.Warn("what the drill left is not gone yet", "err", err)
@@ -194,21 +194,21 @@ func ends(fd int, within time.Duration) bool {
 	}
 }
 
-// away undoes the hand's journals, and removes its directory.
-func away(hand int, dir string, open func() (*machine.State, error)) error {
+// away undoes the worker's journals, and removes its directory.
+func away(worker int, dir string, open func() (*machine.State, error)) error {
 	st, err := open() // which sweeps
 	if err != nil {
 		return err
 	}
 	// A process that nobody has waited for yet is taken for one that lives.
-	if held, err := st.Holds(hand); err != nil || held {
+	if held, err := st.Holds(worker); err != nil || held {
 		return errors.Join(err, errors.New("its journals are there"))
 	}
 	return machine.RemoveAll(dir)
 }
 
 // Make makes the machine.
-func (h *Hand) Make(a Make, _ *None) (err error) {
+func (h *Worker) Make(a Make, _ *None) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.begin(a, a.Spec.Disk); err != nil {
@@ -219,7 +219,7 @@ func (h *Hand) Make(a Make, _ *None) (err error) {
 }
 
 // Serve makes a service.
-func (h *Hand) Serve(a Serving, _ *None) (err error) {
+func (h *Worker) Serve(a Serving, _ *None) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.begin(a.Make, lab.ServiceDisk); err != nil {
@@ -237,7 +237,7 @@ func (h *Hand) Serve(a Serving, _ *None) (err error) {
 }
 
 // begin makes the lab of this host.
-func (h *Hand) begin(a Make, disk int64) error {
+func (h *Worker) begin(a Make, disk int64) error {
 	if h.lab != nil {
 		return errors.New("this host has its machine")
 	}
@@ -255,7 +255,7 @@ func (h *Hand) begin(a Make, disk int64) error {
 }
 
 // Close takes everything away, and lists what is left.
-func (h *Hand) Close(_ None, left *[]string) error {
+func (h *Worker) Close(_ None, left *[]string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	*left = []string{}
@@ -277,7 +277,7 @@ func (h *Hand) Close(_ None, left *[]string) error {
 }
 
 // on gives the machine.
-func (h *Hand) on() (*lab.Lab, *lab.Host, error) {
+func (h *Worker) on() (*lab.Lab, *lab.Host, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.host == nil {
@@ -287,7 +287,7 @@ func (h *Hand) on() (*lab.Lab, *lab.Host, error) {
 }
 
 // do asks the machine for something.
-func (h *Hand) do(f func(m *lab.Host) error) error {
+func (h *Worker) do(f func(m *lab.Host) error) error {
 	_, m, err := h.on()
 	if err != nil {
 		return err
@@ -296,62 +296,62 @@ func (h *Hand) do(f func(m *lab.Host) error) error {
 }
 
 // Start turns the machine on.
-func (h *Hand) Start(args []string, _ *None) error {
+func (h *Worker) Start(args []string, _ *None) error {
 	return h.do(func(m *lab.Host) error { return m.Start(args...) })
 }
 
 // Again says how it is started the next time.
-func (h *Hand) Again(args []string, _ *None) error {
+func (h *Worker) Again(args []string, _ *None) error {
 	return h.do(func(m *lab.Host) error { return m.Again(args...) })
 }
 
 // Give lays a file before it.
-func (h *Hand) Give(a Give, path *string) error {
+func (h *Worker) Give(a Give, path *string) error {
 	return h.do(func(m *lab.Host) (err error) { *path, err = m.Give(a.Name, a.Data); return err })
 }
 
 // Read gives a file of its state directory.
-func (h *Hand) Read(name string, data *[]byte) error {
+func (h *Worker) Read(name string, data *[]byte) error {
 	return h.do(func(m *lab.Host) (err error) { *data, err = m.Read(name); return err })
 }
 
 // Keep keeps a copy of a directory.
-func (h *Hand) Keep(dir string, _ *None) error {
+func (h *Worker) Keep(dir string, _ *None) error {
 	return h.do(func(m *lab.Host) error { return m.Keep(dir) })
 }
 
 // Skew sets its clock wrong.
-func (h *Hand) Skew(by time.Duration, _ *None) error {
+func (h *Worker) Skew(by time.Duration, _ *None) error {
 	return h.do(func(m *lab.Host) error { return m.Skew(by) })
 }
 
 // Verify reads its depot.
-func (h *Hand) Verify(None, *None) error {
+func (h *Worker) Verify(None, *None) error {
 	return h.do(func(m *lab.Host) error { return m.Verify(h.ctx) })
 }
 
 // Answers asks a service for something.
-func (h *Hand) Answers(None, *None) error {
+func (h *Worker) Answers(None, *None) error {
 	return h.do(func(m *lab.Host) error { return m.Answers(h.ctx) })
 }
 
 // Ledger gives the copy of it that an agent has.
-func (h *Hand) Ledger(_ None, list *[]lab.File) error {
+func (h *Worker) Ledger(_ None, list *[]lab.File) error {
 	return h.do(func(m *lab.Host) (err error) { *list, err = m.Ledger(); return err })
 }
 
 // Begins lays a ledger before control instead of its own.
-func (h *Hand) Begins(ledger []lab.File, file *string) error {
+func (h *Worker) Begins(ledger []lab.File, file *string) error {
 	return h.do(func(m *lab.Host) (err error) { *file, err = m.Begins(ledger); return err })
 }
 
 // Tail is the end of its log.
-func (h *Hand) Tail(bytes int64, text *string) error {
+func (h *Worker) Tail(bytes int64, text *string) error {
 	return h.do(func(m *lab.Host) error { *text = m.Tail(bytes); return nil })
 }
 
 // Jump lets time pass on its clock.
-func (h *Hand) Jump(d time.Duration, _ *None) error {
+func (h *Worker) Jump(d time.Duration, _ *None) error {
 	l, _, err := h.on()
 	if err != nil {
 		return err
@@ -360,7 +360,7 @@ func (h *Hand) Jump(d time.Duration, _ *None) error {
 }
 
 // Prepare makes a fault ready.
-func (h *Hand) Prepare(w Wanted, p *Prepared) error {
+func (h *Worker) Prepare(w Wanted, p *Prepared) error {
 	return h.do(func(m *lab.Host) error {
 		f, err := m.Prepare(w.Kind, w.Of)
 		if err != nil {
@@ -374,7 +374,7 @@ func (h *Hand) Prepare(w Wanted, p *Prepared) error {
 	})
 }
 
-func (h *Hand) fault(id int) (*lab.Fault, error) {
+func (h *Worker) fault(id int) (*lab.Fault, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if id < 0 || id >= len(h.faults) {
@@ -384,7 +384,7 @@ func (h *Hand) fault(id int) (*lab.Fault, error) {
 }
 
 // Inject breaks what was prepared.
-func (h *Hand) Inject(id int, _ *None) error {
+func (h *Worker) Inject(id int, _ *None) error {
 	f, err := h.fault(id)
 	if err != nil {
 		return err
@@ -393,7 +393,7 @@ func (h *Hand) Inject(id int, _ *None) error {
 }
 
 // Probe checks that the fault took effect.
-func (h *Hand) Probe(id int, _ *None) error {
+func (h *Worker) Probe(id int, _ *None) error {
 	f, err := h.fault(id)
 	if err != nil {
 		return err
@@ -404,7 +404,7 @@ func (h *Hand) Probe(id int, _ *None) error {
 }
 
 // Undo takes it back.
-func (h *Hand) Undo(id int, _ *None) error {
+func (h *Worker) Undo(id int, _ *None) error {
 	f, err := h.fault(id)
 	if err != nil {
 		return err

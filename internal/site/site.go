@@ -76,7 +76,7 @@ func (s *Site) clockFile() string { return s.n.Path("clock") }
 
 func (s *Site) setClock() error { return clock.Write(s.clockFile(), clock.Set{Jump: s.jump}) }
 
-// pipe is both ends of a hand's ssh.
+// pipe is both ends of a worker's ssh.
 type pipe struct {
 	io.Reader
 	io.WriteCloser
@@ -130,7 +130,7 @@ echo '%[3]s' >%[5]s/boot && cat >%[5]s/trysail || exit 1
 chmod 700 %[5]s/trysail && %[5]s/trysail drill faults >/dev/null || exit 1
 trap - EXIT`
 
-// begin lays the program before the host and starts a hand.
+// begin lays the program before the host and starts a worker.
 func (m *remote) begin() error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -157,7 +157,7 @@ func (m *remote) begin() error {
 		stop()
 		return fmt.Errorf("lay this program there: %w: %s", err, said)
 	}
-	m.cmd = m.site.hosts.ssh(ctx, m.target, nil, fmt.Sprintf("%s/trysail --state %s/state drill hand %s %s %s", Dir, Dir, m.site.within, m.site.hosts.Nonce, f.Boot))
+	m.cmd = m.site.hosts.ssh(ctx, m.target, nil, fmt.Sprintf("%s/trysail --state %s/state drill worker %s %s %s", Dir, Dir, m.site.within, m.site.hosts.Nonce, f.Boot))
 	m.cmd.Stderr = m.said
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, ierr := m.cmd.StdinPipe()
@@ -175,7 +175,7 @@ func (m *remote) begin() error {
 	if err := m.call("Beat", None{}, &None{}); err != nil {
 		left, eerr := m.end(f.unused(m.site.hosts.Nonce))
 		m.leaves(left)
-		return errors.Join(fmt.Errorf("no hand answers: %w", err), eerr)
+		return errors.Join(fmt.Errorf("no worker answers: %w", err), eerr)
 	}
 	return nil
 }
@@ -194,15 +194,15 @@ func (s *Site) leftOn(t Target, left []string) {
 	}
 }
 
-// unused takes the drill's directory away again where no hand has begun: then no dead man
+// unused takes the drill's directory away again where no worker has begun: then no reaper
 // does. It is asked once more whether it is the host that was found.
 func (f Found) unused(nonce string) string {
 	return fmt.Sprintf(`[ "$(head -c 100 %[1]s)" = '%[2]s' ] && [ "$(cat /proc/sys/kernel/random/boot_id)" = '%[3]s' ] && [ "$(readlink /proc/self/ns/pid)" = '%[4]s' ] &&
-	[ "$(cat %[5]s/boot)" = '%[3]s' ] && [ ! -e %[5]s/deadman.log ] && rm -rf %[5]s
+	[ "$(cat %[5]s/boot)" = '%[3]s' ] && [ ! -e %[5]s/reaper.log ] && rm -rf %[5]s
 `, Marker, nonce, f.Boot, f.Space, Dir)
 }
 
-// mostAnswers bounds what a hand answers in a drill, in bytes.
+// mostAnswers bounds what a worker answers in a drill, in bytes.
 const mostAnswers = 256 << 20
 
 // beats says that the drill is there, until ctx ends.
@@ -224,14 +224,14 @@ func (m *remote) beats(ctx context.Context) {
 // patience is how long a host may take for what it is told.
 const patience = 2 * time.Minute
 
-// call tells the hand to do something.
+// call tells the worker to do something.
 func (m *remote) call(what string, args, answer any) error {
 	return m.callFor(patience, what, args, answer)
 }
 
 func (m *remote) callFor(patience time.Duration, what string, args, answer any) error {
 	var text json.RawMessage // a host may answer with more than its values have room for here
-	c := m.client.Go("Hand."+what, args, &text, make(chan *rpc.Call, 1))
+	c := m.client.Go("Worker."+what, args, &text, make(chan *rpc.Call, 1))
 	select {
 	case <-c.Done:
 		if c.Error == nil {
@@ -387,7 +387,7 @@ func (s *Site) Close() error {
 	return errors.Join(append(errs, s.n.Close())...)
 }
 
-// end ends a hand. The dead man takes its directory away, or what is done first does:
+// end ends a worker. The reaper takes its directory away, or what is done first does:
 // that is waited for.
 func (m *remote) end(first string) (left []string, err error) {
 	err = m.call("Close", None{}, &left)
@@ -406,7 +406,7 @@ func (m *remote) end(first string) (left []string, err error) {
 func (m *remote) gone(first string) (left []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), Silence+asking)
 	defer cancel()
-	gone := first + "i=0; while [ $i -lt 300 ]; do [ -e " + Dir + " ] || exit 0; i=$((i+1)); sleep 0.1; done; echo " + Dir + "; cat " + Dir + "/deadman.log; exit 1"
+	gone := first + "i=0; while [ $i -lt 300 ]; do [ -e " + Dir + " ] || exit 0; i=$((i+1)); sleep 0.1; done; echo " + Dir + "; cat " + Dir + "/reaper.log; exit 1"
 	out := &tail{most: 4096}
 	cmd := m.site.hosts.ssh(ctx, m.target, nil, gone)
 	cmd.Stdout, cmd.Stderr = out, out

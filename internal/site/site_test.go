@@ -173,8 +173,8 @@ func TestFound(t *testing.T) {
 	}
 }
 
-// hand is a process with a journal, as one that serves a drill: a mount and a directory.
-func hand(dir, run string) int {
+// worker is a process with a journal, as one that serves a drill: a mount and a directory.
+func worker(dir, run string) int {
 	st, err := machine.OpenState(context.Background(), filepath.Join(dir, "state"), run, slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Println(err)
@@ -192,9 +192,9 @@ func hand(dir, run string) int {
 	return 0
 }
 
-// The dead man acts when the hand has ended, and when its time is up. What is in the
-// hand's journals is gone then, and the drill's directory.
-func TestDeadMan(t *testing.T) {
+// The reaper acts when the worker has ended, and when its time is up. What is in the
+// worker's journals is gone then, and the drill's directory.
+func TestReaper(t *testing.T) {
 	root(t)
 	for _, within := range []time.Duration{time.Hour, 100 * time.Millisecond} {
 		t.Run(within.String(), func(t *testing.T) {
@@ -203,33 +203,33 @@ func TestDeadMan(t *testing.T) {
 			open := func() (*machine.State, error) {
 				return machine.OpenState(t.Context(), filepath.Join(dir, "state"), run, slog.New(slog.DiscardHandler))
 			}
-			hand := exec.Command(os.Args[0])
-			hand.Env = append(os.Environ(), "SITE_HAND="+dir, "SITE_RUN="+run)
-			out, err := hand.StdoutPipe()
+			worker := exec.Command(os.Args[0])
+			worker.Env = append(os.Environ(), "SITE_WORKER="+dir, "SITE_RUN="+run)
+			out, err := worker.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := hand.Start(); err != nil {
+			if err := worker.Start(); err != nil {
 				t.Fatal(err)
 			}
 			line, err := bufio.NewReader(out).ReadString('\n')
 			if err != nil || line != "ready <nil>\n" {
-				t.Fatalf("the hand says %q: %v", line, err)
+				t.Fatalf("the worker says %q: %v", line, err)
 			}
 			ended := make(chan error, 1)
 			go func() {
-				ended <- DeadMan(hand.Process.Pid, within, dir, slog.New(slog.DiscardHandler), open)
+				ended <- Reap(worker.Process.Pid, within, dir, slog.New(slog.DiscardHandler), open)
 			}()
 			if within == time.Hour {
 				if _, err := os.Stat(dir); err != nil {
-					t.Errorf("he acts while the hand is there: %v", err)
+					t.Errorf("it acts while the worker is there: %v", err)
 				}
-				if err := hand.Process.Signal(unix.SIGTERM); err != nil {
+				if err := worker.Process.Signal(unix.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
 			}
 			time.Sleep(300 * time.Millisecond) // nobody has waited for it yet: it is taken for one that lives
-			_ = hand.Wait()                    // by a signal
+			_ = worker.Wait()                  // by a signal
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
@@ -237,8 +237,8 @@ func TestDeadMan(t *testing.T) {
 			if within == time.Hour {
 				want = syscall.SIGTERM
 			}
-			if got := hand.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != want {
-				t.Errorf("the hand ended by %v", got)
+			if got := worker.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != want {
+				t.Errorf("the worker ended by %v", got)
 			}
 			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("its directory is there: %v", err)
@@ -253,7 +253,7 @@ func TestDeadMan(t *testing.T) {
 	}
 }
 
-// A hand that hears nothing any more ends by itself, and so does one that is told to.
+// A worker that hears nothing any more ends by itself, and so does one that is told to.
 func TestHandEnds(t *testing.T) {
 	root(t)
 	st, err := machine.OpenState(t.Context(), t.TempDir(), t.TempDir(), slog.New(slog.DiscardHandler))
@@ -266,10 +266,10 @@ func TestHandEnds(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, st, slog.New(slog.DiscardHandler), here) }()
 	c := jsonrpc.NewClient(there)
-	if err := c.Call("Hand.Beat", None{}, &None{}); err != nil {
+	if err := c.Call("Worker.Beat", None{}, &None{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Call("Hand.Tail", 10, new(string)); err == nil || !strings.Contains(err.Error(), "no machine") {
+	if err := c.Call("Worker.Tail", 10, new(string)); err == nil || !strings.Contains(err.Error(), "no machine") {
 		t.Errorf("without a machine: %v", err)
 	}
 	cancel()

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Args[0] == machine.InitPath:
 		os.Exit(machine.Init())
-	case os.Getenv("SITE_HAND") != "":
-		os.Exit(hand(os.Getenv("SITE_HAND"), os.Getenv("SITE_RUN")))
+	case os.Getenv("SITE_WORKER") != "":
+		os.Exit(worker(os.Getenv("SITE_WORKER"), os.Getenv("SITE_RUN")))
 	case filepath.Base(os.Args[0]) == "trysail": // laid on a host, which is to know that it runs there
 		os.Exit(0)
 	}
@@ -258,7 +258,7 @@ func (y *yard) tables(name string) string {
 // traces is what of a drill is on a host.
 func (y *yard) traces(name string) string {
 	y.t.Helper()
-	return y.tables(name) + y.must(name, "ls -d "+Dir+" 2>/dev/null; grep -c "+Dir+" /proc/self/mountinfo; ls /run/trysail/journal 2>/dev/null; pgrep -fa 'drill-clock|drill hand|deadman' | grep -v pgrep; true")
+	return y.tables(name) + y.must(name, "ls -d "+Dir+" 2>/dev/null; grep -c "+Dir+" /proc/self/mountinfo; ls /run/trysail/journal 2>/dev/null; pgrep -fa 'drill-clock|drill worker|reaper' | grep -v pgrep; true")
 }
 
 // TestDrillOverSSH: hosts that do not carry the marker, or are not what they are taken
@@ -406,9 +406,9 @@ func (y *yard) killed(hosts string) {
 			}
 		}
 	}
-	// The hand on the host that is cut off: nobody but the dead man is left there.
-	y.must(ruled, "pkill -9 -f 'drill hand'")
-	rid("its hand", ruled)
+	// The hand on the host that is cut off: nobody but the reaper is left there.
+	y.must(ruled, "pkill -9 -f 'drill worker'")
+	rid("its worker", ruled)
 	if err := cmd.Process.Kill(); err != nil { // nsenter became the program
 		t.Fatal(err)
 	}
