@@ -23,6 +23,10 @@ type cgroup struct {
 	second bool
 }
 
+// errEnded says that the kernel has taken a process out of its cgroup. It does so when the process
+// ends, before anybody waits for it.
+var errEnded = fmt.Errorf("the machine's first process has ended: %w", os.ErrNotExist)
+
 // cgroup finds it by the machine's first process.
 func (r *running) cgroup(controller string) (cgroup, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(r.pid) + "/cgroup")
@@ -40,12 +44,18 @@ func (r *running) cgroup(controller string) (cgroup, error) {
 		}
 		for c := range strings.SplitSeq(f[1], ",") {
 			if c == controller {
+				if f[2] == "/" {
+					return cgroup{}, errEnded
+				}
 				at, err := controllerMount(controller)
 				return cgroup{filepath.Join(at, f[2]), false}, err
 			}
 		}
 	}
-	if unified == "" || unified == "/" {
+	if unified == "/" {
+		return cgroup{}, errEnded
+	}
+	if unified == "" {
 		return cgroup{}, fmt.Errorf("this host has no cgroup controller %s for machines", controller)
 	}
 	at, err := trace.CgroupRoot()
