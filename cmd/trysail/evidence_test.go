@@ -147,7 +147,7 @@ func TestFleetEvidence(t *testing.T) {
 	w.env = s.env
 	w.refused("none of the 3 key(s)", "release", "sign", "4.2", "legal", "--yes")
 	w.refused("several keys", "release", "sign", "4.2", "tried", "--yes")
-	w.refused("a person looks first", "release", "sign", "4.2", "tried", "--key", "ann")
+	w.refused("nothing was signed", "release", "sign", "4.2", "tried", "--key", "ann")
 	w.refused("dan wrote what is released", "release", "sign", "4.2", "tried", "--as", "dan", "--yes")
 	w.trysail("release", "sign", "4.2", "tried", "--key", "ann", "--yes", "--spent", "30m")
 

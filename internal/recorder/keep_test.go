@@ -134,8 +134,10 @@ func TestFind(t *testing.T) {
 // TestIgnoredQuery: parameters that a person named do not count; all others do.
 func TestIgnoredQuery(t *testing.T) {
 	recorded := []Exchange{
-		{Method: "GET", URL: "https://h/x?v=1&_=100", Status: 201}, {Method: "GET", URL: "https://h/x?v=2&_=100", Status: 202},
-		{Method: "GET", URL: "https://h/y?ts=5", Status: 203}, {Method: "GET", URL: "https://h/z", Status: 204},
+		{Method: "GET", URL: "https://h/x?v=1&_=100", Status: 201},
+		{Method: "GET", URL: "https://h/x?v=2&_=100", Status: 202},
+		{Method: "GET", URL: "https://h/y?ts=5", Status: 203},
+		{Method: "GET", URL: "https://h/z", Status: 204},
 	}
 	for _, c := range []struct {
 		url    string
