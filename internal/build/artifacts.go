@@ -92,7 +92,10 @@ func (l *Laying) Lay(a release.Artifact) error {
 		}
 	}
 	if a.Link != "" {
-		return errors.Join(l.Root.Symlink(a.Link, a.Path), l.finish(a))
+		if err := l.Root.Symlink(a.Link, a.Path); err != nil {
+			return err // what is there is not ours to change
+		}
+		return l.finish(a)
 	}
 	l.mu.Lock()
 	first, laid := l.files[a.Hard]

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -92,7 +93,7 @@ func (c *capture) override(ctx context.Context, p blueprint.Package, paths map[s
 	given := map[string]blueprint.Override{}
 	err = d.Members(ctx, func(h *tar.Header, _ io.Reader) error {
 		at := c.db.Canonical(path.Clean("/" + h.Name))
-		g := blueprint.Override{Path: at, Mode: modeText(debian.FileMode(h.Mode)), Owner: or(h.Uname, h.Uid) + ":" + or(h.Gname, h.Gid)}
+		g := blueprint.Override{Path: at, Mode: modeText(debian.FileMode(h.Mode)), Owner: cmp.Or(h.Uname, strconv.Itoa(h.Uid)) + ":" + cmp.Or(h.Gname, strconv.Itoa(h.Gid))}
 		if h.Typeflag == tar.TypeLink {
 			g = given[c.db.Canonical(path.Clean("/"+h.Linkname))]
 		}
@@ -115,13 +116,6 @@ func (c *capture) override(ctx context.Context, p blueprint.Package, paths map[s
 		c.b.Overrides = append(c.b.Overrides, is)
 	}
 	return nil
-}
-
-func or(name string, number int) string {
-	if name != "" {
-		return name
-	}
-	return strconv.Itoa(number)
 }
 
 // lookAt is [lookAt] with the rights of the build's user.
