@@ -31,6 +31,7 @@ func layers() []layer {
 		{"foundations", "one thing each, knowing nothing of builds that are captured or proved", []string{
 			"internal/account",
 			"internal/rootless",
+			"internal/memorytest",
 			"internal/api",
 			"internal/tree",
 			"internal/tree/treetest",

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"trysail/internal/api"
 	"trysail/internal/machine"
+	"trysail/internal/memorytest"
 )
 
 // A step leaves a FIFO, or a link to one, where its test results are expected:
@@ -97,24 +97,6 @@ func (r *repeated) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// inUse gives how many bytes of memory were in use at a time while do ran.
-func inUse(do func()) (most uint64) {
-	runtime.GC()
-	var before, m runtime.MemStats
-	runtime.ReadMemStats(&before)
-	done := make(chan struct{})
-	go func() { do(); close(done) }()
-	for {
-		select {
-		case <-done:
-			return most
-		case <-time.After(20 * time.Millisecond):
-			runtime.ReadMemStats(&m)
-			most = max(most, m.HeapInuse-min(m.HeapInuse, before.HeapInuse))
-		}
-	}
-}
-
 // A step writes results whose elements are in one another without end, or have attributes
 // without end. Of one file that it may write the agent needs more memory than many a machine has.
 func TestAttackResultsTakeMemory(t *testing.T) {
@@ -125,7 +107,7 @@ func TestAttackResultsTakeMemory(t *testing.T) {
 		"quotes":     io.MultiReader(strings.NewReader(`<?xml version="1.0"?><!-- ' --><a`), &repeated{text: ` a='"' b="'" c='>'`}),
 	} {
 		var err error
-		if most := inUse(func() { _, _, err = junit(io.LimitReader(text, maxResults)) }); most > 200<<20 || err == nil {
+		if most := memorytest.InUse(func() { _, _, err = junit(io.LimitReader(text, maxResults)) }); most > 200<<20 || err == nil {
 			t.Errorf("%s: %d MB of memory (%v)", name, most>>20, err)
 		}
 	}

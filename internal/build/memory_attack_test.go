@@ -12,33 +12,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"trysail/internal/memorytest"
 	"trysail/internal/tree"
 	"trysail/internal/tree/treetest"
 	"trysail/release"
 )
-
-// inUse gives how many bytes of memory were in use at a time while do ran.
-func inUse(do func()) (most uint64) {
-	runtime.GC()
-	var before, m runtime.MemStats
-	runtime.ReadMemStats(&before)
-	done := make(chan struct{})
-	go func() { do(); close(done) }()
-	for {
-		select {
-		case <-done:
-			return most
-		case <-time.After(10 * time.Millisecond):
-			runtime.ReadMemStats(&m)
-			most = max(most, m.HeapInuse-min(m.HeapInuse, before.HeapInuse))
-		}
-	}
-}
 
 // again gives an archive that has a member 800 times, a link each time by another name.
 func again(t *testing.T, h tar.Header) []byte {
@@ -73,7 +55,7 @@ func TestAttackLinksTakeMemory(t *testing.T) {
 	} {
 		packed := again(t, h)
 		var err error
-		most := inUse(func() {
+		most := memorytest.InUse(func() {
 			var f *Files
 			f, err = OpenFiles(t.Context(), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed)), nil })
 			runtime.GC()
@@ -92,7 +74,7 @@ func TestAttackDirectoriesTakeMemory(t *testing.T) {
 		packed := again(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755, PAXRecords: map[string]string{record: strings.Repeat("x", 1000_000)}})
 		root, _ := place(t)
 		var err error
-		most := inUse(func() { err = Extract(t.Context(), root, bytes.NewReader(packed), nil) })
+		most := memorytest.InUse(func() { err = Extract(t.Context(), root, bytes.NewReader(packed), nil) })
 		if most > 900<<20 {
 			t.Errorf("%s: an archive of %d KB takes %d MB of memory (%v)", record, len(packed)>>10, most>>20, err)
 		}
@@ -123,7 +105,7 @@ func TestAttackOutputsWithLongNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	var limit *tree.LimitError
-	most := inUse(func() { _, _, err = Outputs(top, []string{"**/*"}) })
+	most := memorytest.InUse(func() { _, _, err = Outputs(top, []string{"**/*"}) })
 	if most > 600<<20 || !errors.As(err, &limit) {
 		t.Errorf("the outputs of a step take %d MB of memory (%.200v)", most>>20, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +21,6 @@ import (
 	"trysail/blueprint"
 	"trysail/internal/debian"
 	"trysail/internal/depot"
-	"trysail/internal/machine"
 	"trysail/internal/tree"
 )
 
@@ -40,19 +38,7 @@ func TestAttackClosedMount(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	put(t, at+"/payroll", 0o644, "x")
-	st, err := machine.OpenState(t.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "run"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := st.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	st, n := session(t, dir)
 	host, err := mountHost(n, st, "/nonexistent", "root")
 	if err != nil {
 		t.Fatal(err)
@@ -102,19 +88,7 @@ func TestAttackUntrustedMount(t *testing.T) {
 	if err := errors.Join(os.Chmod(at+"/id", 0o755|fs.ModeSetuid), unix.Mknod(at+"/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), os.Chmod(at+"/null", 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	st, err := machine.OpenState(t.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "run"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := st.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	st, n := session(t, dir)
 	host, err := mountHost(n, st, "/nonexistent", "root")
 	if err != nil {
 		t.Fatal(err)

@@ -2,15 +2,11 @@ package capture
 
 import (
 	"errors"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
-
-	"trysail/internal/machine"
 )
 
 // TestAttackMountBelowALink: a user brings two disks, or two file systems of FUSE. One is
@@ -33,19 +29,7 @@ func TestAttackMountBelowALink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := machine.OpenState(t.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "run"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := st.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	st, n := session(t, dir)
 	if _, err := mountHost(n, st, "/nonexistent", "root"); err != nil {
 		t.Error(err)
 	}
@@ -73,19 +57,7 @@ func TestAttackFileMountBecomesALink(t *testing.T) {
 	if err := unix.Mount(at+"/users", at+"/file", "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	st, err := machine.OpenState(t.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "run"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := st.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	st, n := session(t, dir)
 	host, err := mountHost(n, st, "/nonexistent", "root")
 	if err != nil {
 		t.Fatal(err)

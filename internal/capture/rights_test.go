@@ -4,16 +4,39 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"trysail/internal/machine"
 )
 
 // builder is a user of no name and no group.
 const builder = 4242
+
+// session begins a session of a state in a directory, and ends it before what the test made
+// earlier is taken away.
+func session(t *testing.T, dir string) (*machine.State, *machine.Session) {
+	t.Helper()
+	st, err := machine.OpenState(t.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "run"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := st.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return st, n
+}
 
 // place is a directory that any user may enter, unlike t.TempDir's.
 func place(t *testing.T) string {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"trysail/internal/memorytest"
 )
 
 // TestAttackPackageListsFilesWithoutEnd: a package of some kilobytes has one directory again and
@@ -35,24 +37,10 @@ func TestAttackPackageListsFilesWithoutEnd(t *testing.T) {
 		}
 		raw := ar(arMember{"debian-binary", []byte("2.0\n")}, arMember{"control.tar.gz", gz(t, tarball(t, file("./control", control)))}, arMember{"data.tar.zst", data.Bytes()})
 		tg, _, _ := target(t)
-		runtime.GC()
-		var before, m runtime.MemStats
-		runtime.ReadMemStats(&before)
-		done, most := make(chan bool), uint64(0)
 		d := readDeb(t, raw)
-		go func() {
+		most := memorytest.InUse(func() {
 			_, _ = tg.Unpack(t.Context(), d) // it may refuse the package, or not
-			close(done)
-		}()
-		for ended := false; !ended; {
-			select {
-			case <-done:
-				ended = true
-			case <-time.After(50 * time.Millisecond):
-				runtime.ReadMemStats(&m)
-				most = max(most, m.HeapInuse-min(m.HeapInuse, before.HeapInuse))
-			}
-		}
+		})
 		if most > 400<<20 {
 			t.Errorf("%s: a package of %d KB takes %d MB of memory", name, len(raw)>>10, most>>20)
 		}

@@ -23,9 +23,11 @@ type cgroup struct {
 	second bool
 }
 
-// errEnded says that the kernel has taken a process out of its cgroup. It does so when the process
+// ended says that the kernel has taken a process out of its cgroup. It does so when the process
 // ends, before anybody waits for it.
-var errEnded = fmt.Errorf("the machine's first process has ended: %w", os.ErrNotExist)
+func ended() error {
+	return fmt.Errorf("the machine's first process has ended: %w", os.ErrNotExist)
+}
 
 // cgroup finds it by the machine's first process.
 func (r *running) cgroup(controller string) (cgroup, error) {
@@ -45,7 +47,7 @@ func (r *running) cgroup(controller string) (cgroup, error) {
 		for c := range strings.SplitSeq(f[1], ",") {
 			if c == controller {
 				if f[2] == "/" {
-					return cgroup{}, errEnded
+					return cgroup{}, ended()
 				}
 				at, err := controllerMount(controller)
 				return cgroup{filepath.Join(at, f[2]), false}, err
@@ -53,7 +55,7 @@ func (r *running) cgroup(controller string) (cgroup, error) {
 		}
 	}
 	if unified == "/" {
-		return cgroup{}, errEnded
+		return cgroup{}, ended()
 	}
 	if unified == "" {
 		return cgroup{}, fmt.Errorf("this host has no cgroup controller %s for machines", controller)

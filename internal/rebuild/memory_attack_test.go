@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	"trysail/blueprint"
 	"trysail/internal/depot"
+	"trysail/internal/memorytest"
 )
 
 // TestAttackPackagesTakeMemory: a blueprint has many packages of some kilobytes, each of which has
@@ -47,22 +46,7 @@ func TestAttackPackagesTakeMemory(t *testing.T) {
 		m.Blueprint.Packages = append(m.Blueprint.Packages, p)
 		m.Sum[p.DebName()] = dg
 	}
-	runtime.GC()
-	done, most := make(chan bool), uint64(0)
-	go func() {
-		err = m.unpack(t.Context())
-		close(done)
-	}()
-	for ended := false; !ended; {
-		select {
-		case <-done:
-			ended = true
-		case <-time.After(20 * time.Millisecond):
-			var now runtime.MemStats
-			runtime.ReadMemStats(&now)
-			most = max(most, now.HeapInuse)
-		}
-	}
+	most := memorytest.InUse(func() { err = m.unpack(t.Context()) })
 	if most > 1500<<20 || err == nil {
 		t.Errorf("30 packages take %d MB of memory (%v)", most>>20, err)
 	}
