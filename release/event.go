@@ -34,8 +34,8 @@ type Artifact struct {
 	Dir    bool   `json:"dir,omitempty"`
 	// Owner is "UID:GID" of what does not belong to the user whom the step ran as.
 	Owner string `json:"owner,omitempty"`
-	// Hard is the path of an artifact before it that is the same file under another name.
-	Hard string `json:"hard,omitempty"`
+	// HardLink is the path of an artifact before it that is the same file under another name.
+	HardLink string `json:"hard_link,omitempty"`
 	// Attributes are the extended attributes: access lists, capabilities, those of users.
 	Attributes map[string][]byte `json:"attributes,omitempty"`
 	// Modified is when the content last changed. It is no part of what people sign: a step

@@ -41,11 +41,11 @@ const (
 // List is what an event says of a list of files in the depot ([WriteList]).
 type List struct {
 	Tree string `json:"tree,omitempty"` // digest of the list; "" where an event names the files
-	// Same is the digest of the list without times, which is what people sign; "": it has none.
-	Same  string   `json:"same,omitempty"`
-	Files int      `json:"files,omitempty"`
-	Bytes int64    `json:"bytes,omitempty"` // of them all
-	First []string `json:"first,omitempty"` // some of their paths, for people
+	// Untimed is the digest of the list without times, which is what people sign; "": it has none.
+	Untimed string   `json:"untimed,omitempty"`
+	Files   int      `json:"files,omitempty"`
+	Bytes   int64    `json:"bytes,omitempty"` // of them all
+	First   []string `json:"first,omitempty"` // some of their paths, for people
 }
 
 // Made is what a step made: its files, or the list of its files.
@@ -76,7 +76,7 @@ func made(files []Artifact, l List) Made {
 func FitsEvent(list []Artifact) bool {
 	size := 0
 	for i := 0; i < len(list) && i <= Few && size <= fewBytes; i++ {
-		size += len(list[i].Path) + len(list[i].Link) + len(list[i].Hard) + 150
+		size += len(list[i].Path) + len(list[i].Link) + len(list[i].HardLink) + 150
 		for name, value := range list[i].Attributes {
 			size += len(name) + 4*len(value)/3 + 8
 		}
@@ -106,7 +106,7 @@ func WriteList(w io.Writer, list []Artifact) (Made, error) {
 		}
 		m.count(a)
 	}
-	m.Tree, m.Same = sum.digests()
+	m.Tree, m.Untimed = sum.digests()
 	return m, out.Flush()
 }
 
@@ -175,8 +175,8 @@ func (m Made) Digest() string {
 		}
 		m = n
 	}
-	if m.Same != "" {
-		return m.Same
+	if m.Untimed != "" {
+		return m.Untimed
 	}
 	return m.Tree
 }
@@ -212,8 +212,8 @@ func (f Finished) wrong() string {
 		return ""
 	case !digestRE.MatchString(m.Tree):
 		return fmt.Sprintf("%q is no digest of a list of files", m.Tree)
-	case m.Same != "" && !digestRE.MatchString(m.Same):
-		return fmt.Sprintf("%q is no digest of a list of files", m.Same)
+	case m.Untimed != "" && !digestRE.MatchString(m.Untimed):
+		return fmt.Sprintf("%q is no digest of a list of files", m.Untimed)
 	case len(list) > 0:
 		return "it names its files and a list of them"
 	case m.Files < 1 || m.Bytes < 0 || len(m.First) > firstFew:
@@ -325,8 +325,8 @@ func (a Artifact) check() error {
 		what = fmt.Sprintf("leads to %s, which no link can", quoted(a.Link))
 	case a.Owner != "" && !belongs:
 		what = fmt.Sprintf("belongs to %s, which is no UID:GID", quoted(a.Owner))
-	case a.Hard != "" && (!file || a.Hard >= a.Path || CheckPath(a.Hard) != nil):
-		what = fmt.Sprintf("is no second name of %s", quoted(a.Hard))
+	case a.HardLink != "" && (!file || a.HardLink >= a.Path || CheckPath(a.HardLink) != nil):
+		what = fmt.Sprintf("is no second name of %s", quoted(a.HardLink))
 	case len(a.Attributes) > 0 && link:
 		what = "has attributes, which no link has"
 	case a.Modified.Location() != time.UTC && !a.Modified.IsZero():
@@ -385,7 +385,7 @@ func ReadList(r io.Reader, each func(Artifact) error) (Made, error) {
 	for {
 		line, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) && len(line) == 0 {
-			m.Tree, m.Same = sum.digests()
+			m.Tree, m.Untimed = sum.digests()
 			return m, nil
 		}
 		size += int64(len(line))
@@ -426,8 +426,8 @@ func (m Made) Is(said Made) error {
 	switch {
 	case m.Tree != said.Tree:
 		return fmt.Errorf("the list of files is %s, and not %s", m.Tree, said.Tree)
-	case m.Same != said.Same:
-		return fmt.Errorf("the list of files without times is %s, and not %s", m.Same, said.Same)
+	case m.Untimed != said.Untimed:
+		return fmt.Errorf("the list of files without times is %s, and not %s", m.Untimed, said.Untimed)
 	case m.Files != said.Files, m.Bytes != said.Bytes:
 		return fmt.Errorf("the list has %d files of %d bytes, and not %d of %d", m.Files, m.Bytes, said.Files, said.Bytes)
 	case !slices.Equal(m.First, said.First):

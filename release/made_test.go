@@ -96,7 +96,7 @@ func TestDigestPassesOverTimes(t *testing.T) {
 				if err != nil || got.Is(m) != nil {
 					t.Errorf("read back: %v, %v", err, got.Is(m))
 				}
-				m.Same = someDigest
+				m.Untimed = someDigest
 				if got.Is(m) == nil {
 					t.Error("another digest without times is taken")
 				}
@@ -113,7 +113,7 @@ func TestDigestPassesOverTimes(t *testing.T) {
 			"another time":   {func(a *Artifact) { a.Modified = at("1970-01-01T00:00:01Z") }, true},
 			"a capability":   {func(a *Artifact) { a.Attributes = map[string][]byte{"security.capability": {1}} }, false},
 			"an owner":       {func(a *Artifact) { a.Owner = "33:33" }, false},
-			"a second name":  {func(a *Artifact) { a.Hard = "dist/a" }, false},
+			"a second name":  {func(a *Artifact) { a.HardLink = "dist/a" }, false},
 			"a mode":         {func(a *Artifact) { a.Mode = "4755" }, false},
 			"owner and time": {func(a *Artifact) { a.Owner, a.Modified = "33:33", at("1970-01-01T00:00:01Z") }, false},
 		} {
@@ -147,9 +147,9 @@ func TestReadListRefuses(t *testing.T) {
 		"a mode of its own":  {strings.Replace(line("a"), "0644", "rw-r", 1), "mode"},
 		"not JSON":           {"hello\n", "line 1"},
 		"an owner's name":    {strings.Replace(line("a"), `"0644"`, `"0644","owner":"root:root"`, 1), "UID:GID"},
-		"a name of a later":  {strings.Replace(line("a"), `"0644"`, `"0644","hard":"b"`, 1), "no second name"},
-		"a name of itself":   {strings.Replace(line("a"), `"0644"`, `"0644","hard":"a"`, 1), "no second name"},
-		"a name outside":     {strings.Replace(line("a"), `"0644"`, `"0644","hard":"../a"`, 1), "no second name"},
+		"a name of a later":  {strings.Replace(line("a"), `"0644"`, `"0644","hard_link":"b"`, 1), "no second name"},
+		"a name of itself":   {strings.Replace(line("a"), `"0644"`, `"0644","hard_link":"a"`, 1), "no second name"},
+		"a name outside":     {strings.Replace(line("a"), `"0644"`, `"0644","hard_link":"../a"`, 1), "no second name"},
 		"an empty attribute": {strings.Replace(line("a"), `"0644"`, `"0644","attributes":{"":"AQ=="}`, 1), "an attribute"},
 		"large attributes":   {strings.Replace(line("a"), `"0644"`, `"0644","attributes":{"user.a":"`+strings.Repeat("AAAA", 30000)+`"}`, 1), "is the most"},
 		"a time elsewhere":   {strings.Replace(line("a"), `"0644"`, `"0644","modified":"2021-03-04T05:06:07+01:00"`, 1), "not in UTC"},

@@ -118,7 +118,7 @@ func (a *statuses) oldSubject(x *runbook.Item) string {
 	}
 	for _, n := range x.Needs {
 		if m := a.Made(n); m.Files > 0 {
-			y := made{Item: n, Tree: cmp.Or(m.Same, m.Tree)}
+			y := made{Item: n, Tree: cmp.Or(m.Untimed, m.Tree)}
 			for _, f := range m.Outputs {
 				y.Outputs = append(y.Outputs, f.Untimed())
 			}

@@ -209,11 +209,11 @@ func (a *Agent) files(ctx context.Context, m release.Made, picks func(path strin
 	return list, err
 }
 
-// besides gives what each file and directory of a build has beside bytes, mode and time.
-func besides(list []release.Artifact) map[string]string {
+// allProperties gives what each file and directory of a build has beside bytes, mode and time.
+func allProperties(list []release.Artifact) map[string]string {
 	all := make(map[string]string, len(list))
 	for _, a := range list {
-		all[a.Path] = beside(a)
+		all[a.Path] = properties(a)
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func (s *step) confirm(ctx context.Context, r *api.Report, list []release.Artifa
 		return nil
 	}
 	b := builds{
-		made: made, again: madeAgain, gold: gold, madeDirs: madeDirs, goldDirs: goldDirs, madeBeside: besides(list), goldBeside: besides(ships), scratch: n.Dir, mask: s.mask,
+		made: made, again: madeAgain, gold: gold, madeDirs: madeDirs, goldDirs: goldDirs, madeProperties: allProperties(list), goldProperties: allProperties(ships), scratch: n.Dir, mask: s.mask,
 		openMade: compare.In(s.checkout), openAgain: compare.In(again.checkout),
 	}
 	stored := compare.From(s.a.o.Depot, n.Dir, func(o blueprint.Output) string { return o.SHA256 })
@@ -86,17 +87,17 @@ func (s *step) confirm(ctx context.Context, r *api.Report, list []release.Artifa
 
 // sameArtifact tells whether two builds made the same, be it at other times.
 func sameArtifact(a, b release.Artifact) bool {
-	return a.Path == b.Path && a.Digest == b.Digest && a.Mode == b.Mode && a.Link == b.Link && a.Dir == b.Dir && beside(a) == beside(b)
+	return a.Path == b.Path && a.Digest == b.Digest && a.Mode == b.Mode && a.Link == b.Link && a.Dir == b.Dir && properties(a) == properties(b)
 }
 
-// beside says what an artifact has beside bytes, mode and time; "" if nothing.
-func beside(a release.Artifact) string {
+// properties says what an artifact has beside bytes, mode and time; "" if nothing.
+func properties(a release.Artifact) string {
 	var list []string
 	if a.Owner != "" {
 		list = append(list, "owner "+a.Owner)
 	}
-	if a.Hard != "" {
-		list = append(list, "a name of the file "+a.Hard)
+	if a.HardLink != "" {
+		list = append(list, "hard link to "+a.HardLink)
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Attributes)) {
 		list = append(list, fmt.Sprintf("attribute %s=%x", name, a.Attributes[name]))
@@ -106,12 +107,12 @@ func beside(a release.Artifact) string {
 
 // builds are the three that a verdict needs: two of this machine, and gold.
 type builds struct {
-	made, again, gold             []blueprint.Output
-	madeDirs, goldDirs            map[string]string // modes of directories
-	madeBeside, goldBeside        map[string]string
-	openMade, openAgain, openGold compare.Open
-	scratch                       string
-	mask                          *mask.Mask // the ledger keeps for ever what is named
+	made, again, gold              []blueprint.Output
+	madeDirs, goldDirs             map[string]string // modes of directories
+	madeProperties, goldProperties map[string]string
+	openMade, openAgain, openGold  compare.Open
+	scratch                        string
+	mask                           *mask.Mask // the ledger keeps for ever what is named
 }
 
 // judge compares place by place. All is measured on what this machine made first,
@@ -159,9 +160,10 @@ func (b *builds) judge(ctx context.Context) (release.Verdict, []string, error) {
 			}
 		}
 	}
-	for _, p := range slices.Sorted(maps.Keys(b.madeBeside)) {
-		if gold, ok := b.goldBeside[p]; ok && gold != b.madeBeside[p] {
-			beyond = append(beyond, named(b.mask, p, fmt.Sprintf("%q instead of %q", gold, b.madeBeside[p]), ""))
+	const plain = "no owner, hard link or attributes of its own"
+	for _, p := range slices.Sorted(maps.Keys(b.madeProperties)) {
+		if gold, ok := b.goldProperties[p]; ok && gold != b.madeProperties[p] {
+			beyond = append(beyond, named(b.mask, p, cmp.Or(gold, plain)+" instead of "+cmp.Or(b.madeProperties[p], plain), ""))
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(b.goldDirs)) {

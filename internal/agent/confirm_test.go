@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"trysail/blueprint"
@@ -136,6 +137,40 @@ func TestNamed(t *testing.T) {
 		got := named(nil, in[0], in[1], in[2])
 		if got != want || !utf8.ValidString(got) {
 			t.Errorf("%q is named %q, not %q", in, got, want)
+		}
+	}
+}
+
+// TestSecondBuildsOtherProperties: gold that has another owner, hard link or attribute than the
+// second build is not identical, and the difference is named. Another time is no difference.
+func TestSecondBuildsOtherProperties(t *testing.T) {
+	outputs, open := outputsOf(t, map[string]string{"app": "x"})
+	base := release.Artifact{Path: "app", Digest: outputs[0].SHA256, Size: 1, Mode: "0644"}
+	for name, x := range map[string]struct {
+		change func(*release.Artifact)
+		want   string // of the difference; "": they are the same
+	}{
+		"nothing":      {func(*release.Artifact) {}, ""},
+		"a time":       {func(a *release.Artifact) { a.Modified = time.Unix(1, 5).UTC() }, ""},
+		"an owner":     {func(a *release.Artifact) { a.Owner = "33:34" }, "app: owner 33:34 instead of no owner"},
+		"a hard link":  {func(a *release.Artifact) { a.HardLink = "aaa" }, "app: hard link to aaa instead of"},
+		"a capability": {func(a *release.Artifact) { a.Attributes = map[string][]byte{"security.capability": {1, 2}} }, "app: attribute security.capability=0102 instead of"},
+	} {
+		gold := base
+		x.change(&gold)
+		if same := sameArtifact(base, gold); same != (x.want == "") {
+			t.Errorf("%s: the same: %v", name, same)
+		}
+		b := builds{
+			scratch: t.TempDir(), made: outputs, again: outputs, gold: outputs, openMade: open, openAgain: open, openGold: open,
+			madeProperties: allProperties([]release.Artifact{base}), goldProperties: allProperties([]release.Artifact{gold}),
+		}
+		verdict, list, err := b.judge(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.want == "" && verdict != release.Identical || x.want != "" && (verdict != release.Different || len(list) != 1 || !strings.HasPrefix(list[0], x.want)) {
+			t.Errorf("%s: %s, %q", name, verdict, list)
 		}
 	}
 }

@@ -402,15 +402,15 @@ func (s *step) workspace(ctx context.Context, user blueprint.User) error {
 		return err
 	}
 	defer root.Close()
-	l := s.laying(ctx, root, user)
+	l := s.artifactWriter(ctx, root, user)
 	for _, in := range inputs {
-		err := s.a.undamaged(ctx, in.Digest, func() error { return l.Lay(in) })
+		err := s.a.undamaged(ctx, in.Digest, func() error { return l.Write(in) })
 		if err != nil {
-			return fmt.Errorf("lay %s into the workspace: %w", in.Path, err)
+			return fmt.Errorf("write %s into the workspace: %w", in.Path, err)
 		}
 	}
-	if err := l.End(); err != nil {
-		return fmt.Errorf("lay directories into the workspace: %w", err)
+	if err := l.Close(); err != nil {
+		return fmt.Errorf("write directories into the workspace: %w", err)
 	}
 	s.user = user
 	s.before, err = seen(root, dir, s.as.Step.Results)
@@ -435,11 +435,11 @@ func (a *Agent) undamaged(ctx context.Context, dg string, read func() error) err
 	return read()
 }
 
-// laying lays artifacts of earlier steps into the workspace, in place of what the source has
+// artifactWriter writes artifacts of earlier steps into the workspace, in place of what the source has
 // there. A link of the source on the way is refused. They belong to the step's user; what
 // belonged to another user of the step that made it still does where the step's user is root.
-func (s *step) laying(ctx context.Context, root *tree.Dir, user blueprint.User) *build.Laying {
-	l := build.NewLaying(root, func(dg string) (io.ReadCloser, error) { return s.a.o.Depot.Get(ctx, dg) })
+func (s *step) artifactWriter(ctx context.Context, root *tree.Dir, user blueprint.User) *build.ArtifactWriter {
+	l := build.NewArtifactWriter(root, func(dg string) (io.ReadCloser, error) { return s.a.o.Depot.Get(ctx, dg) })
 	l.Replace = true
 	l.Owner = func(a release.Artifact) (uid, gid int) {
 		uid, gid, other := a.Belongs()

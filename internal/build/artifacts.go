@@ -40,7 +40,7 @@ func (f *Found) Artifacts(user blueprint.User) []release.Artifact {
 func (f *File) artifact(user blueprint.User) release.Artifact {
 	a := release.Artifact{
 		Path: f.Path, Digest: f.SHA256, Size: f.Size, Mode: f.Mode, Link: f.Link,
-		Hard: f.First, Attributes: f.Attributes, Modified: f.Modified.UTC(),
+		HardLink: f.First, Attributes: f.Attributes, Modified: f.Modified.UTC(),
 	}
 	if f.UID != user.UID || f.GID != user.GID {
 		a.Owner = fmt.Sprintf("%d:%d", f.UID, f.GID)
@@ -48,9 +48,9 @@ func (f *File) artifact(user blueprint.User) release.Artifact {
 	return a
 }
 
-// Laying lays artifacts into a directory: [Laying.Lay] each, side by side where none is another
-// name of one before, and [Laying.End]. Make one with [NewLaying].
-type Laying struct {
+// ArtifactWriter lays artifacts into a directory: [ArtifactWriter.Write] each, side by side where none is another
+// name of one before, and [ArtifactWriter.Close]. Make one with [NewArtifactWriter].
+type ArtifactWriter struct {
 	Root *tree.Dir
 	// Open reads a file. At the end of other bytes than the digest's it fails.
 	Open func(digest string) (io.ReadCloser, error)
@@ -66,17 +66,17 @@ type Laying struct {
 	dirs  map[string]release.Artifact // by path: of those that the list does not name the time
 }
 
-// NewLaying begins to lay artifacts that become the caller's.
-func NewLaying(root *tree.Dir, open func(digest string) (io.ReadCloser, error)) *Laying {
-	return &Laying{
+// NewArtifactWriter begins to lay artifacts that become the caller's.
+func NewArtifactWriter(root *tree.Dir, open func(digest string) (io.ReadCloser, error)) *ArtifactWriter {
+	return &ArtifactWriter{
 		Root: root, Open: open,
 		Keep:  func(attribute string) bool { return strings.HasPrefix(attribute, "user.") },
 		files: map[string]release.Artifact{}, dirs: map[string]release.Artifact{},
 	}
 }
 
-// Lay lays one artifact. A second name of a file comes after the first.
-func (l *Laying) Lay(a release.Artifact) error {
+// Write lays one artifact. A second name of a file comes after the first.
+func (l *ArtifactWriter) Write(a release.Artifact) error {
 	if err := release.CheckPath(a.Path); err != nil {
 		return err
 	}
@@ -98,10 +98,10 @@ func (l *Laying) Lay(a release.Artifact) error {
 		return l.finish(a)
 	}
 	l.mu.Lock()
-	first, laid := l.files[a.Hard]
+	first, laid := l.files[a.HardLink]
 	l.mu.Unlock()
 	if laid && first.Digest == a.Digest && first.Mode == a.Mode {
-		return l.Root.Link(a.Hard, a.Path)
+		return l.Root.Link(a.HardLink, a.Path)
 	}
 	f, err := l.Root.Create(a.Path, 0o600)
 	if err != nil {
@@ -116,7 +116,7 @@ func (l *Laying) Lay(a release.Artifact) error {
 	return l.finish(a)
 }
 
-func (l *Laying) content(f *os.File, digest string) error {
+func (l *ArtifactWriter) content(f *os.File, digest string) error {
 	r, err := l.Open(digest)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (l *Laying) content(f *os.File, digest string) error {
 }
 
 // parents makes the directories above an artifact.
-func (l *Laying) parents(a release.Artifact) error {
+func (l *ArtifactWriter) parents(a release.Artifact) error {
 	for i := range a.Path {
 		if a.Path[i] != '/' {
 			continue
@@ -153,7 +153,7 @@ func (l *Laying) parents(a release.Artifact) error {
 }
 
 // directory makes a directory; what is in it already stays.
-func (l *Laying) directory(a release.Artifact) error {
+func (l *ArtifactWriter) directory(a release.Artifact) error {
 	if info, err := l.Root.Lstat(a.Path); l.Replace && err == nil && !info.IsDir() {
 		if err := l.Root.RemoveAll(a.Path); err != nil {
 			return err
@@ -168,7 +168,7 @@ func (l *Laying) directory(a release.Artifact) error {
 	return nil
 }
 
-func (l *Laying) chown(a release.Artifact) error {
+func (l *ArtifactWriter) chown(a release.Artifact) error {
 	if l.Owner == nil {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (l *Laying) chown(a release.Artifact) error {
 }
 
 // finish gives a file, link or directory what it has beside its bytes.
-func (l *Laying) finish(a release.Artifact) error {
+func (l *ArtifactWriter) finish(a release.Artifact) error {
 	if err := l.chown(a); err != nil { // before the mode: it takes set-id bits away, and capabilities
 		return err
 	}
@@ -207,9 +207,9 @@ func (l *Laying) finish(a release.Artifact) error {
 	return l.Root.Chtimes(a.Path, a.Modified)
 }
 
-// End gives the directories their modes and times. One that the list does not name has the time
+// Close gives the directories their modes and times. One that the list does not name has the time
 // of the last change of what was laid below it, so that an archive of it is the same each time.
-func (l *Laying) End() error {
+func (l *ArtifactWriter) Close() error {
 	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(l.dirs))) {
 		a := l.dirs[dir]
 		if !a.Dir {

@@ -18,7 +18,7 @@ import (
 
 // handOn collects what is in a directory and lays it into another, as one step does for the
 // next.
-func handOn(t *testing.T, from, into string, out []string, set func(*Laying)) {
+func handOn(t *testing.T, from, into string, out []string, set func(*ArtifactWriter)) {
 	t.Helper()
 	found, err := Collect(from, out, Limits{Files: 100, Bytes: 1 << 30}, release.CheckPath)
 	if err != nil {
@@ -35,15 +35,15 @@ func handOn(t *testing.T, from, into string, out []string, set func(*Laying)) {
 	}
 	defer root.Close()
 	name := map[string]string{}
-	l := NewLaying(root, func(dg string) (io.ReadCloser, error) { return was.Open(name[dg]) })
+	l := NewArtifactWriter(root, func(dg string) (io.ReadCloser, error) { return was.Open(name[dg]) })
 	set(l)
 	for _, a := range found.Artifacts(blueprint.User{}) {
 		name[a.Digest] = a.Path
-		if err := errors.Join(release.Finished{Outputs: []release.Artifact{a}}.Over(), l.Lay(a)); err != nil {
+		if err := errors.Join(release.Finished{Outputs: []release.Artifact{a}}.Over(), l.Write(a)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := l.End(); err != nil {
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -57,8 +57,8 @@ func TestStepsHandOnFilesAsTheyAre(t *testing.T) {
 	}
 	put(t, top+"/is/out/plain", "of the source") // gives way
 	put(t, top+"/is/out/source", "stays")
-	as := func(owner func(release.Artifact) (int, int), attributes string) func(*Laying) {
-		return func(l *Laying) {
+	as := func(owner func(release.Artifact) (int, int), attributes string) func(*ArtifactWriter) {
+		return func(l *ArtifactWriter) {
 			l.Replace, l.Owner = true, owner
 			l.Keep = func(name string) bool { return strings.HasPrefix(name, attributes) }
 		}
@@ -98,7 +98,7 @@ func TestStepsHandOnFilesAsTheyAre(t *testing.T) {
 	if err := os.Mkdir(top+"/fetched", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	handOn(t, top+"/was", top+"/fetched", []string{"out"}, func(*Laying) {})
+	handOn(t, top+"/was", top+"/fetched", []string{"out"}, func(*ArtifactWriter) {})
 	treetest.Equal(t, was, treetest.Describe(t, top+"/fetched/out"), func(name string, e *treetest.Entry) {
 		if e.UID, e.GID, e.Mode = 0, 0, e.Mode&^0o6000; name == "." {
 			e.Modified = newest
@@ -122,16 +122,16 @@ func TestAttackSecondNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	l := NewLaying(root, func(string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("brought")), nil })
+	l := NewArtifactWriter(root, func(string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("brought")), nil })
 	dg := "sha256:" + strings.Repeat("0", 64)
 	for _, a := range []release.Artifact{
 		{Path: "a", Digest: dg, Mode: "0644"},
-		{Path: "another-digest", Digest: "sha256:" + strings.Repeat("1", 64), Mode: "0644", Hard: "a"},
-		{Path: "of-the-source", Digest: dg, Mode: "0644", Hard: "secret"},
-		{Path: "outside", Digest: dg, Mode: "0644", Hard: "../root/secret"},
-		{Path: "second", Digest: dg, Mode: "0644", Hard: "a"},
+		{Path: "another-digest", Digest: "sha256:" + strings.Repeat("1", 64), Mode: "0644", HardLink: "a"},
+		{Path: "of-the-source", Digest: dg, Mode: "0644", HardLink: "secret"},
+		{Path: "outside", Digest: dg, Mode: "0644", HardLink: "../root/secret"},
+		{Path: "second", Digest: dg, Mode: "0644", HardLink: "a"},
 	} {
-		if err := l.Lay(a); err != nil {
+		if err := l.Write(a); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,7 +145,7 @@ func TestAttackSecondNames(t *testing.T) {
 	for _, a := range []release.Artifact{
 		{Path: "a", Digest: dg, Mode: "0600", Modified: time.Unix(1, 0)}, {Path: "secret", Link: "a", Modified: time.Unix(1, 0)},
 	} {
-		if err := l.Lay(a); !errors.Is(err, fs.ErrExist) {
+		if err := l.Write(a); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s is written over: %v", a.Path, err)
 		}
 	}

@@ -118,7 +118,7 @@ func FindDrift(ctx context.Context, b *blueprint.Blueprint, sum blueprint.Sum, d
 	for _, o := range b.Overrides {
 		var have blueprint.Override
 		var err error
-		asker.do(func() { have, _, err = lookAt(o.Path) })
+		asker.do(func() { have, _, err = readOverride(o.Path) })
 		switch {
 		case errors.Is(err, fs.ErrPermission):
 			unknown = append(unknown, "override "+o.Path+": user "+who.Name+" may not look at it")

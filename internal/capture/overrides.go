@@ -36,14 +36,14 @@ func (c *capture) overrides(ctx context.Context) error {
 		if o.Class != blueprint.ClassPackage || p == nil || o.Type != "file" && o.Type != "dir" {
 			continue
 		}
-		is, changed, err := c.lookAt(o.Path)
+		is, changed, err := c.readOverride(o.Path)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue // gone since the build, or closed
 		}
 		if err != nil {
 			return err
 		}
-		if !usual(is) || o.Type == "file" && changed.After(c.db.Listed(p)) {
+		if !hasUsualMode(is) || o.Type == "file" && changed.After(c.db.Listed(p)) {
 			if suspects[o.Item] == nil {
 				suspects[o.Item] = map[string]blueprint.Override{}
 			}
@@ -62,7 +62,7 @@ func (c *capture) overrides(ctx context.Context) error {
 		if !f.HasContent() {
 			continue
 		}
-		is, _, err := c.lookAt(f.Path)
+		is, _, err := c.readOverride(f.Path)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue
 		}
@@ -118,15 +118,15 @@ func (c *capture) override(ctx context.Context, p blueprint.Package, paths map[s
 	return nil
 }
 
-// lookAt is [lookAt] with the rights of the build's user.
-func (c *capture) lookAt(p string) (o blueprint.Override, changed time.Time, err error) {
-	c.rights.do(func() { o, changed, err = lookAt(p) })
+// readOverride is [readOverride] with the rights of the build's user.
+func (c *capture) readOverride(p string) (o blueprint.Override, changed time.Time, err error) {
+	c.rights.do(func() { o, changed, err = readOverride(p) })
 	return o, changed, err
 }
 
-// lookAt says what mode, owner and attributes a file or directory of the machine has, and when
+// readOverride says what mode, owner and attributes a file or directory of the machine has, and when
 // these or its content changed last.
-func lookAt(p string) (o blueprint.Override, changed time.Time, err error) {
+func readOverride(p string) (o blueprint.Override, changed time.Time, err error) {
 	dir, err := tree.Open(path.Dir(p))
 	if err != nil {
 		return o, changed, err
@@ -150,8 +150,8 @@ func lookAt(p string) (o blueprint.Override, changed time.Time, err error) {
 	return o, changed, err
 }
 
-// usual tells the mode and owner that nearly all files of packages have.
-func usual(o blueprint.Override) bool {
+// hasUsualMode tells the mode and owner that nearly all files of packages have.
+func hasUsualMode(o blueprint.Override) bool {
 	return (o.Mode == "0644" || o.Mode == "0755") && o.Owner == "root:root" && len(o.Attributes) == 0
 }
 

@@ -132,7 +132,7 @@ func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact,
 	for _, x := range list {
 		size[x.Digest] = x.Size
 	}
-	l := build.NewLaying(dir, func(dg string) (io.ReadCloser, error) {
+	l := build.NewArtifactWriter(dir, func(dg string) (io.ReadCloser, error) {
 		r, err := c.GetBlob(ctx, dg)
 		if err != nil {
 			return nil, err
@@ -143,7 +143,7 @@ func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact,
 		if x.Link != "" && !inside(x) {
 			return nil
 		}
-		if err := l.Lay(x); err != nil {
+		if err := l.Write(x); err != nil {
 			return fmt.Errorf("%s: %w", x.Path, err)
 		}
 		return nil
@@ -151,7 +151,7 @@ func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact,
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, x := range list {
-		if x.Hard == "" {
+		if x.HardLink == "" {
 			g.Go(func() error { return lay(x) })
 		}
 	}
@@ -159,13 +159,13 @@ func fetchArtifacts(ctx context.Context, c *api.Client, list []release.Artifact,
 		return err
 	}
 	for _, x := range list {
-		if x.Hard != "" {
+		if x.HardLink != "" {
 			if err := lay(x); err != nil {
 				return err
 			}
 		}
 	}
-	return l.End()
+	return l.Close()
 }
 
 // verified reads a blob, and fails at the end of other bytes than the digest's.
