@@ -164,7 +164,7 @@ func TestRebuildDocumentHostile(t *testing.T) {
 			script := "export PATH=" + bin + ":/usr/bin:/bin\nROOT=" + root + " KEY=key NAME=h\n" +
 				"place() { printf 'place\\0%s\\0\\0' \"$1\" >> '" + log + "'; mkdir -p \"$ROOT$1\"; }\nin_root() { unshare \"$@\"; }\nenter() { unshare \"$@\"; }\n"
 			for i, st := range b.Plan() {
-				if st.Name == "finish" { // an override is of what is there
+				if st.Name == "finish" { // an override changes a file that exists
 					file := quote(root + b.Overrides[0].Path)
 					script += "mkdir -p " + quote(root+"/usr/bin") + "; : > " + file + "\n"
 				}

@@ -11,8 +11,8 @@ import (
 	"trysail/runbook"
 )
 
-// TestAttackCommandsOfAScenario: the author of a scenario has whoever runs it, as root, type
-// commands that reach the team's own fleet, or write and read files of that machine.
+// TestAttackCommandsOfAScenario: the author of a scenario makes the drill type commands,
+// as root, that reach the team's own fleet, or read and write files of that machine.
 func TestAttackCommandsOfAScenario(t *testing.T) {
 	does := func(command string) error {
 		text := strings.Replace(wholeScenario, "do: fleet readmit backup", "do: '"+command+"'", 1)
@@ -36,7 +36,7 @@ func TestAttackCommandsOfAScenario(t *testing.T) {
 		"release status 4.2 -- --control x",
 		"release list --depot /srv",
 	} {
-		if err := does(command); err == nil || !strings.Contains(err.Error(), "reaches the fleet of its drill only") {
+		if err := does(command); err == nil || !strings.Contains(err.Error(), "which no scenario may use") {
 			t.Errorf("%q is taken: %v", command, err)
 		}
 	}

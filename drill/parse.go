@@ -291,7 +291,7 @@ func (p *parser) action(a Action, at string) *strict.Error {
 		}
 		for _, word := range strings.Fields(a.Do) {
 			if flag, _, _ := strings.Cut(word, "="); strings.HasPrefix(flag, "-") && !slices.Contains(doFlags(), flag) {
-				return p.fail(at+".do", "the flags that a scenario may use: "+strings.Join(doFlags(), ", "), "%s says %s: a scenario reaches the fleet of its drill only, and no file of whoever runs it", a.Name, flag)
+				return p.fail(at+".do", "use only these flags: "+strings.Join(doFlags(), ", "), "%s uses the flag %s, which no scenario may use: it could reach another fleet, or files of the person who runs the drill", a.Name, flag)
 			}
 		}
 		if a.Host != "" || a.Of != "" || a.For != "" {
@@ -330,7 +330,7 @@ func (p *parser) action(a Action, at string) *strict.Error {
 }
 
 // doFlags are the flags of commands that a scenario may use. The command runs with the rights of
-// whoever runs the drill: none of these names another control, a key, or a file to be written.
+// the person who runs the drill. So no flag of the list names another control, a key, or a file to write.
 func doFlags() []string {
 	return []string{
 		"--allow-dirty", "--as", "--difference", "--force", "--json", "--machines", "--no", "--reason", "--role", "--runbook", "--ship", "--signers", "--source",

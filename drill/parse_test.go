@@ -246,7 +246,7 @@ func TestRefused(t *testing.T) {
 		{"neither", ", do: fleet readmit backup", "", "readmit", "neither a fault", structure},
 		{"something to do somewhere", "do: fleet readmit backup", "do: fleet readmit backup, host: backup", "host: backup", "and no fault", structure},
 		{"any command", "do: fleet readmit backup", "do: rm -rf /", "rm -rf", "no command of trysail", structure},
-		{"a command for another fleet", "do: fleet readmit backup", "do: fleet readmit backup --control link", "--control link", "reaches the fleet of its drill only", meaning},
+		{"a command for another fleet", "do: fleet readmit backup", "do: fleet readmit backup --control link", "--control link", "which no scenario may use", meaning},
 		{"half a command", "do: fleet readmit backup", "do: fleet", "do: fleet", "no command of trysail", structure},
 		{"a fault that is none", "machine-lost", "machine-exploded", "machine-exploded", "is no fault", structure},
 		{"a fault nowhere", "machine-lost, host: primary", "machine-lost", "machine-lost", "no host of this drill", structure},

@@ -48,9 +48,8 @@ func TestAttackWordsForSignatures(t *testing.T) {
 	}
 }
 
-// TestAttackWordsForAnEarlierStart: whoever runs control keeps a sign-off back that somebody gave
-// it, aborts the release, and starts it again: no decision of the earlier start counts, and no
-// word that was given for it is good for this one.
+// TestAttackWordsForAnEarlierStart: a hostile control keeps a sign-off back, aborts the release,
+// and starts it again. No decision or sign-off of the earlier start counts for the new one.
 func TestAttackWordsForAnEarlierStart(t *testing.T) {
 	x := newStory(t, "4.2")
 	x.begin()

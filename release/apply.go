@@ -160,7 +160,7 @@ func (s *State) start(e Event, b Started) error {
 }
 
 // check refuses a plan that would hang: needs that nothing gives, or a circle. It looks at
-// each need once: whoever writes a ledger may write a plan of any size.
+// each need once: a hostile ledger may have a plan of any size.
 func check(b Body, items []runbook.Item) error {
 	places := make(map[string]int, len(items))
 	for i, x := range items {

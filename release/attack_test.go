@@ -38,8 +38,8 @@ func chain(n int) []runbook.Item {
 	return items
 }
 
-// TestAttackPlanOfManyItems: the author of a ledger makes a plan so long that whoever verifies
-// it, or control, works on its first event for hours.
+// TestAttackPlanOfManyItems: the author of a ledger makes a plan so long that verify, or
+// control, works on its first event for hours.
 func TestAttackPlanOfManyItems(t *testing.T) {
 	items := chain(60_000)
 	at := time.Now()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestAttackTextsWithoutEnd: the author of a runbook, which control reads and whoever verifies
-// a release, writes some kilobytes that a parser reads for hours, or that fill the memory.
+// TestAttackTextsWithoutEnd: the author of a runbook writes some kilobytes that a parser reads
+// for hours, or that fill the memory, in control and in verify.
 func TestAttackTextsWithoutEnd(t *testing.T) {
 	const book = "---\nroles:\n  host: {plain: true}\n---\n## Build\n\n```sh {\"name\":\"build\"}\ntrue\n```\n\n"
 	row := func(cell string, n int) string { return "|" + strings.Repeat(cell+"|", n) + "\n" }

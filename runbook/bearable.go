@@ -11,8 +11,8 @@ import (
 
 // A few kilobytes of Markdown can take hours to read, or gigabytes: a row of a table has all
 // columns, whatever stands in it; brackets and stars are tried with all that follow; each level of a
-// quotation is looked at for each level. Whoever reads runbooks of others, as control does and
-// whoever verifies, reads none of those. These limits are far beyond what a person can follow.
+// quotation is looked at for each level. Control and verify read runbooks of
+// others, and refuse those. These limits are far beyond what a person can follow.
 const (
 	mostLevels = 100         // of quotations and lists
 	mostCells  = 200_000     // of all tables

@@ -94,7 +94,7 @@ func TestStepsHandOnFilesAsTheyAre(t *testing.T) {
 		}
 	}
 
-	// A person's copy has no set-id bits, whoever the person is.
+	// A person's copy has no set-id bits, also where the person is root.
 	if err := os.Mkdir(top+"/fetched", 0o755); err != nil {
 		t.Fatal(err)
 	}

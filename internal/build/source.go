@@ -97,7 +97,7 @@ func Extract(ctx context.Context, root *tree.Dir, r io.Reader, rename func(strin
 				held += len(key) + len(value)
 			}
 			if dirs = append(dirs, d); held > maxDirectories {
-				return errors.New("its directories, with their attributes, are more than any real ones")
+				return fmt.Errorf("its directories and their attributes take more than %d MB", maxDirectories>>20)
 			}
 		}
 	}

@@ -109,9 +109,9 @@ func (c *capture) override(ctx context.Context, p blueprint.Package, paths map[s
 		if !ok || g.Mode == is.Mode && g.Owner == is.Owner && len(is.Attributes) == 0 {
 			continue
 		}
-		is.Why = fmt.Sprintf("%s gives it %s %s", p.Name, g.Mode, g.Owner)
+		is.Why = fmt.Sprintf("%s ships it as %s %s", p.Name, g.Mode, g.Owner)
 		if g.Mode == is.Mode && g.Owner == is.Owner {
-			is.Why = p.Name + " gives it no attributes"
+			is.Why = p.Name + " ships it without attributes"
 		}
 		c.b.Overrides = append(c.b.Overrides, is)
 	}

@@ -59,7 +59,7 @@ func TestExamples(t *testing.T) {
 	each(root)
 	for name := range examples() {
 		if c, _, err := root.Find(strings.Fields(name)); err != nil || c.CommandPath() != "trysail "+name {
-			t.Errorf("the example of %q is of no command", name)
+			t.Errorf("there is an example for %q, which is no command", name)
 		}
 	}
 }

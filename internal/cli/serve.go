@@ -143,7 +143,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 		return usage("--identity and --new-authority go with --recover or --etcd: a ledger that is here has its authority beside it")
 	}
 	if o.unproven && o.from == "" {
-		return usage("--unproven goes with --recover")
+		return usage("--unproven needs --recover")
 	}
 	if o.recipients, err = recipientsOf(o.recipients); err != nil {
 		return err

@@ -18,9 +18,8 @@ import (
 	"trysail/internal/control"
 )
 
-// TestAttackCopyThatAMachineWrote: whoever is root on a machine of the fleet adds to its copy of
-// the ledger a token with which they may do everything, and signs that as control does. The copy
-// is then the longest, and a control that lost its ledger would begin again from it.
+// TestAttackCopyThatAMachineWrote: root on a machine of the fleet adds to its copy of the
+// ledger a token that allows everything, and signs it as control does. The copy is then the longest, and a control that lost its ledger would begin again from it.
 func TestAttackCopyThatAMachineWrote(t *testing.T) {
 	state, err := os.MkdirTemp("", "s") // the names of sockets are bounded
 	if err != nil {

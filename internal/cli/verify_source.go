@@ -26,7 +26,7 @@ func (a *app) compareSource(ctx context.Context, dir string, r *evidence.Report)
 		}
 		return nil
 	}
-	for _, what := range r.Unnamed { // whoever starts a release says what is from where
+	for _, what := range r.Unnamed { // the person who starts a release could leave them out
 		r.Refuse("", what+", so it cannot be compared with "+dir)
 	}
 	if len(r.Origins) == 0 {

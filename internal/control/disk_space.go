@@ -34,7 +34,7 @@ type diskFullError interface {
 	Hint() string
 }
 
-// reportDiskFull says that there is no room, once a minute: whoever was refused asks again.
+// reportDiskFull logs once a minute that the disk is full: agents repeat what control refused.
 func (c *Control) reportDiskFull(err diskFullError) {
 	c.mu.Lock()
 	again := time.Since(c.said) < time.Minute

@@ -151,7 +151,7 @@ type limitedReader struct {
 func (l *limitedReader) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p[:min(int64(len(p)), l.n+1)])
 	if l.n -= int64(n); l.n < 0 {
-		return n, errors.New("its decompressed size is over the limit")
+		return n, fmt.Errorf("its decompressed size is over the limit of %d MB", maxControl>>20)
 	}
 	return n, err
 }

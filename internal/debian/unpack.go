@@ -177,7 +177,7 @@ func (u *unpacking) member(h *tar.Header, r io.Reader) error {
 	}
 	name := strings.Clone(path.Clean("/" + h.Name)) // of a long name with very many slashes little is left
 	if u.held += len(name) + 128; u.held > maxPaths {
-		return errors.New("it has more files than any real one")
+		return fmt.Errorf("its list of files takes more than %d MB", maxPaths>>20)
 	}
 	if name == "/" {
 		u.out.Paths = append(u.out.Paths, "/.")

@@ -77,9 +77,9 @@ func TestAttackServiceOfARepositoryWithLinks(t *testing.T) {
 	}
 }
 
-// TestAttackLogOfAStepElsewhere: whoever is root on the host of a drill's control has it say
-// that a step failed whose name leads out of the drill's directory, and gives its log: root, who
-// runs the drill, would write it there.
+// TestAttackLogOfAStepElsewhere: root on the host of a drill's control makes it report a failed
+// step whose name leads out of the drill's directory, with a log. The drill, which runs as root here,
+// would write the log there.
 func TestAttackLogOfAStepElsewhere(t *testing.T) {
 	control := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "what a stranger wrote\n") }))
 	defer control.Close()

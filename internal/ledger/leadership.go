@@ -242,7 +242,7 @@ func (s *Store) sitThere(ctx context.Context) (*Term, error) {
 }
 
 // Maintain ends when ctx does. A database that was full refuses every write until it
-// is told that there is room again, which is what Maintain does once there is: it
+// gets an order to go on, which Maintain gives once there is room: it
 // forgets what was overwritten (heads; events never are), gives the room back to
 // the disk, and takes the alarm away. A member that has caught up gets its vote.
 func (s *Store) Maintain(ctx context.Context, log *slog.Logger) error {

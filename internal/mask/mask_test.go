@@ -214,7 +214,7 @@ func FuzzMasker(f *testing.F) {
 	for i, v := range values() {
 		f.Add(v, "prefix ", "suffix\n", uint64(i))
 	}
-	f.Add("secr", "prefix ", "suffix\n", uint64(0)) // a part of what stands in its place
+	f.Add("secr", "prefix ", "suffix\n", uint64(0)) // a part of Text
 	f.Fuzz(func(t *testing.T, v, before, after string, seed uint64) {
 		if len(strings.TrimSpace(v)) < Least || len(v) > 100 || strings.ContainsAny(v, "\r\n\x00") || strings.TrimSpace(v) != v {
 			return

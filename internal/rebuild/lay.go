@@ -123,8 +123,8 @@ func (m *maker) finish(ctx context.Context) error {
 	return m.inside(m.overrides)
 }
 
-// overrides gives files their mode, owner and attributes where the administrator changed them. A
-// file that is not there is named by whoever compares the root with the captured machine.
+// overrides gives files their mode, owner and attributes where the administrator changed them. It
+// passes over a file that does not exist: Verify names it.
 func (m *maker) overrides(root *tree.Dir) error {
 	for _, o := range m.Blueprint.Overrides {
 		rel := o.Path[1:]

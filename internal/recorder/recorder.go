@@ -360,7 +360,7 @@ func MachineLoopback() ([]uint16, error) {
 	}
 	var from, to uint16
 	if _, err := fmt.Sscan(string(data), &from, &to); err != nil {
-		return nil, fmt.Errorf("recorder: the range of ports that the kernel gives: %w", err)
+		return nil, fmt.Errorf("recorder: read net.ipv4.ip_local_port_range: %w", err)
 	}
 	var ports []uint16
 	// Of this thread: the first thread of the process may be in a build's namespace by now.

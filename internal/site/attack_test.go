@@ -30,7 +30,7 @@ func says(t *testing.T, result string) *remote {
 	return m
 }
 
-// TestAttackHostAnswersWithoutEnd: whoever is root on a host of a drill answers with as many
+// TestAttackHostAnswersWithoutEnd: root on a host of a drill answers with as many
 // empty files, or things that are left, as the connection lets through. In the memory of the
 // machine from which the drill is run they would be many times as large.
 func TestAttackHostAnswersWithoutEnd(t *testing.T) {

@@ -253,7 +253,7 @@ func TestReaper(t *testing.T) {
 	}
 }
 
-// A worker that hears nothing any more ends by itself, and so does one that is told to.
+// A worker ends by itself when no heartbeat comes, and when the drill says so.
 func TestHandEnds(t *testing.T) {
 	root(t)
 	st, err := machine.OpenState(t.Context(), t.TempDir(), t.TempDir(), slog.New(slog.DiscardHandler))

@@ -227,8 +227,8 @@ func (d *Dir) RemoveAll(name string) error {
 	return d.failed("remove", name, removeAll(p.fd, p.base))
 }
 
-// removeAll removes a tree of any depth: whoever made it may have gone down until no more
-// descriptors were left for who removes it.
+// removeAll removes a tree of any depth. It keeps few descriptors open: a hostile tree may have more
+// levels than a process may open.
 func removeAll(dir int, base string) error {
 	err := unix.Unlinkat(dir, base, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
