@@ -76,8 +76,8 @@ func TestAttackSignersOfNoRevision(t *testing.T) {
 		}, nil},
 		{"the signers are left out", func(b release.Started) release.Origin {
 			return release.Origin{Revision: b.Source.Revision, Files: []release.File{{Path: "RELEASE.md", Digest: b.Runbook}}}
-		}, []string{"who may sign"}},
-		{"everything is", func(release.Started) release.Origin { return release.Origin{} }, []string{"the runbook", "who may sign"}},
+		}, []string{"allowed_signers"}},
+		{"everything is", func(release.Started) release.Origin { return release.Origin{} }, []string{"the runbook", "allowed_signers"}},
 	} {
 		x := newStory(t, "4.2")
 		b := x.started()

@@ -133,7 +133,7 @@ func (m *Moment) witness(text string) error {
 		return fmt.Errorf("the signer saw %d events, and there were %d: some are gone", c.Size, m.State.Head)
 	}
 	if n := len(m.State.Earlier); n > 0 && c.Size <= m.State.Earlier[n-1].Event {
-		return fmt.Errorf("the signer saw %d events: event %d ended that start, and the release was started again since", c.Size, m.State.Earlier[n-1].Event)
+		return fmt.Errorf("it was signed for an earlier start of this release, which event %d ended", m.State.Earlier[n-1].Event)
 	}
 	root, err := m.Root(c.Size)
 	if err != nil {

@@ -59,7 +59,7 @@ type brought struct{ what, digest string }
 
 // taken is what is taken from a revision.
 func taken(runbook, signers, revoked string, machines []release.Machine) []brought {
-	list := []brought{{"the runbook", runbook}, {"who may sign", signers}, {"who may not", revoked}}
+	list := []brought{{"the runbook", runbook}, {"allowed_signers", signers}, {"the revoked keys", revoked}}
 	for _, m := range machines {
 		list = append(list, brought{"the blueprint of role " + m.Role, m.Blueprint}, brought{"the sum of role " + m.Role, m.Sum})
 	}

@@ -51,7 +51,7 @@ func (c *check) signOffs(h *history, tree *Tree) {
 			case b.Signed() != nil:
 				key = c.signature(&m, e, b)
 			case c.trust.Signers != nil && (off || m.State.Started.Rules >= 4): // in releases of before, no decision but a sign-off could be signed
-				c.fail(eventsFile, "event %d: the %s by %s is a word to control: none of the signers that were given has signed it", e.Seq, Title(b), b.Decider())
+				c.fail(eventsFile, "event %d: the %s by %s has no signature, and --signers demands one", e.Seq, Title(b), b.Decider())
 			}
 			if x, ok := b.(release.Signed); ok {
 				c.r.SignOffs = append(c.r.SignOffs, SignedOff{e.Seq, x.Item, x.Person, string(x.Decision), stamp(e), key})

@@ -258,7 +258,7 @@ func (a *app) openLedger(ctx context.Context, o serveOptions, at *place, cluster
 	}
 	if err = store.Recover(ctx, o.from, control.Known, by); err == nil {
 		// Whoever wrote the copy may have sealed another authority to the same people.
-		a.log.Warn("links of before name the fleet's authority: if this is another one, stop, and recover from another machine's copy", "authority", id.Fingerprint())
+		a.log.Warn("compare this authority with the one in a link that was printed before the loss; if they differ, stop control, and recover from another machine's copy", "authority", id.Fingerprint())
 		// Nothing keeps a majority of the old ones from deciding as well.
 		a.log.Warn("the ledger begins again with this control alone; other controls that it had must never start again from what they hold: remove etcd below the state's control of each, and let it join anew with trysail serve --join", "from", o.from)
 	}

@@ -49,7 +49,7 @@ func TestAttackCopyThatAMachineWrote(t *testing.T) {
 		code := Run(ctx, append([]string{"--state", state, "serve", "--listen", "127.0.0.1:0", "--recover", copies}, flags...), 0o022, strings.NewReader(""), &out, &why)
 		return code, out.String() + why.String()
 	}
-	if code, said := recovers(); code != exitFailed || !strings.Contains(said, "control signed nothing") || !strings.Contains(said, "--unproven") {
+	if code, said := recovers(); code != exitFailed || !strings.Contains(said, "has no signature of control") || !strings.Contains(said, "--unproven") {
 		t.Errorf("of what nobody signed it begins, with %d: %s", code, said)
 	}
 	private, _, err := note.GenerateKey(rand.Reader, evidence.LedgerName(id.Fingerprint()))

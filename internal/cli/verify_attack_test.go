@@ -10,7 +10,7 @@ import (
 // against a revision. Whoever asks for that gets no yes.
 func TestAttackNothingToCompare(t *testing.T) {
 	a := &app{}
-	r := &evidence.Report{Verified: true, Unnamed: []string{"event 1: who may sign (sha256:0) is not among the files that it says it took from any revision"}}
+	r := &evidence.Report{Verified: true, Unnamed: []string{"event 1: allowed_signers (sha256:0) is not among the files that it says it took from any revision"}}
 	if err := a.compareSource(t.Context(), "", r); err != nil || !r.Verified {
 		t.Errorf("nobody asked to compare: %v, %v", r.Problems, err)
 	}

@@ -59,7 +59,7 @@ type UnsignedError struct {
 
 func (e *UnsignedError) Error() string {
 	if e.Err == nil {
-		return "control signed nothing of " + e.File
+		return e.File + " has no signature of control"
 	}
 	return fmt.Sprintf("the control of this fleet did not sign what %s holds: %v", e.File, e.Err)
 }

@@ -50,10 +50,10 @@ func TestAttackRecoverForged(t *testing.T) {
 		signed []byte // of the second stream
 		what   string // of the refusal
 	}{
-		{"nobody signed it", nil, "control signed nothing of"},
+		{"nobody signed it", nil, "has no signature of control"},
 		{"somebody else signed it", signedBy(t, other, "release.1", ten), "did not sign"},
-		{"it is of another stream", signedBy(t, key, "fleet", ten), "control signed nothing of"},
-		{"the signature is cut", signedBy(t, key, "release.1", ten)[:60], "control signed nothing of"},
+		{"it is of another stream", signedBy(t, key, "fleet", ten), "has no signature of control"},
+		{"the signature is cut", signedBy(t, key, "release.1", ten)[:60], "has no signature of control"},
 		{"control signed it", signedBy(t, key, "release.1", ten), ""},
 	} {
 		dir := copies(t, map[string][][]byte{"fleet": ten, "release.1": ten})
