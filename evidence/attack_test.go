@@ -56,7 +56,7 @@ func TestAttackWordsForAnEarlierStart(t *testing.T) {
 	kept := x.word("legal", "eve", release.Approve, NamespaceSignOff)
 	x.decide(release.Aborted{Reason: "a hole", Person: "bob"})
 	x.begin()
-	if by, err := x.moment().Check(kept); err == nil || !strings.Contains(err.Error(), "started again") {
+	if by, err := x.moment().Check(kept); err == nil || !strings.Contains(err.Error(), "earlier start of this release") {
 		t.Errorf("it is taken, as signed by %v: %v", by, err)
 	}
 	x.sign("legal", "eve", release.Approve)
