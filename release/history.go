@@ -136,7 +136,8 @@ func checkPublished(events []Event, h History, wrong func(string, ...any)) {
 			if b.Tree != "" {
 				list = h.Gold
 			}
-			if got, _ := WriteList(io.Discard, list); b.Tree != "" && got.Tree != b.Tree && len(h.Published) > 0 {
+			got, err := WriteList(io.Discard, list)
+			if b.Tree != "" && (err != nil || got.Tree != b.Tree) && len(h.Published) > 0 {
 				wrong("gold is the list of %d files %s, and the files that were published were compared with the list %s", b.Files, b.Tree, got.Tree)
 				return
 			}

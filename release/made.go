@@ -326,7 +326,7 @@ func (a Artifact) check() error {
 	case a.Owner != "" && !belongs:
 		what = fmt.Sprintf("belongs to %s, which is no UID:GID", quoted(a.Owner))
 	case a.HardLink != "" && (!file || a.HardLink >= a.Path || CheckPath(a.HardLink) != nil):
-		what = fmt.Sprintf("is no second name of %s", quoted(a.HardLink))
+		what = fmt.Sprintf("has the hard link %s, which is no earlier path", quoted(a.HardLink))
 	case len(a.Attributes) > 0 && link:
 		what = "has attributes, which no link has"
 	case a.Modified.Location() != time.UTC && !a.Modified.IsZero():
@@ -336,11 +336,11 @@ func (a Artifact) check() error {
 	for name, value := range a.Attributes {
 		size += len(name) + len(value)
 		if name == "" || len(name) > 255 || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-			what = fmt.Sprintf("has an attribute %s, which none is", quoted(name))
+			what = fmt.Sprintf("has an attribute with the invalid name %s", quoted(name))
 		}
 	}
 	if size > mostAttributes {
-		what = fmt.Sprintf("has attributes of %d bytes, and %d is the most", size, mostAttributes)
+		what = fmt.Sprintf("has attributes of %d bytes, and the limit is %d", size, mostAttributes)
 	}
 	if what != "" {
 		return &NameError{a.Path, what}
